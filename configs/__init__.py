@@ -1,0 +1,1 @@
+"""Configurations; `base.py` lists every field."""

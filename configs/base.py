@@ -1,0 +1,151 @@
+"""Every field of a run, with its default; other configs are deltas on it.
+
+A field can be overridden on the command line: `--config.model.top_k=50`. The
+argument of a config file sets the commonest ones, for instance
+`--config=configs/taobao.py:model=twin,dim=64`.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """Returns the locked base configuration; `arg` as in `apply_arg`."""
+  config = ml_collections.ConfigDict()
+  config.seed = 1  # of initial values, order, negatives
+
+  config.data = data = ml_collections.ConfigDict()
+  data.name = 'complete_journey'  # dataset, a name in data/builders
+  data.input = config_dict.placeholder(str)  # path of the raw log
+  data.data_dir = '~/.cache/dare_jax'  # where prepared data lies
+  data.max_malformed_share = 0.001  # of a log's rows; above: an error
+  data.sort_by_time = True  # False keeps the file's order in a user
+  data.min_item_count = 1  # rarer items become the unknown item
+
+  # How moments become training, validation and test rows.
+  data.split = 'leave_last_session'  # or leave_last, by_time
+  data.min_events = 210  # users with fewer behaviors have no targets
+  data.min_history = 50  # behaviors before a target (all but leave_last)
+  data.max_train_moments = config_dict.placeholder(int)  # a user; None: all
+  data.train_positions = (3, 93, 5)  # leave_last: first, last, step from end
+  data.val_from = config_dict.placeholder(int)  # by_time: time stamp
+  data.test_from = config_dict.placeholder(int)  # by_time: time stamp
+
+  # What a row holds.
+  data.history_length = 200  # behaviors seen from a target
+  data.num_negatives = 2  # sampled for each positive
+  data.group_candidates = True  # False: one target a row, shuffled singly
+  data.exclude = 'user_log'  # never a negative: or positive_only, none
+  data.fresh_negatives = False  # True: drawn anew each epoch
+  data.reshuffle = True  # False: the same order in every epoch
+  data.unknown_rate = 0.001  # share of training ids replaced by unknown
+  data.prefetch = 4  # batches that wait for the step
+
+  # csv_log: the columns of a CSV or Parquet log.
+  data.columns = columns = ml_collections.ConfigDict()
+  columns.order = config_dict.placeholder(tuple)  # CSV without header: names
+  columns.user = 'user_id'
+  columns.item = 'item_id'
+  columns.time = 'timestamp'  # integer, or a temporal column of Parquet
+  columns.category = 'category_id'
+  columns.fields = ()  # further categorical fields of a behavior
+  columns.context = ()  # categorical fields of a moment, for the head
+  columns.label = config_dict.placeholder(str)  # 0/1: rows are impressions
+
+  # synthetic_lifelong: see configs/synthetic.py for their meaning.
+  data.num_users = 2_000
+  data.num_items = 20_000
+  data.num_categories = 200
+  data.events_per_user = 400  # mean
+  data.max_events = 4_000  # longest history
+  data.num_partners = 3  # categories that make a category likely
+  data.recency_scale = 60.0  # behaviors until relevance falls by 1/e
+  data.relevance = 0.7  # share of events caused by an earlier one
+  data.item_exponent = 1.1  # Zipf, items in a category
+  data.category_exponent = 0.8  # Zipf, categories
+  data.synthetic_seed = 0
+
+  config.model = model = ml_collections.ConfigDict()
+  model.name = 'dare'  # preset: see dare_jax/models/presets.py
+  model.plan = config_dict.placeholder(str)  # None: the preset's
+  model.scorer = config_dict.placeholder(str)  # None: the preset's
+  model.search = config_dict.placeholder(str)  # None: the preset's
+  model.aggregation = config_dict.placeholder(str)  # None: the preset's
+  model.target_aware = config_dict.placeholder(bool)  # None: the preset's
+  model.top_k = 20  # behaviors kept by the search
+  model.attention_dim = 16  # of each field
+  model.representation_dim = 16  # of each field
+  model.attention_dims = ml_collections.ConfigDict()  # by field, overrides
+  model.attention_dims.item = config_dict.placeholder(int)
+  model.attention_dims.category = config_dict.placeholder(int)
+  model.attention_dims.time = config_dict.placeholder(int)
+  model.representation_dims = ml_collections.ConfigDict()  # by field
+  model.representation_dims.item = config_dict.placeholder(int)
+  model.representation_dims.category = config_dict.placeholder(int)
+  model.representation_dims.time = config_dict.placeholder(int)
+  model.context_dim = 8  # of each context field
+  model.exact_positions = 200  # farther behaviors share log-spaced buckets
+  model.hidden = (200, 80)  # main head
+  model.aux_hidden = (200,)  # auxiliary head
+  model.aux_head = True  # full attention over the history, training only
+  model.attention_init = 0.1  # standard deviation of attention tables
+  model.representation_init = 0.1  # of representation and shared tables
+
+  config.optim = optim = ml_collections.ConfigDict()
+  optim.learning_rate = 0.01
+  optim.tables = 'adam'  # optimizer of the tables
+  optim.table_learning_rate = config_dict.placeholder(float)  # None: the same
+  optim.aux_weight = 1.0  # of the auxiliary loss
+  optim.l2 = 1e-6  # on dense kernels and projections, sum of squares
+
+  config.train = train = ml_collections.ConfigDict()
+  train.batch_size = 683  # moments a step
+  train.epochs = 2.0
+  train.steps = config_dict.placeholder(int)  # replaces epochs when set
+  train.log_every_steps = 50
+
+  config.eval = evaluation = ml_collections.ConfigDict()
+  evaluation.batch_size = 1024  # moments
+  evaluation.every_steps = 150  # 0: at the end only
+  evaluation.max_moments = config_dict.placeholder(int)  # validation only
+
+  config.checkpoint = checkpoint = ml_collections.ConfigDict()
+  checkpoint.every_steps = 500  # besides those at evaluations; 0: none
+
+  config.runtime = runtime = ml_collections.ConfigDict()
+  runtime.compilation_cache = '~/.cache/dare_jax/compiled'  # '': none
+  runtime.tune_malloc = True  # keep large CPU buffers mapped (glibc)
+  config.lock()
+  return apply_arg(config, arg)
+
+
+_SHORTHAND = {
+    'model': ('model.name',),
+    'dim': ('model.attention_dim', 'model.representation_dim'),
+    'attention_dim': ('model.attention_dim',),
+    'representation_dim': ('model.representation_dim',),
+    'seed': ('seed',),
+    'steps': ('train.steps',),
+    'length': ('data.history_length',),
+}
+
+
+def apply_arg(
+    config: ml_collections.ConfigDict, arg: str
+) -> ml_collections.ConfigDict:
+  """Sets fields from a config argument such as `model=twin,dim=64`.
+
+  Raises:
+    ValueError: an unknown key or a malformed pair.
+  """
+  for pair in filter(None, arg.split(',')):
+    key, separator, value = pair.partition('=')
+    if key not in _SHORTHAND or not separator:
+      raise ValueError(
+          f'config argument {pair!r}: expected key=value with a key among '
+          f'{", ".join(_SHORTHAND)}.'
+      )
+    for field in _SHORTHAND[key]:
+      text = key == 'model'
+      config.update_from_flattened_dict({field: value if text else int(value)})
+  return config

@@ -1,0 +1,1 @@
+"""From a raw log to batches: builders, the history store, splits, negatives."""

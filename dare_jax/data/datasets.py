@@ -1,0 +1,166 @@
+"""The datasets by name, and the way from a raw log to an open history store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import contextlib
+import hashlib
+import importlib
+import io
+import json
+import pathlib
+import shutil
+from typing import Any
+
+from absl import logging
+import polars as pl
+
+from dare_jax import errors
+from dare_jax.data import history_store
+from dare_jax.data import raw_log
+
+# Dataset name -> builder class, and the data fields that shape its records.
+# `input` is recorded as provenance but is not part of a store's identity.
+_LOG_FIELDS = ('sort_by_time', 'max_malformed_share')
+_SYNTHETIC_FIELDS = (
+    'num_users',
+    'num_items',
+    'num_categories',
+    'events_per_user',
+    'max_events',
+    'num_partners',
+    'recency_scale',
+    'relevance',
+    'item_exponent',
+    'category_exponent',
+    'synthetic_seed',
+)
+DATASETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    'complete_journey': ('complete_journey.CompleteJourney', ()),
+    'taobao': ('taobao.Taobao', _LOG_FIELDS),
+    'tmall': ('tmall.Tmall', _LOG_FIELDS),
+    'movielens_1m': ('movielens_1m.Movielens1m', ()),
+    'synthetic_lifelong': (
+        'synthetic_lifelong.SyntheticLifelong',
+        _SYNTHETIC_FIELDS,
+    ),
+    'csv_log': ('csv_log.CsvLog', (*_LOG_FIELDS, 'columns')),
+}
+_READ_USERS = 4096
+
+
+def builder_class(name: str) -> tuple[type, tuple[str, ...]]:
+  """Returns the TFDS builder of a dataset and the fields that shape it.
+
+  Raises:
+    UsageError: unknown name.
+  """
+  if name not in DATASETS:
+    raise errors.UsageError(
+        f'data.name={name!r}: expected one of {", ".join(DATASETS)}.'
+    )
+  path, fields = DATASETS[name]
+  module, attribute = path.rsplit('.', 1)
+  loaded = importlib.import_module(f'dare_jax.data.builders.{module}')
+  return getattr(loaded, attribute), fields
+
+
+def shaping_hash(data: Any, fields: tuple[str, ...]) -> str:
+  """Returns a hash of the data fields that shape records."""
+  shaping = {
+      field: data[field].to_dict() if field == 'columns' else data[field]
+      for field in fields
+  }
+  text = json.dumps(shaping, sort_keys=True, default=list)
+  return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def store_path(data: Any) -> pathlib.Path:
+  """Returns the folder of the history store that `data` asks for."""
+  _, fields = builder_class(data.name)
+  digest = shaping_hash(data, (*fields, 'min_item_count'))
+  return pathlib.Path(data.data_dir).expanduser() / f'{data.name}-{digest}'
+
+
+def open_or_prepare(data: Any) -> history_store.HistoryStore:
+  """Opens the store that `data` asks for, preparing it if it is not there."""
+  path = store_path(data)
+  if not path.exists():
+    return prepare(data)
+  return history_store.open_store(path)
+
+
+def prepare(data: Any) -> history_store.HistoryStore:
+  """Makes the TFDS dataset and the history store, anew if they are there.
+
+  Existing data stays as it was until the new is complete.
+
+  Raises:
+    UsageError: bad input, or a folder that cannot be written.
+  """
+  cls, fields = builder_class(data.name)
+  path = store_path(data)
+  records = path.parent / 'tfds'
+  work = path.with_name(f'{path.name}.preparing')
+  logging.info('preparing %s in %s', data.name, path)
+  try:
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    builder = _build_records(cls, data, work)
+    store = _write_store(builder, data, path)
+    final = records / f'{data.name}-{shaping_hash(data, fields)}'
+    final.parent.mkdir(exist_ok=True)
+    shutil.rmtree(final, ignore_errors=True)
+    (work / 'records').rename(final)
+    return store
+  except (PermissionError, FileExistsError, NotADirectoryError) as error:
+    raise errors.UsageError(
+        f'data.data_dir={data.data_dir}: cannot be written ({error}); choose'
+        ' another folder with --config.data.data_dir=DIR.'
+    ) from None
+  finally:
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _build_records(cls: type, data: Any, work: pathlib.Path) -> Any:
+  """Runs the TFDS builder, quietly, in a folder of its own."""
+  builder = cls(options=data, data_dir=str(work / 'records'))
+  with contextlib.redirect_stdout(io.StringIO()):
+    builder.download_and_prepare()
+  return builder
+
+
+def _write_store(
+    builder: Any, data: Any, path: pathlib.Path
+) -> history_store.HistoryStore:
+  """Copies the records of all users into a history store."""
+  schema = builder.schema
+  writer = history_store.StoreWriter(
+      path,
+      ('item', 'category', *schema.fields),
+      schema.context_fields,
+      schema.has_labels,
+  )
+  source = builder.as_data_source(split='users')
+  for start in range(0, len(source), _READ_USERS):
+    stop = min(start + _READ_USERS, len(source))
+    writer.add(source.__getitems__(range(start, stop)))
+  records = pathlib.Path(builder.data_dir)
+  raw_ids = {
+      file.stem: pl.read_parquet(file)['raw']
+      for file in sorted((records / 'raw_ids').glob('*.parquet'))
+  }
+  log = raw_log.RowReport(**json.loads((records / 'log.json').read_text()))
+  provenance = {
+      'dataset': data.name,
+      'builder_version': str(builder.version),
+      'input': data.input,
+      'log': log.to_json(),
+  }
+  extra = records / 'truth'
+  return writer.commit(
+      raw_ids,
+      provenance,
+      data.min_item_count,
+      extra if extra.is_dir() else None,
+  )

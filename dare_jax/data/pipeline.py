@@ -1,0 +1,291 @@
+"""Batches as pure functions of (seed, epoch, index), and a thread ahead.
+
+Every example is (user, end position, targets); histories are cut out of the
+store when a batch is assembled, so nothing is ever stored padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import dataclasses
+import queue
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from dare_jax import errors
+from dare_jax import types
+from dare_jax.data import counter_rng
+from dare_jax.data import history_store
+from dare_jax.data import id_map
+from dare_jax.data import negatives
+from dare_jax.data import splits
+
+SPLITS = ('train', 'val', 'test')
+# Names of independent random streams.
+_NEGATIVES, _ORDER, _UNKNOWN = 1, 2, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalBatch:
+  """A batch and what metrics group by: user and category, int32 [b, m, c]."""
+
+  batch: types.Batch
+  user: np.ndarray
+  category: np.ndarray
+
+
+class Pipeline:
+  """Assembles the batches of one split."""
+
+  def __init__(
+      self,
+      store: history_store.HistoryStore,
+      moments: splits.Moments,
+      split: str,
+      data: Any,
+      seed: int,
+  ) -> None:
+    """Makes a pipeline.
+
+    Args:
+      store: the history store.
+      moments: the split's moments.
+      split: 'train', 'val' or 'test'; names the random stream.
+      data: the config's data section.
+      seed: the run's seed; negatives of val and test do not depend on it, so
+        that all runs are tested on the same rows.
+    """
+    if data.history_length < 1:
+      raise errors.UsageError(
+          f'data.history_length={data.history_length}: expected 1 or more.'
+      )
+    if data.num_negatives < (0 if store.impressions else 1):
+      raise errors.UsageError(
+          f'data.num_negatives={data.num_negatives}: expected 1 or more.'
+      )
+    self._store = store
+    self._moments = moments
+    self._split = SPLITS.index(split)
+    self._data = data
+    self._seed = seed if split == 'train' else 0
+    self._sampler = negatives.NegativeSampler(
+        store, data.num_negatives, data.exclude
+    )
+    self._width = 1 + data.num_negatives
+    self._rows_a_moment = 1 if data.group_candidates else self._width
+
+  @property
+  def num_examples(self) -> int:
+    """Rows of an epoch: moments, or single targets if not grouped."""
+    return len(self._moments) * self._rows_a_moment
+
+  @property
+  def targets_per_example(self) -> int:
+    return self._width // self._rows_a_moment
+
+  def train_batch(self, step: int, batch_size: int) -> types.Batch:
+    """Returns the batch of global step `step`; batches cross epoch borders.
+
+    Position p of the endless stream is example p mod n of epoch p div n, so
+    every batch is full and every example is seen once an epoch.
+    """
+    position = step * batch_size + np.arange(batch_size, dtype=np.int64)
+    size = self.num_examples
+    epoch, index = position // size, position % size
+    if not self._data.reshuffle:
+      index = counter_rng.permute(index, size, self._seed * 8 + _ORDER, 0)
+    else:
+      for value in np.unique(epoch):
+        rows = epoch == value
+        index[rows] = counter_rng.permute(
+            index[rows], size, self._seed * 8 + _ORDER, int(value)
+        )
+    return self._assemble(index, epoch, np.ones(batch_size, bool)).batch
+
+  def eval_batches(self, batch_size: int) -> Iterator[EvalBatch]:
+    """Yields every example exactly once, the last batch padded by weight 0."""
+    for start in range(0, self.num_examples, batch_size):
+      index = np.arange(start, start + batch_size, dtype=np.int64)
+      real = index < self.num_examples
+      index[~real] = 0
+      yield self._assemble(index, np.zeros_like(index), real)
+
+  def _assemble(
+      self, index: np.ndarray, epoch: np.ndarray, real: np.ndarray
+  ) -> EvalBatch:
+    moments = self._moments.take(index // self._rows_a_moment)
+    ids, mask = self._history(moments)
+    drawn = epoch if self._data.fresh_negatives else np.zeros_like(epoch)
+    if self._store.impressions is None:
+      targets, label, weight = self._sampled_targets(moments, index, drawn)
+    else:
+      targets, label, weight = self._logged_targets(moments)
+    context = {
+        field: targets.pop(field)[:, 0] for field in self._store.context_fields
+    }
+    category = targets['category']
+    if self._split == 0 and self._data.unknown_rate > 0:
+      self._replace_by_unknown(ids['item'], mask, targets, index, epoch)
+    weight = weight * real[:, None].astype(np.float32)
+    batch = types.Batch(
+        history=types.History(ids=ids, mask=mask),
+        end=np.full((len(index), 1), self._data.history_length, np.int32),
+        targets=types.Targets(
+            ids={field: value[:, None] for field, value in targets.items()},
+            label=label[:, None],
+            weight=weight[:, None],
+        ),
+        context={field: value[:, None] for field, value in context.items()},
+    )
+    user = np.broadcast_to(moments.user[:, None], category.shape)
+    return EvalBatch(batch, user[:, None], category[:, None])
+
+  def _history(
+      self, moments: splits.Moments
+  ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The last behaviors before each moment, right-aligned, [b, l]."""
+    table = self._store.behaviors
+    length = self._data.history_length
+    row = moments.end[:, None] + np.arange(-length, 0)
+    mask = row >= table.offsets[moments.user][:, None]
+    np.maximum(row, 0, out=row)
+    ids = {}
+    for field in self._store.fields:
+      values = table.columns[f'{field}_id'][row]
+      values[~mask] = id_map.PADDING
+      ids[field] = values
+    return ids, mask
+
+  def _sampled_targets(
+      self, moments: splits.Moments, index: np.ndarray, epoch: np.ndarray
+  ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """A positive and its sampled negatives, or one of them: [b, c]."""
+    columns = self._store.behaviors.columns
+    positive = columns['item_id'][moments.target]
+    group = index // self._rows_a_moment
+    drawn = self._sampler.sample(
+        (self._seed * 8 + _NEGATIVES, self._split),
+        group + (epoch << 40),
+        moments.user,
+        positive,
+    )
+    targets = {'item': np.concatenate([positive[:, None], drawn], axis=1)}
+    for field in self._store.fields[1:]:
+      own = columns[f'{field}_id'][moments.target][:, None]
+      other = self._store.item_values[field][drawn]
+      targets[field] = np.concatenate([own, other], axis=1)
+    for field in self._store.context_fields:
+      targets[field] = columns[f'{field}_id'][moments.target][:, None]
+    shape = targets['item'].shape
+    label = np.zeros(shape, np.float32)
+    label[:, 0] = 1.0
+    if self._rows_a_moment > 1:
+      slot = (index % self._rows_a_moment)[:, None]
+      targets |= {
+          field: np.take_along_axis(targets[field], slot, axis=1)
+          for field in self._store.fields
+      }
+      label = np.take_along_axis(label, slot, axis=1)
+    return targets, label, np.ones_like(label)
+
+  def _logged_targets(
+      self, moments: splits.Moments
+  ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """The logged impressions of a moment with their labels: [b, c]."""
+    table = self._store.impressions
+    assert table is not None
+    slot = np.arange(self._width)
+    real = slot < moments.count[:, None]
+    row = np.where(real, moments.target[:, None] + slot, 0)
+    targets = {}
+    for field in (*self._store.fields, *self._store.context_fields):
+      values = table.columns[f'{field}_id'][row]
+      values[~real] = id_map.PADDING
+      targets[field] = values
+    label = table.columns['label'][row] * real
+    return targets, label.astype(np.float32), real.astype(np.float32)
+
+  def _replace_by_unknown(
+      self,
+      history: np.ndarray,
+      mask: np.ndarray,
+      targets: dict[str, np.ndarray],
+      index: np.ndarray,
+      epoch: np.ndarray,
+  ) -> None:
+    """Maps a small random share of item ids to the unknown id, in place."""
+    rate = self._data.unknown_rate
+    stream = (self._seed * 8 + _UNKNOWN, epoch, index)
+    length = history.shape[1]
+    count = np.floor(rate * length + counter_rng.uniform(*stream)).astype(int)
+    for turn in range(int(count.max(initial=0))):
+      row = np.flatnonzero(count > turn)
+      slot = counter_rng.below(length, stream[0], epoch[row], index[row], turn)
+      hit = mask[row, slot]
+      history[row[hit], slot[hit]] = id_map.UNKNOWN
+    item = targets['item'].copy()
+    slots = -1 - np.arange(item.shape[1])
+    draw = counter_rng.uniform(
+        stream[0], epoch[:, None], index[:, None], slots
+    )
+    item[(draw < rate) & (item > 0)] = id_map.UNKNOWN
+    targets['item'] = item
+
+
+class Prefetcher:
+  """Makes items 0, 1, 2, .. of `make` in a thread, a few ahead of use.
+
+  Attributes:
+    wait_s: seconds that `next` has spent waiting for the thread.
+  """
+
+  def __init__(self, make: Callable[[int], Any], start: int, ahead: int):
+    self.wait_s = 0.0
+    self._queue: queue.Queue[Any] = queue.Queue(maxsize=max(1, ahead))
+    self._stop = threading.Event()
+    self._thread = threading.Thread(
+        target=self._work, args=(make, start), daemon=True, name='prefetch'
+    )
+    self._thread.start()
+
+  def _work(self, make: Callable[[int], Any], start: int) -> None:
+    step = start
+    while not self._stop.is_set():
+      try:
+        item = make(step)
+      except BaseException as error:  # pylint: disable=broad-except
+        item = error  # Raised where the item is asked for.
+      while not self._stop.is_set():
+        try:
+          self._queue.put(item, timeout=0.1)
+          break
+        except queue.Full:
+          continue
+      if isinstance(item, BaseException):
+        return
+      step += 1
+
+  def next(self) -> Any:
+    """Returns the next item; raises what `make` raised."""
+    begin = time.perf_counter()
+    item = self._queue.get()
+    self.wait_s += time.perf_counter() - begin
+    if isinstance(item, BaseException):
+      raise item
+    return item
+
+  def close(self) -> None:
+    """Stops the thread and waits for it."""
+    self._stop.set()
+    self._thread.join()
+
+  def __enter__(self) -> Prefetcher:
+    return self
+
+  def __exit__(self, *unused: Any) -> None:
+    self.close()
+

@@ -1,0 +1,257 @@
+"""Which moments train, validate and test: the three split protocols.
+
+A moment is a point in a user's time at which targets are scored. It sees the
+user's behaviors before `end`; its target is a later behavior or, where a log
+has labels, a group of logged impressions.
+
+`leave_last` and `leave_last_session` train on other users' future relative to
+a user's test moment; `by_time` does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from dare_jax import errors
+from dare_jax.data import history_store
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+  """Arrays of equal length, one entry a moment.
+
+  Attributes:
+    user: int32, row of the user in the store.
+    end: int64, behaviors at rows below it (of this user) are visible.
+    target: int64, row of the positive behavior, or of the first impression.
+    count: int32, number of logged impressions; 1 for a behavior.
+  """
+
+  user: np.ndarray
+  end: np.ndarray
+  target: np.ndarray
+  count: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.user)
+
+  def take(self, rows: np.ndarray) -> Moments:
+    return Moments(*(getattr(self, f.name)[rows] for f in _FIELDS))
+
+
+_FIELDS = dataclasses.fields(Moments)
+Splits = dict[str, Moments]
+
+
+def make_splits(store: history_store.HistoryStore, data: Any) -> Splits:
+  """Returns the moments of 'train', 'val' and 'test'.
+
+  Args:
+    store: the history store.
+    data: the config's data section (`split` names the protocol).
+
+  Raises:
+    UsageError: unknown protocol, missing dates, or a split without moments.
+  """
+  protocol = PROTOCOLS.get(data.split)
+  if protocol is None:
+    raise errors.UsageError(
+        f'data.split={data.split!r}: expected one of {", ".join(PROTOCOLS)}.'
+    )
+  splits = protocol(store, data)
+  empty = [name for name, moments in splits.items() if not len(moments)]
+  if empty:
+    lengths = np.diff(store.behaviors.offsets)
+    raise errors.UsageError(
+        f'data.split={data.split} leaves no moment for {", ".join(empty)}:'
+        f' {int((lengths >= data.min_events).sum())} of {store.num_users} users'
+        f' have data.min_events={data.min_events} behaviors (the longest'
+        f' history has {int(lengths.max(initial=0))}) and'
+        f' data.min_history={data.min_history}; lower these, or check the log.'
+    )
+  return splits
+
+
+def _leave_last(store: history_store.HistoryStore, data: Any) -> Splits:
+  """The published protocol: fixed positions counted from a user's end."""
+  if store.impressions is not None:
+    raise errors.UsageError(
+        'data.split=leave_last takes targets from behaviors, but this log has'
+        ' labelled impressions; use leave_last_session or by_time.'
+    )
+  offsets = store.behaviors.offsets
+  lengths = np.diff(offsets)
+  first, last, step = data.train_positions
+  need = max(data.min_events, 3, last + 1)
+  users = np.flatnonzero(lengths >= need)
+
+  def at(positions: np.ndarray) -> Moments:
+    user = np.repeat(users, len(positions))
+    target = offsets[user + 1] - np.tile(positions, len(users))
+    return _moments(user, target, target)
+
+  return {
+      'train': at(np.arange(first, last + 1, step)),
+      'val': at(np.array([2])),
+      'test': at(np.array([1])),
+  }
+
+
+def _leave_last_session(store: history_store.HistoryStore, data: Any) -> Splits:
+  """Last session tests, the one before validates, earlier ones train."""
+  sessions, moments = _session_moments(store, data)
+  last = np.full(store.num_users, -1, np.int64)
+  np.maximum.at(last, sessions.user, np.arange(len(sessions.user)))
+  back = last[moments.user] - sessions.of_moment
+  splits = {
+      'train': moments.take(np.flatnonzero(back >= 2)),
+      'val': moments.take(np.flatnonzero(back == 1)),
+      'test': moments.take(np.flatnonzero(back == 0)),
+  }
+  return splits | {'train': _cap(splits['train'], data.max_train_moments)}
+
+
+def _by_time(store: history_store.HistoryStore, data: Any) -> Splits:
+  """Before a date trains, from it validates, from a later one tests."""
+  if data.val_from is None or data.test_from is None:
+    raise errors.UsageError(
+        'data.split=by_time needs data.val_from and data.test_from, time'
+        ' stamps in the unit of the log.'
+    )
+  if data.val_from >= data.test_from:
+    raise errors.UsageError(
+        f'data.val_from={data.val_from} must be before'
+        f' data.test_from={data.test_from}.'
+    )
+  sessions, moments = _session_moments(store, data)
+  time = sessions.time[sessions.of_moment]
+  train = np.flatnonzero(time < data.val_from)
+  val = np.flatnonzero((time >= data.val_from) & (time < data.test_from))
+  splits = {
+      'train': _cap(moments.take(train), data.max_train_moments),
+      'val': moments.take(val),
+      'test': moments.take(np.flatnonzero(time >= data.test_from)),
+  }
+  return splits
+
+
+PROTOCOLS: dict[str, Callable[..., Splits]] = {
+    'leave_last': _leave_last,
+    'leave_last_session': _leave_last_session,
+    'by_time': _by_time,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sessions:
+  """Sessions (a user's run of equal time stamps) and who belongs to them."""
+
+  user: np.ndarray
+  time: np.ndarray
+  of_moment: np.ndarray
+
+
+def _session_moments(
+    store: history_store.HistoryStore, data: Any
+) -> tuple[_Sessions, Moments]:
+  """All moments with enough history strictly before their session's time."""
+  if store.impressions is not None:
+    return _impression_moments(store, data)
+  table = store.behaviors
+  user, start, session = _sessions(table)
+  row = np.arange(len(table))
+  event_user, end = user[session], start[session]
+  keep = _eligible(store, data, event_user, end)
+  moments = _moments(event_user[keep], end[keep], row[keep])
+  time = np.asarray(table.columns['timestamp'][start])
+  return _Sessions(user, time, session[keep]), moments
+
+
+def _impression_moments(
+    store: history_store.HistoryStore, data: Any
+) -> tuple[_Sessions, Moments]:
+  """One moment for up to 1 + num_negatives impressions of a session."""
+  table = store.impressions
+  assert table is not None
+  user, start, _ = _sessions(table)
+  stop = np.append(start[1:], len(table))
+  time = np.asarray(table.columns['timestamp'][start])
+  end = _first_row_not_before(store.behaviors, user, time)
+  width = 1 + data.num_negatives
+  groups = -(-(stop - start) // width)
+  session = np.repeat(np.arange(len(start)), groups)
+  first = np.repeat(np.cumsum(groups) - groups, groups)
+  target = start[session] + (np.arange(len(session)) - first) * width
+  count = np.minimum(stop[session] - target, width)
+  keep = _eligible(store, data, user[session], end[session])
+  moments = _moments(user[session], end[session], target, count)
+  return _Sessions(user, time, session[keep]), moments.take(keep)
+
+
+def _sessions(
+    table: history_store.Table,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns each session's user and first row, and each row's session."""
+  lengths = np.diff(table.offsets)
+  user = np.repeat(np.arange(len(lengths)), lengths)
+  time = table.columns['timestamp']
+  new = np.ones(len(table), bool)
+  new[1:] = (np.diff(user) != 0) | (np.diff(time) != 0)
+  start = np.flatnonzero(new)
+  return user[start], start, np.cumsum(new) - 1
+
+
+def _first_row_not_before(
+    table: history_store.Table, user: np.ndarray, time: np.ndarray
+) -> np.ndarray:
+  """First row of `user` whose time is >= `time`, for pairs in user order."""
+  rows = np.empty(len(user), np.int64)
+  bounds = np.searchsorted(user, np.arange(len(table.offsets)))
+  stamps = table.columns['timestamp']
+  for index in np.unique(user):
+    pairs = slice(bounds[index], bounds[index + 1])
+    own = table.slice(index)
+    rows[pairs] = own.start + np.searchsorted(stamps[own], time[pairs])
+  return rows
+
+
+def _eligible(
+    store: history_store.HistoryStore,
+    data: Any,
+    user: np.ndarray,
+    end: np.ndarray,
+) -> np.ndarray:
+  offsets = store.behaviors.offsets
+  enough_events = np.diff(offsets) >= data.min_events
+  enough_history = end - offsets[user] >= data.min_history
+  return np.flatnonzero(enough_events[user] & enough_history)
+
+
+def _cap(moments: Moments, limit: int | None) -> Moments:
+  """Keeps each user's latest `limit` moments."""
+  if limit is None or not len(moments):
+    return moments
+  counts = np.bincount(moments.user)
+  stop = np.cumsum(counts)
+  from_end = stop[moments.user] - np.arange(len(moments))
+  return moments.take(np.flatnonzero(from_end <= limit))
+
+
+def _moments(
+    user: np.ndarray,
+    end: np.ndarray,
+    target: np.ndarray,
+    count: np.ndarray | None = None,
+) -> Moments:
+  if count is None:
+    count = np.ones(len(user))
+  return Moments(
+      user.astype(np.int32),
+      end.astype(np.int64),
+      target.astype(np.int64),
+      count.astype(np.int32),
+  )

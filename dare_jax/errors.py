@@ -1,0 +1,13 @@
+"""The errors that an entry point turns into an exit code."""
+
+
+class UsageError(ValueError):
+  """Wrong usage, config or data: one line says why; the process exits 2.
+
+  The message names the field or file, what was expected, what came, and what
+  to do about it.
+  """
+
+
+class Stopped(Exception):
+  """SIGTERM arrived and everything is saved; the process exits 75."""

@@ -1,0 +1,69 @@
+"""The shape glossary: the structures that flow from the data to the head.
+
+Letters: b windows in a batch, m moments of a window, c candidate targets of a
+moment, l behaviors of a history, k behaviors kept by the search, d width.
+
+A window holds one user's behaviors, oldest first, right-aligned: padding comes
+first. A moment `m` sees the behaviors at indices below `end[b, m]`; positions
+are counted back from there, the most recent one is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flax import struct
+from jaxtyping import Array
+from jaxtyping import Bool
+from jaxtyping import Float
+from jaxtyping import Int
+
+
+@struct.dataclass
+class History:
+  """Behaviors of b users. `ids[field]` is int32, 0 where `mask` is False."""
+
+  ids: Mapping[str, Int[Array, 'b l']]
+  mask: Bool[Array, 'b l']
+
+
+@struct.dataclass
+class Targets:
+  """Targets to score. `weight` 0 marks padding, which no loss or metric sees."""
+
+  ids: Mapping[str, Int[Array, 'b m c']]
+  label: Float[Array, 'b m c']
+  weight: Float[Array, 'b m c']
+
+
+@struct.dataclass
+class Batch:
+  """One step's input; `context[field]` is int32, a feature of the head alone."""
+
+  history: History
+  end: Int[Array, 'b m']
+  targets: Targets
+  context: Mapping[str, Int[Array, 'b m']] = struct.field(default_factory=dict)
+
+
+@struct.dataclass
+class SearchResult:
+  """The behaviors that a search kept for each target.
+
+  `indices` point into the window; `scores` carry gradient, `indices` do not;
+  `mask` is False where fewer than k behaviors were there to keep.
+  """
+
+  indices: Int[Array, 'b m c k']
+  scores: Float[Array, 'b m c k']
+  mask: Bool[Array, 'b m c k']
+
+
+@struct.dataclass
+class RankerOutput:
+  """`logits` are of a click. `aux_logits` is None unless the aux head ran."""
+
+  logits: Float[Array, 'b m c']
+  aux_logits: Float[Array, 'b m c'] | None
+  extra_losses: Mapping[str, Float[Array, '']]
+  search: SearchResult
