@@ -1,0 +1,131 @@
+"""What all commands share: flags, config files, exit codes.
+
+Exit codes: 0 done (also `--help`), 2 wrong usage, config or data, 75 stopped
+by SIGTERM after saving; anything else is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import contextlib
+import io
+import pathlib
+import re
+import sys
+from typing import Any
+
+from absl import flags
+from absl import logging
+from ml_collections import config_flags
+
+from dare_jax import errors
+
+EXIT_USAGE = 2
+EXIT_STOPPED = 75
+
+
+def configs_dir() -> pathlib.Path:
+  """Returns the folder of the shipped configs, in a checkout or a wheel."""
+  package = pathlib.Path(__file__).resolve().parent
+  checkout = package.parent / 'configs'
+  if (checkout / 'base.py').is_file():
+    return checkout
+  return package / 'configs'
+
+
+def define_config(default: str | None = None) -> Any:
+  """Defines `--config`; returns its holder. `default` is a shipped config."""
+  path = None if default is None else str(configs_dir() / f'{default}.py')
+  return config_flags.DEFINE_config_file(
+      'config',
+      path,
+      'A config file, with an argument after a colon: configs/taobao.py:'
+      'model=twin,dim=64. Override any field of configs/base.py:'
+      ' --config.model.top_k=50.',
+      lock_config=True,
+  )
+
+
+def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> None:
+  """Parses the flags, runs `main`, and exits with the right code."""
+  argv = list(sys.argv if argv is None else argv)
+  if any(arg in ('--help', '-h', '-help', '--helpfull') for arg in argv[1:]):
+    _print_help()
+    sys.exit(0)
+  try:
+    _parse(argv)
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.WARNING)
+    logging.set_stderrthreshold(logging.WARNING)
+    main()
+  except errors.UsageError as error:
+    _fail(str(error))
+  except errors.Stopped as error:
+    print(
+        f'stopped by SIGTERM: {error}; run the same command to go on',
+        file=sys.stderr,
+    )
+    sys.exit(EXIT_STOPPED)
+
+
+def _fail(message: str) -> None:
+  print(f'error: {" ".join(message.split())}', file=sys.stderr)
+  sys.exit(EXIT_USAGE)
+
+
+def _parse(argv: list[str]) -> None:
+  argv = [argv[0], *(_shipped(arg) for arg in argv[1:])]
+  try:
+    # absl prints usage by itself on some errors; one line is enough.
+    with contextlib.redirect_stdout(io.StringIO()):
+      rest = flags.FLAGS(argv)
+  except flags.UnrecognizedFlagError as error:
+    hint = f' Did you mean --{error.suggestions[0]}?' if (
+        error.suggestions
+    ) else ''
+    raise errors.UsageError(
+        f'unknown flag --{error.flagname}.{hint} See --help.'
+    ) from None
+  except FileNotFoundError as error:
+    raise errors.UsageError(
+        f'--config: no such file: {error.filename}; shipped configs:'
+        f' {", ".join(_shipped_names())}.'
+    ) from None
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    raise errors.UsageError(_one_line(error)) from None
+  if len(rest) > 1:
+    raise errors.UsageError(
+        f'unexpected argument {rest[1]!r}; flags start with -- . See --help.'
+    )
+
+
+def _one_line(error: Exception) -> str:
+  text = str(error.args[0]) if error.args else str(error)
+  return re.sub(r'\s+', ' ', text).strip() + ' (see configs/base.py or --help)'
+
+
+def _shipped(arg: str) -> str:
+  """Lets `--config=configs/x.py` work outside a checkout as well."""
+  match = re.fullmatch(r'--?config=(configs/(\w+\.py))(:.*)?', arg)
+  if not match or pathlib.Path(match[1]).is_file():
+    return arg
+  return f'--config={configs_dir() / match[2]}{match[3] or ""}'
+
+
+def _shipped_names() -> list[str]:
+  return sorted(
+      f'configs/{file.name}'
+      for file in configs_dir().glob('*.py')
+      if file.stem not in ('__init__', 'base')
+  )
+
+
+def _print_help() -> None:
+  module = sys.modules['__main__']
+  print((module.__doc__ or '').strip())
+  print('\nFlags:')
+  print(flags.FLAGS.get_help_for_modules('  ', [module.__name__, __name__])
+        if hasattr(flags.FLAGS, 'get_help_for_modules')
+        else flags.FLAGS.main_module_help())
+  print(f'\nConfigs: {", ".join(_shipped_names())}')
+  print('Fields of a config, with comments: configs/base.py')

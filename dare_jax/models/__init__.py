@@ -1,0 +1,8 @@
+"""Rankers: presets over plan, scorer, search and aggregation."""
+
+from dare_jax.models.presets import build
+from dare_jax.models.presets import PRESETS
+from dare_jax.models.ranker import Ranker
+from dare_jax.models.ranker import RankerConfig
+
+__all__ = ['PRESETS', 'Ranker', 'RankerConfig', 'build']

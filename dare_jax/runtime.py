@@ -1,0 +1,36 @@
+"""Process-wide settings, made before JAX starts."""
+
+from __future__ import annotations
+
+import ctypes
+import pathlib
+import sys
+from typing import Any
+
+from absl import logging
+
+# malloc.h of glibc.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+
+
+def configure(runtime: Any) -> None:
+  """Applies the config's runtime section.
+
+  Keeps large buffers mapped between steps: by default glibc gives every buffer
+  above 32 MB back to the kernel, and the next step pays its page faults anew.
+  Caches compiled programs on disk.
+  """
+  if runtime.tune_malloc and sys.platform == 'linux':
+    try:
+      libc = ctypes.CDLL('libc.so.6')
+      libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+      libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    except (OSError, AttributeError) as error:
+      logging.info('the allocator was left alone: %s', error)
+  import jax  # After the allocator is set.
+
+  if runtime.compilation_cache:
+    directory = pathlib.Path(runtime.compilation_cache).expanduser()
+    jax.config.update('jax_compilation_cache_dir', str(directory))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

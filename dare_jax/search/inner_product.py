@@ -1,0 +1,48 @@
+"""Scaled inner-product scores, the attention of TWIN and DARE."""
+
+from __future__ import annotations
+
+from flax import linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float
+
+from dare_jax.search import view as search_view
+
+
+def inner_product_scores(
+    query: Float[Array, 'b m c d'],
+    keys: Float[Array, 'b l d'],
+    time_bias: Float[Array, 'b m l'],
+) -> Float[Array, 'b m c l']:
+  """Returns <q, k_i> / sqrt(d) + bias of i's position.
+
+  The content part is scaled by its own width and the time term, added by the
+  caller's `time_bias`, by its own, as the published code does; the paper
+  (arXiv 2410.02604, equation 3) writes a single scale.
+
+  Args:
+    query: attention vectors of the targets, without their time part.
+    keys: attention vectors of the behaviors, without their time part.
+    time_bias: <time vector of the target, of the position> / sqrt(time width).
+
+  Returns:
+    Scores of all behaviors, padding included, in the inputs' dtype.
+
+  >>> import jax.numpy as jnp
+  >>> query, keys = jnp.ones((1, 1, 1, 4)), jnp.ones((1, 3, 4))
+  >>> inner_product_scores(query, keys, jnp.zeros((1, 1, 3))).tolist()
+  [[[[2.0, 2.0, 2.0]]]]
+  """
+  scale = query.shape[-1] ** -0.5
+  content = jnp.einsum('bmcd,bld->bmcl', query * scale, keys)
+  return content + time_bias[:, :, None, :]
+
+
+class DotScorer(nn.Module):
+  """Scores of a view by scaled inner products; no parameters."""
+
+  def __call__(
+      self, view: search_view.SearchView
+  ) -> Float[Array, 'b m c l']:
+    return inner_product_scores(view.query, view.keys, view.time_bias)

@@ -1,0 +1,104 @@
+"""Trains a ranker: prepares the data, trains, validates, tests.
+
+    python -m dare_jax.train [--config=configs/X.py[:arg]] [--workdir=DIR]
+                             [--config.a.b=v ...]
+
+Without --config: the quickstart, DARE on grocery purchases. The same command
+with the same workdir resumes; SIGTERM saves and exits with 75.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from absl import flags
+import ml_collections
+
+from dare_jax import cli
+from dare_jax import errors
+from dare_jax import runtime
+from dare_jax.training import interrupt
+from dare_jax.training import report
+
+
+def train_and_evaluate(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    stop: interrupt.StopSignal,
+) -> dict[str, Any]:
+  """Runs, or resumes, a whole training; returns what `result.json` holds.
+
+  Args:
+    config: as `configs/base.py`.
+    workdir: takes config.json, metrics.jsonl, result.json, checkpoints/ and
+      tensorboard/.
+    stop: notes SIGTERM.
+
+  Raises:
+    UsageError: bad config or data, another run's workdir, diverged loss.
+    Stopped: SIGTERM came; everything is saved.
+  """
+  from dare_jax.training import run as run_lib  # Starts JAX's import.
+
+  with stop.at_once():
+    run = run_lib.Run(config, workdir)
+    if (result := run.finished()) is not None:
+      return result
+    state, progress = run.restore_or_init()
+  step_fn = run.compile(state)
+  pending = state.step
+  try:
+    with run.batches(progress.step) as batches, run.timed(progress):
+      while True:
+        # Evaluate and save before the next batch is taken: what is restored
+        # here then goes on with exactly the step that would have come next.
+        done = progress.step >= run.total_steps
+        if done or run.due('eval', progress.step):
+          run.validate(state, progress, stop.check)
+        if done or run.due('checkpoint', progress.step):
+          run.save(state, progress)
+        stop.check()
+        if done:
+          break
+        batch = batches.next()
+        pending.block_until_ready()  # One step in flight bounds the memory.
+        state, pending = step_fn(state, batch)
+        progress.step += 1
+        progress.targets += int(batch.targets.weight.sum())
+        run.advance()
+        if progress.step % config.train.log_every_steps == 0:
+          state = run.log(state, progress)
+    return run.finish(state, progress, stop.check)
+  except errors.Stopped:
+    run.save(state, progress)
+    raise
+  finally:
+    run.close()
+
+
+def main() -> None:
+  """Trains as the flags say and prints the result."""
+  config = _CONFIG.value
+  stop = interrupt.StopSignal()
+  stop.install()
+  runtime.configure(config.runtime)
+  workdir = pathlib.Path(_WORKDIR.value or _default_workdir(config))
+  result = train_and_evaluate(config, workdir.expanduser(), stop)
+  print(report.summary(result, workdir))
+
+
+def _default_workdir(config: ml_collections.ConfigDict) -> str:
+  from ml_collections import config_flags
+
+  filename = config_flags.get_config_filename(flags.FLAGS['config'])
+  stem = pathlib.Path(filename.split(':')[0]).stem
+  return f'runs/{stem}-{config.model.name}-{config.seed}'
+
+
+if __name__ == '__main__':
+  _CONFIG = cli.define_config('quickstart')
+  _WORKDIR = flags.DEFINE_string(
+      'workdir', None, 'Run folder; default runs/<config>-<model>-<seed>.'
+  )
+  cli.run(main)

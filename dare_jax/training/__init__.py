@@ -1,0 +1,1 @@
+"""State and step, losses, metrics, checkpoints: what the loop stands on."""

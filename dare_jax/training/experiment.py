@@ -1,0 +1,196 @@
+"""From a config to the things a run is made of, with every field checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import hashlib
+import json
+import math
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+
+from dare_jax import errors
+from dare_jax import models
+from dare_jax.data import datasets
+from dare_jax.data import history_store
+from dare_jax.data import pipeline
+from dare_jax.data import splits
+from dare_jax.training import state as train_state
+
+# Fields that a resumed run may change, as prefixes.
+_FREE_FIELDS = (
+    'train.epochs',
+    'train.steps',
+    'train.log_every_steps',
+    'eval.',
+    'checkpoint.',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A run's parts.
+
+  Attributes:
+    config: the resolved config.
+    store: the open history store.
+    pipelines: 'train', 'val', 'test'.
+    trainer: model, losses and optimizers.
+  """
+
+  config: ml_collections.ConfigDict
+  store: history_store.HistoryStore
+  pipelines: Mapping[str, pipeline.Pipeline]
+  trainer: train_state.Trainer
+
+  @property
+  def total_steps(self) -> int:
+    """Steps of the whole run: train.steps, or train.epochs in steps."""
+    train = self.config.train
+    if train.steps is not None:
+      return train.steps
+    return math.ceil(train.epochs * self.steps_per_epoch)
+
+  @property
+  def steps_per_epoch(self) -> float:
+    return self.pipelines['train'].num_examples / self.config.train.batch_size
+
+  def init_state(self) -> train_state.TrainState:
+    """Returns the fresh state of step 0."""
+    batch = self.pipelines['train'].train_batch(0, self.config.train.batch_size)
+    return self.trainer.init(self.config.seed, batch)
+
+
+def load(config: ml_collections.ConfigDict) -> Experiment:
+  """Checks the config, opens (or prepares) the data, builds the model.
+
+  Raises:
+    UsageError: a field out of range, an unknown name, bad data.
+  """
+  check_config(config)
+  build_options(config, {'item': 2, 'category': 2})  # Fails before the data is read.
+  store = datasets.open_or_prepare(config.data)
+  moments = splits.make_splits(store, config.data)
+  pipelines = {
+      name: pipeline.Pipeline(store, part, name, config.data, config.seed)
+      for name, part in moments.items()
+  }
+  vocab = store.vocab_sizes
+  model = build_options(
+      config,
+      {field: vocab[field] for field in store.fields},
+      {field: vocab[field] for field in store.context_fields},
+  )
+  trainer = train_state.Trainer(model, config.optim)
+  return Experiment(config, store, pipelines, trainer)
+
+
+def build_options(
+    config: ml_collections.ConfigDict,
+    vocab_sizes: Mapping[str, int],
+    context: Mapping[str, int] | None = None,
+) -> models.Ranker:
+  """Returns the model of the config's model section."""
+  options = config.model.to_dict()
+  name = options.pop('name')
+  if not options.pop('aux_head'):
+    options['aux_hidden'] = None
+  try:
+    return models.build(
+        name, vocab_sizes=vocab_sizes, context=context, **options
+    )
+  except ValueError as error:
+    raise errors.UsageError(str(error)) from None
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+  """Raises UsageError for a number out of its range."""
+  at_least_one = (
+      'data.history_length',
+      'data.prefetch',
+      'model.top_k',
+      'train.batch_size',
+      'train.log_every_steps',
+      'eval.batch_size',
+  )
+  for field in at_least_one:
+    _require(config, field, 1)
+  for field in ('eval.every_steps', 'checkpoint.every_steps', 'train.steps'):
+    _require(config, field, 0)
+  positive = ('optim.learning_rate', 'train.epochs')
+  for field in positive:
+    if not _get(config, field) > 0:
+      raise errors.UsageError(
+          f'{field}={_get(config, field)}: expected a number above 0.'
+      )
+  if not 0 <= config.data.unknown_rate < 1:
+    raise errors.UsageError(
+        f'data.unknown_rate={config.data.unknown_rate}: expected a share from'
+        ' 0 to below 1.'
+    )
+  if config.model.top_k > config.data.history_length:
+    raise errors.UsageError(
+        f'model.top_k={config.model.top_k} exceeds data.history_length='
+        f'{config.data.history_length}; lower the one or raise the other.'
+    )
+
+
+def _require(
+    config: ml_collections.ConfigDict, field: str, minimum: int
+) -> None:
+  value = _get(config, field)
+  if value is not None and value < minimum:
+    raise errors.UsageError(f'{field}={value}: expected {minimum} or more.')
+
+
+def _get(config: ml_collections.ConfigDict, field: str) -> Any:
+  section, name = field.split('.')
+  return config[section][name]
+
+
+def config_hash(config: ml_collections.ConfigDict) -> str:
+  """Returns a hash of the whole resolved config."""
+  text = json.dumps(flatten(config), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns the fields as `section.name` -> JSON value."""
+  plain = json.loads(json.dumps(config.to_dict(), default=list))
+  return {
+      '.'.join(key.key for key in path): value
+      for path, value in jax.tree_util.tree_leaves_with_path(
+          plain, is_leaf=lambda node: not isinstance(node, dict)
+      )
+  }
+
+
+def check_same_run(
+    config: ml_collections.ConfigDict, path: pathlib.Path
+) -> None:
+  """Refuses to go on in a workdir whose run had another config.
+
+  Raises:
+    UsageError: names the first field that differs.
+  """
+  try:
+    saved = json.loads(path.read_text())
+  except ValueError:
+    raise errors.UsageError(
+        f'{path} is not readable; restore it, or choose another workdir.'
+    ) from None
+  now = flatten(config)
+  for field in sorted({*saved, *now}):
+    if field.startswith(_FREE_FIELDS):
+      continue
+    if saved.get(field) != now.get(field):
+      raise errors.UsageError(
+          f'{field}={now.get(field)}, but the run in {path.parent} has'
+          f' {field}={saved.get(field)}; choose another --workdir, or the same'
+          ' config. Only run length, logging, evaluation and checkpoint'
+          ' periods may differ.'
+      )

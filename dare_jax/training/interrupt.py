@@ -1,0 +1,45 @@
+"""SIGTERM as a request to stop at the next safe point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import signal
+from typing import Any
+
+from dare_jax import errors
+
+
+class StopSignal:
+  """Notes SIGTERM; the loop polls it between steps and evaluation batches.
+
+  A signal during compilation is seen as soon as the compiler returns.
+  """
+
+  def __init__(self) -> None:
+    self.requested = False
+    self._at_once = False
+
+  def install(self) -> None:
+    """Takes over SIGTERM; call it from the main thread, first thing."""
+    signal.signal(signal.SIGTERM, self._handle)
+
+  def _handle(self, *unused: Any) -> None:
+    self.requested = True
+    if self._at_once:
+      raise errors.Stopped('before training: there was nothing to save')
+
+  @contextlib.contextmanager
+  def at_once(self) -> Iterator[None]:
+    """Within: SIGTERM raises at once, as there is no state to save yet."""
+    self._at_once = True
+    try:
+      self.check()
+      yield
+    finally:
+      self._at_once = False
+
+  def check(self) -> None:
+    """Raises Stopped if SIGTERM has arrived."""
+    if self.requested:
+      raise errors.Stopped('SIGTERM')

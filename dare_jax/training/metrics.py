@@ -1,0 +1,143 @@
+"""Exact metrics over predictions that merge: shards and batches change nothing.
+
+All sums are float64 on the host. `weight` 0 marks padding. A metric that is
+not defined (AUC of one class) is left out of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+  """Scored targets, flat arrays of equal length [n].
+
+  Attributes:
+    logit: float, of a click.
+    label: 0 or 1.
+    weight: 0 for padding.
+    user: int, group of GAUC.
+    category: int, group of category GAUC.
+    slices: name -> bool, subsets to report AUC of.
+  """
+
+  logit: np.ndarray
+  label: np.ndarray
+  weight: np.ndarray
+  user: np.ndarray
+  category: np.ndarray
+  slices: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+  def compute(self) -> dict[str, float]:
+    """Returns all metrics that are defined, by name."""
+    real = self.weight > 0
+    logit = self.logit[real].astype(np.float64)
+    label = self.label[real].astype(np.float64)
+    weight = self.weight[real].astype(np.float64)
+    prob = 0.5 * (1.0 + np.tanh(0.5 * logit))
+    clicks = np.sum(weight * label)
+    values = {
+        'auc': auc(logit, label, weight),
+        'gauc': grouped_auc(logit, label, weight, self.user[real]),
+        'category_gauc': grouped_auc(
+            logit, label, weight, self.category[real]
+        ),
+        'logloss': _mean(np.logaddexp(0.0, logit) - label * logit, weight),
+        'accuracy': _mean((logit > 0) == (label > 0.5), weight),
+        'calibration': _ratio(np.sum(weight * prob), clicks),
+    }
+    for name, subset in self.slices.items():
+      part = subset[real]
+      values[f'auc_{name}'] = auc(logit[part], label[part], weight[part])
+    return {k: float(v) for k, v in values.items() if np.isfinite(v)}
+
+
+def merge(parts: Iterable[Predictions]) -> Predictions:
+  """Returns all predictions as one; the order does not matter to metrics."""
+  parts = list(parts)
+  names = [field.name for field in dataclasses.fields(Predictions)]
+  names.remove('slices')
+  arrays = {
+      name: np.concatenate([getattr(part, name) for part in parts])
+      for name in names
+  }
+  slices = {
+      name: np.concatenate([part.slices[name] for part in parts])
+      for name in parts[0].slices
+  }
+  return Predictions(**arrays, slices=slices)
+
+
+def auc(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> float:
+  """Returns P(score of a positive > of a negative), ties counting one half.
+
+  NaN if there is only one class.
+
+  >>> auc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([0, 0, 1, 1]))
+  0.875
+  """
+  wins, positive, negative = _pairs(
+      scores, labels, weights, np.zeros(len(scores), np.int64)
+  )
+  if not len(wins):
+    return float('nan')
+  return _ratio(wins[0], positive[0] * negative[0])
+
+
+def grouped_auc(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray | None,
+    groups: np.ndarray,
+) -> float:
+  """Returns the mean AUC of groups, weighted by their number of targets.
+
+  Groups with one class only are left out; NaN if none remains.
+  """
+  wins, positive, negative = _pairs(scores, labels, weights, groups)
+  both = (positive > 0) & (negative > 0)
+  wins, positive, negative = wins[both], positive[both], negative[both]
+  size = positive + negative
+  return _ratio(np.sum(size * wins / (positive * negative)), np.sum(size))
+
+
+def _pairs(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray | None,
+    groups: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Per group: weight of won pairs, of positives, of negatives."""
+  if weights is None:
+    weights = np.ones(len(scores))
+  order = np.lexsort((scores, groups))
+  scores, groups = np.asarray(scores)[order], np.asarray(groups)[order]
+  is_positive = np.asarray(labels)[order] > 0.5
+  weights = np.asarray(weights, np.float64)[order]
+  positive = weights * is_positive
+  negative = weights * ~is_positive
+  if not len(scores):
+    return (np.zeros(0),) * 3
+  new_group = np.append(True, np.diff(groups) != 0)
+  new_tie = new_group | np.append(True, np.diff(scores) != 0)
+  group = np.cumsum(new_group) - 1
+  tie = np.cumsum(new_tie) - 1
+  below = np.cumsum(negative) - negative
+  in_tie = np.bincount(tie, negative)[tie]
+  before_tie = below[new_tie][tie] - below[new_group][group]
+  wins = np.bincount(group, positive * (before_tie + 0.5 * in_tie))
+  return wins, np.bincount(group, positive), np.bincount(group, negative)
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> float:
+  return _ratio(np.sum(values * weights), np.sum(weights))
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+  return float(numerator / denominator) if denominator else float('nan')

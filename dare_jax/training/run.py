@@ -1,0 +1,327 @@
+"""One run in its workdir: files, periods, checkpoints, result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import math
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+import dare_jax
+from dare_jax import errors
+from dare_jax import types
+from dare_jax.data import pipeline
+from dare_jax.training import checkpoint
+from dare_jax.training import evaluation
+from dare_jax.training import experiment
+from dare_jax.training import state as train_state
+from dare_jax.training import writer
+
+TrainState = train_state.TrainState
+
+
+@dataclasses.dataclass
+class Progress:
+  """What a checkpoint knows besides the training state.
+
+  Attributes:
+    step: steps done.
+    train_time_s: wall time of the steps; no compilation, no evaluation.
+    targets: unpadded targets trained on.
+    evaluated_step: the last step that was validated.
+    best_step: the validated step with the best AUC.
+    best_val: its metrics.
+    resumed_from: the steps at which the run was taken up again.
+  """
+
+  step: int = 0
+  train_time_s: float = 0.0
+  targets: int = 0
+  evaluated_step: int = -1
+  best_step: int = -1
+  best_val: dict[str, float] = dataclasses.field(default_factory=dict)
+  resumed_from: list[int] = dataclasses.field(default_factory=list)
+
+
+class Run:
+  """A run that is under way, or finished."""
+
+  def __init__(
+      self, config: ml_collections.ConfigDict, workdir: pathlib.Path
+  ) -> None:
+    """Opens data and workdir.
+
+    Raises:
+      UsageError: bad config or data, another run's or an unwritable workdir.
+    """
+    self.config = config
+    self.workdir = workdir
+    if (workdir / 'config.json').exists():
+      experiment.check_same_run(config, workdir / 'config.json')
+    self.experiment = experiment.load(config)
+    self.trainer = self.experiment.trainer
+    self.total_steps = self.experiment.total_steps
+    self._claim_workdir()
+    self._checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
+    self._writer: writer.MetricsWriter | None = None
+    self._console: writer.Console | None = None
+    self._clock_started: float | None = None
+    self._checked_step = 0
+    self._window = (0.0, 0)
+
+  def _claim_workdir(self) -> None:
+    try:
+      self.workdir.mkdir(parents=True, exist_ok=True)
+      fields = experiment.flatten(self.config)
+      temporary = self.workdir / 'config.json.tmp'
+      temporary.write_text(json.dumps(fields, indent=1))
+      temporary.replace(self.workdir / 'config.json')
+    except OSError as error:
+      raise errors.UsageError(
+          f'--workdir={self.workdir}: cannot be written ({error.strerror});'
+          ' choose another folder.'
+      ) from None
+
+  def finished(self) -> dict[str, Any] | None:
+    """Returns the result if the run is done to its full length."""
+    path = self.workdir / 'result.json'
+    if not path.exists():
+      return None
+    result = json.loads(path.read_text())
+    return result if result['steps'] == self.total_steps else None
+
+  def restore_or_init(self) -> tuple[TrainState, Progress]:
+    """Returns the state to go on from, and opens the metric files there."""
+    state = self.experiment.init_state()
+    progress = Progress()
+    restored = self._checkpoints.restore_last(
+        state, self.experiment.store.fingerprint
+    )
+    if restored is not None:
+      state, saved = restored
+      progress = Progress(**saved['progress'])
+      progress.resumed_from.append(progress.step)
+      print(f'resuming {self.workdir} from step {progress.step}', flush=True)
+    self._writer = writer.MetricsWriter(self.workdir, progress.step)
+    self._console = writer.Console(self.total_steps, progress.step)
+    self._checked_step = progress.step
+    self._window = (progress.train_time_s, progress.targets)
+    return state, progress
+
+  def batches(self, step: int) -> pipeline.Prefetcher:
+    """Returns the stream of training batches from `step` on."""
+    return pipeline.Prefetcher(
+        self._train_batch, step, self.config.data.prefetch
+    )
+
+  def _train_batch(self, step: int) -> types.Batch:
+    train = self.experiment.pipelines['train']
+    return train.train_batch(step, self.config.train.batch_size)
+
+  def compile(self, state: TrainState) -> Callable[..., Any]:
+    """Returns the compiled training step."""
+    batch = self._train_batch(0)
+    return self.trainer.train_step.lower(state, batch).compile()
+
+  def due(self, section: str, step: int) -> bool:
+    """Is it time to evaluate, or to save, by `<section>.every_steps`?"""
+    period = self.config[section].every_steps
+    return step > 0 and period > 0 and step % period == 0
+
+  @contextlib.contextmanager
+  def timed(self, progress: Progress) -> Iterator[None]:
+    """Counts the time inside as training time."""
+    self._clock_started = time.perf_counter()
+    try:
+      yield
+    finally:
+      self._stop_clock(progress)
+
+  def _stop_clock(self, progress: Progress) -> None:
+    if self._clock_started is not None:
+      progress.train_time_s += time.perf_counter() - self._clock_started
+      self._clock_started = None
+
+  @contextlib.contextmanager
+  def _untimed(self, state: TrainState, progress: Progress) -> Iterator[None]:
+    jax.block_until_ready(state.step)
+    self._stop_clock(progress)
+    yield
+    self._clock_started = time.perf_counter()
+
+  def log(self, state: TrainState, progress: Progress) -> TrainState:
+    """Writes the running metrics; returns the state with empty sums."""
+    with self._untimed(state, progress):
+      sums = jax.device_get(state.sums)
+      self._check_finite(sums, progress.step)
+      values = train_state.summarize(sums)
+      seconds = progress.train_time_s - self._window[0]
+      targets = progress.targets - self._window[1]
+      values['examples_per_s'] = targets / max(seconds, 1e-9)
+      self._window = (progress.train_time_s, progress.targets)
+      self._write(progress, 'train', values)
+    return state.replace(sums=train_state.zero_sums())
+
+  def _write(
+      self, progress: Progress, split: str, values: Mapping[str, float]
+  ) -> None:
+    assert self._writer is not None and self._console is not None
+    epoch = progress.step / self.experiment.steps_per_epoch
+    named = {f'{split}/{name}': value for name, value in values.items()}
+    self._writer.write(progress.step, epoch, progress.train_time_s, named)
+    shown = ('loss', 'auc', 'gauc', 'logloss', 'accuracy', 'examples_per_s')
+    self._console.show(
+        progress.step,
+        {f'{split}/{name}': values[name] for name in shown if name in values},
+    )
+
+  def advance(self) -> None:
+    """Moves the progress bar."""
+    assert self._console is not None
+    self._console.advance()
+
+  def validate(
+      self,
+      state: TrainState,
+      progress: Progress,
+      check_stop: Callable[[], None],
+  ) -> None:
+    """Evaluates on the validation split once a step, and keeps the best."""
+    if progress.evaluated_step == progress.step:
+      return
+    with self._untimed(state, progress):
+      self._check_finite(jax.device_get(state.sums), progress.step)
+      values = self.evaluate(state, 'val', check_stop)
+      progress.evaluated_step = progress.step
+      self._write(progress, 'val', values)
+      best = progress.best_val.get('auc', -math.inf)
+      if progress.best_step < 0 or values.get('auc', -math.inf) > best:
+        progress.best_step = progress.step
+        progress.best_val = values
+        self._checkpoints.save_best(
+            progress.step, state, self._describe(progress)
+        )
+
+  def evaluate(
+      self,
+      state: TrainState,
+      split: str,
+      check_stop: Callable[[], None] = lambda: None,
+  ) -> dict[str, float]:
+    """Returns the metrics of a split."""
+    return evaluation.evaluate(
+        self.trainer,
+        state,
+        self.experiment.pipelines[split],
+        self.config.eval.batch_size,
+        check_stop,
+    )
+
+  def save(self, state: TrainState, progress: Progress) -> None:
+    """Saves the state to go on from, in the background."""
+    with self._untimed(state, progress):
+      self._check_finite(jax.device_get(state.sums), progress.step)
+      self._checkpoints.save_last(
+          progress.step, state, self._describe(progress)
+      )
+
+  def _describe(self, progress: Progress) -> dict[str, Any]:
+    return {
+        'progress': dataclasses.asdict(progress),
+        'config': experiment.flatten(self.config),
+        'code_version': code_version(),
+        'data_fingerprint': self.experiment.store.fingerprint,
+    }
+
+  def _check_finite(self, sums: Mapping[str, Any], step: int) -> None:
+    if np.isfinite(sums['loss']):
+      self._checked_step = step
+      return
+    raise errors.UsageError(
+        f'the loss is not finite somewhere in steps {self._checked_step + 1} to'
+        f' {step}; the last good checkpoint is that of step'
+        f' {max(self._checkpoints.steps(), default=0)} in'
+        f' {self.workdir / "checkpoints"}. Lower optim.learning_rate, or look'
+        ' at the data, and start in another workdir.'
+    )
+
+  def finish(
+      self,
+      state: TrainState,
+      progress: Progress,
+      check_stop: Callable[[], None],
+  ) -> dict[str, Any]:
+    """Tests the best checkpoint and writes the result."""
+    self._checkpoints.wait()
+    best, _ = self._checkpoints.restore(
+        progress.best_step, state, self.experiment.store.fingerprint
+    )
+    test = self.evaluate(best, 'test', check_stop)
+    self._write(progress, 'test', test)
+    seconds = progress.train_time_s
+    result = {
+        'model': self.config.model.name,
+        'dataset': self.config.data.name,
+        'seed': self.config.seed,
+        'steps': progress.step,
+        'best_step': progress.best_step,
+        'test': test,
+        'val': progress.best_val,
+        'examples_per_s': progress.targets / max(seconds, 1e-9),
+        'train_time_s': seconds,
+        'parameters': train_state.count_parameters(state),
+        'environment': environment(),
+        'config_hash': experiment.config_hash(self.config),
+        'data_fingerprint': self.experiment.store.fingerprint,
+        'resumed_from': progress.resumed_from,
+    }
+    temporary = self.workdir / 'result.json.tmp'
+    temporary.write_text(json.dumps(result, indent=1))
+    temporary.replace(self.workdir / 'result.json')
+    return result
+
+  def close(self) -> None:
+    """Waits for the save under way and closes the files."""
+    for part in (self._console, self._writer, self._checkpoints):
+      if part is not None:
+        part.close()
+
+
+def code_version() -> str:
+  """Returns the package's version, and the git revision in a checkout."""
+  folder = pathlib.Path(dare_jax.__file__).parent
+  try:
+    revision = subprocess.run(
+        ['git', '-C', str(folder), 'rev-parse', '--short', 'HEAD'],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    ).stdout.strip()
+  except (OSError, subprocess.SubprocessError):
+    return dare_jax.__version__
+  return f'{dare_jax.__version__}+{revision}'
+
+
+def environment() -> dict[str, Any]:
+  """Returns versions and devices."""
+  packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+  return {
+      'dare_jax': code_version(),
+      'python': platform.python_version(),
+      'platform': sys.platform,
+      **{name: importlib.metadata.version(name) for name in packages},
+      'devices': [device.device_kind for device in jax.devices()],
+  }
