@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import csv
 import dataclasses
 import gzip
+import os
 import pathlib
 from typing import Any
+import zlib
 
 import polars as pl
 
 from dare_jax import errors
 
 _BLOCK_BYTES = 64 << 20
-_MAX_ID = 2**63 - 1
+MAX_EXAMPLES = 5  # of malformed rows
+_EXTRA = '_extra'  # takes the first field beyond the expected ones
 
 
 @dataclasses.dataclass
@@ -52,10 +56,19 @@ class RowReport:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-  """One column of a CSV log: `kind` is 'int' (>= 0), 'real_int' or 'str'."""
+  """One column of a raw log.
+
+  Attributes:
+    name: its name in the file (any name if the file has no header).
+    kind: 'int' (0 or more), 'real_int' (any int64) or 'str'.
+    pattern: a regular expression that the whole text must match, or None.
+    required: False (for 'str'): an empty field is the value '', not a fault.
+  """
 
   name: str
   kind: str = 'int'
+  pattern: str | None = None
+  required: bool = True
 
 
 def require_file(path: str | pathlib.Path | None, what: str) -> pathlib.Path:
@@ -74,6 +87,10 @@ def require_file(path: str | pathlib.Path | None, what: str) -> pathlib.Path:
     raise errors.UsageError(
         f'data.input={path}: no such file; expected {what}.'
     )
+  if not os.access(file, os.R_OK):
+    raise errors.UsageError(
+        f'data.input={path}: no permission to read it; expected {what}.'
+    )
   if file.stat().st_size == 0:
     raise errors.UsageError(f'{path}: the log is empty; expected {what}.')
   return file
@@ -89,9 +106,10 @@ def read_csv(
 ) -> Iterator[pl.DataFrame]:
   """Yields blocks of well-formed rows as typed frames, in file order.
 
-  A row is malformed if it has another number of columns, an empty field, or a
-  value that is not of its column's kind. A malformed last line without a line
-  break is taken for a truncated file: reported, never an error.
+  A row is malformed if it has another number of columns, an empty field among
+  the selected ones, or a value that is not of its column's kind. A malformed
+  last line without a line break is taken for a truncated file: reported, never
+  an error.
 
   Args:
     path: a CSV file, or the same gzipped; fields hold no line breaks.
@@ -114,40 +132,87 @@ def read_csv(
       line += header
       if not block:
         continue
-    frame = pl.read_csv(
-        block,
-        has_header=False,
-        schema={name: pl.String for name in [*names, '_extra']},
-        truncate_ragged_lines=True,
-        missing_columns='insert',
-        raise_if_empty=False,
-    )
-    yield _typed(frame, columns, select, report, line, is_last, path)
+    frame = _parse(block, names)
+    frame, is_valid = _typed(frame, block, columns, select)
+    report.rows_read += len(frame)
+    if not is_valid.all():
+      _report_malformed(block, is_valid, line, is_last, path, report)
     line += len(frame)
+    yield frame.filter(is_valid)
   if report.rows_read == 0:
     raise errors.UsageError(f'{path}: the log has no rows.')
+  check_share(path, report, max_malformed_share)
+
+
+def csv_header(path: pathlib.Path) -> list[str]:
+  """Returns the column names in line one of a CSV file.
+
+  Raises:
+    UsageError: not UTF-8 text, or a name that occurs twice.
+  """
+  block, _ = next(_blocks(path), (b'', True))
+  found = _first_fields(path, block.partition(b'\n')[0])
+  for name in found:
+    if found.count(name) > 1:
+      raise errors.UsageError(
+          f'{path}: the header names column {name!r} twice; rename one.'
+      )
+  return found
+
+
+def require_columns(
+    path: pathlib.Path, names: Sequence[str], present: Sequence[str]
+) -> None:
+  """Raises UsageError if a column named in the config is not there."""
+  for name in names:
+    if name not in present:
+      raise errors.UsageError(
+          f'{path}: no column {name!r}; it has {", ".join(present)}. Name the'
+          ' columns with --config.data.columns.ROLE=NAME.'
+      )
+
+
+def check_share(
+    path: pathlib.Path, report: RowReport, max_malformed_share: float
+) -> None:
+  """Raises UsageError if too many of the rows read were malformed."""
   if report.malformed > max_malformed_share * report.rows_read:
     raise errors.UsageError(
         f'{path}: {report.malformed} of {report.rows_read} rows are malformed,'
         f' more than data.max_malformed_share={max_malformed_share:g} allows;'
-        f' first: {"; ".join(report.examples[:3])}. Mend the log or raise'
-        ' the limit.'
+        f' first: {"; ".join(report.examples[:3])}. Mend'
+        ' the log or raise the limit.'
     )
 
 
 def _blocks(path: pathlib.Path) -> Iterator[tuple[bytes, bool]]:
   """Yields (bytes that end at a line break, whether it is the last block)."""
   opener = gzip.open if path.suffix == '.gz' else open
-  with opener(path, 'rb') as file:
-    rest = b''
-    while chunk := file.read(_BLOCK_BYTES):
-      chunk = rest + chunk
-      cut = chunk.rfind(b'\n') + 1
-      rest = chunk[cut:]
-      if cut:
-        yield chunk[:cut], False
-    if rest:
-      yield rest, True
+  try:
+    with opener(path, 'rb') as file:
+      rest = b''
+      while chunk := file.read(_BLOCK_BYTES):
+        chunk = rest + chunk
+        cut = chunk.rfind(b'\n') + 1
+        rest = chunk[cut:]
+        if cut:
+          yield chunk[:cut], False
+      if rest:
+        yield rest, True
+  except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    raise errors.UsageError(
+        f'{path}: damaged gzip file ({error}); fetch it again.'
+    ) from None
+
+
+def _first_fields(path: pathlib.Path, line: bytes) -> list[str]:
+  try:
+    text = line.decode('utf-8-sig').strip('\r')
+  except UnicodeDecodeError as error:
+    raise errors.UsageError(
+        f'{path}: line 1 is not UTF-8 text ({error.reason}); expected CSV.'
+    ) from None
+  return [field.strip() for field in next(csv.reader([text]), [])]
 
 
 def _check_first_line(
@@ -155,101 +220,136 @@ def _check_first_line(
 ) -> bytes:
   """Returns the block without its header; refuses a wrong column count."""
   first, _, rest = block.partition(b'\n')
-  try:
-    text = first.decode('utf-8-sig').strip('\r')
-  except UnicodeDecodeError as error:
-    raise errors.UsageError(
-        f'{path}: line 1 is not UTF-8 text ({error.reason}); expected CSV with'
-        f' the columns {",".join(names)}.'
-    ) from None
-  found = [field.strip().strip('"') for field in text.split(',')]
+  found = _first_fields(path, first)
   wrong_names = header and found != list(names)
   if len(found) != len(names) or wrong_names:
     kind = 'a header with the columns' if header else 'no header and columns'
     raise errors.UsageError(
         f'{path}: expected {kind} {",".join(names)} ({len(names)}); line 1 has'
-        f' {len(found)}: {text[:80]!r}.'
+        f' {len(found)}: {",".join(found)[:80]!r}.'
     )
   return rest if header else block
 
 
+def _parse(block: bytes, names: Sequence[str]) -> pl.DataFrame:
+  """Reads a block as strings, one row a line; missing fields are null."""
+  if b'"' not in block:
+    return _strings(block, names, quote=None)
+  try:
+    frame = _strings(block, names, quote='"')
+  except pl.exceptions.ComputeError:
+    frame = None
+  num_lines = block.count(b'\n') + (not block.endswith(b'\n'))
+  if frame is None or len(frame) != num_lines:
+    # A quote that is never closed would swallow the lines after it.
+    frame = _strings(block, names, quote=None)
+    frame = frame.with_columns(pl.all().str.strip_chars('"'))
+  return frame
+
+
+def _strings(
+    block: bytes, names: Sequence[str], quote: str | None
+) -> pl.DataFrame:
+  try:
+    block.decode()
+  except UnicodeDecodeError:
+    block = block.decode(errors='replace').encode()
+  return pl.read_csv(
+      block,
+      has_header=False,
+      schema={name: pl.String for name in [*names, _EXTRA]},
+      quote_char=quote,
+      truncate_ragged_lines=True,
+      missing_columns='insert',
+      raise_if_empty=False,
+  )
+
+
 def _typed(
     frame: pl.DataFrame,
+    block: bytes,
     columns: Sequence[Column],
     select: Mapping[str, str],
-    report: RowReport,
+) -> tuple[pl.DataFrame, pl.Series]:
+  """Casts a block of strings; also returns which rows are well formed."""
+  typed, valid = [], pl.col(_EXTRA).is_null()
+  for column in columns:
+    if column.name in select:
+      value, ok = cast(column, pl.String())
+      typed.append(value.alias(select[column.name]))
+      valid &= ok
+  valid = valid.alias(_EXTRA)
+  result = frame.lazy().select(*typed, valid).collect()
+  is_valid = result[_EXTRA]
+  # A row with too few columns ends in a null, as one with an empty last field.
+  last = columns[-1]
+  if last.name not in select or not last.required:
+    suspect = is_valid & frame[last.name].is_null()
+    if suspect.any():
+      is_valid &= ~suspect | (_num_fields(block) == len(columns))
+  return result.drop(_EXTRA), is_valid
+
+
+def _num_fields(block: bytes) -> pl.Series:
+  lines = _lines(block).fill_null('').str.replace_all('"[^"]*"', '')
+  return lines.str.count_matches(',') + 1
+
+
+def _lines(block: bytes) -> pl.Series:
+  """The lines of a block, to be parsed in another way or quoted."""
+  text = block.decode(errors='replace').encode()
+  return pl.read_csv(
+      text,
+      has_header=False,
+      separator='\x01',
+      quote_char=None,
+      schema={'line': pl.String},
+      truncate_ragged_lines=True,
+  )['line']
+
+
+def cast(column: Column, dtype: pl.DataType) -> tuple[pl.Expr, pl.Expr]:
+  """Returns a column's typed values and whether they are well formed."""
+  value = pl.col(column.name)
+  if column.kind == 'str':
+    value = value.cast(pl.String)
+    if not column.required:
+      value = value.fill_null('')
+  elif dtype.is_temporal():
+    value = value.cast(pl.Datetime('ms')).dt.epoch('s')
+  else:
+    if dtype == pl.String:
+      value = value.str.strip_chars()
+    value = value.cast(pl.Int64, strict=False)
+  ok = value.is_not_null()
+  if column.kind == 'int':
+    ok &= value >= 0
+  if column.pattern is not None:
+    ok &= value.cast(pl.String).str.contains(f'^(?:{column.pattern})$')
+  return value, ok.fill_null(False)
+
+
+def _report_malformed(
+    block: bytes,
+    is_valid: pl.Series,
     line: int,
     is_last: bool,
     path: pathlib.Path,
-) -> pl.DataFrame:
-  """Casts a block of strings; malformed rows are reported and left out."""
-  typed, valid = [], pl.col('_extra').is_null()
-  for column in columns:
-    if column.name not in select:
-      valid &= pl.col(column.name).is_not_null()
-      continue
-    value = pl.col(column.name)
-    if column.kind != 'str':
-      value = value.str.strip_chars().cast(pl.Int64, strict=False)
-    ok = value.is_not_null()
-    if column.kind == 'int':
-      ok &= value >= 0
-    valid &= ok.fill_null(False)
-    typed.append(value.alias(select[column.name]))
-  is_valid = frame.select(valid.alias('ok'))['ok']
-  report.rows_read += len(frame)
-  num_bad = len(frame) - int(is_valid.sum())
-  if num_bad:
-    bad = (~is_valid).arg_true().to_list()
-    if is_last and bad[-1] == len(frame) - 1:
-      bad.pop()
-      report.drop('truncated last line', 1)
-      report.notes.append(
-          f'{path.name}: line {line + len(frame) - 1}, the last one, is'
-          ' truncated and was left out'
-      )
-    report.malformed += len(bad)
-    report.drop('malformed', len(bad))
-    for row in bad[: max(0, 5 - len(report.examples))]:
-      fields = [field for field in frame.row(row) if field is not None]
-      report.examples.append(f'line {line + row}: {",".join(fields)[:80]!r}')
-  return frame.filter(is_valid).select(typed)
-
-
-def read_parquet(
-    path: pathlib.Path, columns: Sequence[Column], report: RowReport
-) -> Iterator[pl.DataFrame]:
-  """Yields blocks of rows of a Parquet file; rows with nulls are dropped.
-
-  Raises:
-    UsageError: unreadable file, missing column, or a column of another kind.
-  """
-  try:
-    scan = pl.scan_parquet(path)
-    schema = scan.collect_schema()
-  except (pl.exceptions.PolarsError, OSError) as error:
-    line = str(error).splitlines()[0]
-    raise errors.UsageError(f'{path}: not a Parquet file ({line}).') from None
-  typed = []
-  for column in columns:
-    if column.name not in schema:
-      raise errors.UsageError(
-          f'{path}: no column {column.name!r}; it has {", ".join(schema)}.'
-      )
-    value = pl.col(column.name)
-    if column.kind == 'str':
-      value = value.cast(pl.String)
-    elif schema[column.name].is_temporal():
-      value = value.cast(pl.Datetime('ms')).dt.epoch('s')
-    else:
-      value = value.cast(pl.Int64, strict=False)
-    typed.append(value)
-  rows = scan.select(pl.len()).collect().item()
-  step = 4_000_000
-  for start in range(0, rows, step):
-    frame = scan.select(typed).slice(start, step).collect()
-    report.rows_read += len(frame)
-    kept = frame.drop_nulls()
-    report.malformed += len(frame) - len(kept)
-    report.drop('malformed', len(frame) - len(kept))
-    yield kept
+    report: RowReport,
+) -> None:
+  """Counts the malformed rows of a block that starts at line `line`."""
+  bad = (~is_valid).arg_true().to_list()
+  if is_last and bad[-1] == len(is_valid) - 1:
+    bad.pop()
+    report.drop('truncated last line', 1)
+    report.notes.append(
+        f'{path.name}: line {line + len(is_valid) - 1}, the last one, is'
+        ' truncated and was left out'
+    )
+  report.malformed += len(bad)
+  report.drop('malformed', len(bad))
+  shown = bad[: max(0, MAX_EXAMPLES - len(report.examples))]
+  if shown:
+    lines = _lines(block)
+    for row in shown:
+      report.examples.append(f'line {line + row}: {(lines[row] or "")[:80]!r}')

@@ -1,0 +1,76 @@
+"""Reads raw logs in Parquet, as `raw_log` reads those in CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import pathlib
+
+import polars as pl
+
+from dare_jax import errors
+from dare_jax.data import raw_log
+
+_BLOCK_ROWS = 4_000_000
+_VALID = '_valid'
+
+
+def read(
+    path: pathlib.Path,
+    columns: Sequence[raw_log.Column],
+    report: raw_log.RowReport,
+    max_malformed_share: float,
+    select: Mapping[str, str] | None = None,
+) -> Iterator[pl.DataFrame]:
+  """Yields blocks of well-formed rows of a Parquet file, in file order.
+
+  A row is malformed if a column is null or not of its kind. Temporal columns
+  become seconds since 1970.
+
+  Args:
+    path: a Parquet file.
+    columns: the columns to read.
+    report: updated as blocks are read.
+    max_malformed_share: share of malformed rows above which the log is refused.
+    select: file column -> output column; None keeps all names.
+
+  Raises:
+    UsageError: unreadable file, missing column, no row, or too many malformed.
+  """
+  present = schema(path)
+  select = dict(select or {column.name: column.name for column in columns})
+  typed, valid = [], pl.lit(True)
+  for column in columns:
+    raw_log.require_columns(path, [column.name], list(present))
+    value, ok = raw_log.cast(column, present[column.name])
+    typed.append(value.alias(select[column.name]))
+    valid &= ok
+  scan = pl.scan_parquet(path).select(*typed, valid.alias(_VALID))
+  rows = pl.scan_parquet(path).select(pl.len()).collect().item()
+  if rows == 0:
+    raise errors.UsageError(f'{path}: the log has no rows.')
+  for start in range(0, rows, _BLOCK_ROWS):
+    frame = scan.slice(start, _BLOCK_ROWS).collect()
+    is_valid = frame.drop_in_place(_VALID)
+    report.rows_read += len(frame)
+    bad = (~is_valid).arg_true().to_list()
+    report.malformed += len(bad)
+    report.drop('malformed', len(bad))
+    for row in bad[: max(0, raw_log.MAX_EXAMPLES - len(report.examples))]:
+      report.examples.append(f'row {start + row + 1}: {frame.row(row)!r}'[:80])
+    yield frame.filter(is_valid)
+  raw_log.check_share(path, report, max_malformed_share)
+
+
+def schema(path: pathlib.Path) -> dict[str, pl.DataType]:
+  """Returns the columns of a Parquet file.
+
+  Raises:
+    UsageError: not a Parquet file.
+  """
+  try:
+    return dict(pl.scan_parquet(path).collect_schema())
+  except (pl.exceptions.PolarsError, OSError) as error:
+    line = str(error).splitlines()[0]
+    raise errors.UsageError(f'{path}: not a Parquet file ({line}).') from None
