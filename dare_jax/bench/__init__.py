@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m dare_jax.bench NAME`."""
