@@ -1,0 +1,39 @@
+"""A made log with a known relevance, fixed before any model was tuned on it.
+
+Source: none; `dare_jax/data/synthetic.py` defines the process. The store keeps
+the true relevance of (target category, behavior category, position) in its
+folder `truth`. Vary `data.synthetic_seed`, `data.num_categories` and
+`data.recency_scale` to check that a finding is not an accident of one log.
+
+    python -m dare_jax.train --config=configs/synthetic.py
+"""
+
+import ml_collections
+
+from dare_jax.configs import base
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """Returns the configuration; `arg` as in `base.apply_arg`."""
+  config = base.get_config()
+  data = config.data
+  data.name = 'synthetic_lifelong'
+  data.num_users = 2_000
+  data.num_items = 20_000
+  data.num_categories = 200  # popularity q(c), Zipf with the exponent below
+  data.category_exponent = 0.8
+  data.item_exponent = 1.1  # Zipf, items within their category
+  data.events_per_user = 400  # log-normal, from half of it to max_events
+  data.events_sigma = 0.5
+  data.max_events = 4_000
+  data.relevance = 0.7  # share of events caused by an earlier behavior
+  data.recency_scale = 60.0  # positions over which decay(p) falls by 1/e
+  data.self_share = 0.5  # of caused events: in the cause's own category
+  data.num_partners = 3  # the rest: in its partners, shares 1, 1/2, 1/3
+  data.synthetic_seed = 0
+  data.split = 'leave_last_session'  # every event is a session
+  data.min_history = 50
+  data.min_events = 100
+  data.max_train_moments = 100
+  data.history_length = 200
+  return base.apply_arg(config, arg)
