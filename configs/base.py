@@ -109,7 +109,6 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.eval = evaluation = ml_collections.ConfigDict()
   evaluation.batch_size = 1024  # moments
   evaluation.every_steps = 150  # 0: at the end only
-  evaluation.max_moments = config_dict.placeholder(int)  # validation only
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.every_steps = 500  # besides those at evaluations; 0: none
@@ -122,18 +121,18 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 
 
 _SHORTHAND = {
-    'model': ('model.name',),
-    'dim': ('model.attention_dim', 'model.representation_dim'),
-    'attention_dim': ('model.attention_dim',),
-    'representation_dim': ('model.representation_dim',),
-    'seed': ('seed',),
-    'steps': ('train.steps',),
-    'length': ('data.history_length',),
+  'model': ('model.name',),
+  'dim': ('model.attention_dim', 'model.representation_dim'),
+  'attention_dim': ('model.attention_dim',),
+  'representation_dim': ('model.representation_dim',),
+  'seed': ('seed',),
+  'steps': ('train.steps',),
+  'length': ('data.history_length',),
 }
 
 
 def apply_arg(
-    config: ml_collections.ConfigDict, arg: str
+  config: ml_collections.ConfigDict, arg: str
 ) -> ml_collections.ConfigDict:
   """Sets fields from a config argument such as `model=twin,dim=64`.
 
@@ -144,8 +143,8 @@ def apply_arg(
     key, separator, value = pair.partition('=')
     if key not in _SHORTHAND or not separator:
       raise ValueError(
-          f'config argument {pair!r}: expected key=value with a key among '
-          f'{", ".join(_SHORTHAND)}.'
+        f'config argument {pair!r}: expected key=value with a key among '
+        f'{", ".join(_SHORTHAND)}.'
       )
     for field in _SHORTHAND[key]:
       text = key == 'model'

@@ -8,9 +8,8 @@ here than in the shops' logs, hence the lower limits.
         --config.data.input=ml-1m.zip
 """
 
-import ml_collections
-
 from dare_jax.configs import base
+import ml_collections
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:

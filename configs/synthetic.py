@@ -8,9 +8,8 @@ folder `truth`. Vary `data.synthetic_seed`, `data.num_categories` and
     python -m dare_jax.train --config=configs/synthetic.py
 """
 
-import ml_collections
-
 from dare_jax.configs import base
+import ml_collections
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:

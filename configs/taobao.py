@@ -7,9 +7,8 @@ user, item, category, type, time). Expects: that file as `data.input`.
         --config.data.input=UserBehavior.csv
 """
 
-import ml_collections
-
 from dare_jax.configs import base
+import ml_collections
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:

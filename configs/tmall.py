@@ -8,9 +8,8 @@ Expects: that file as `data.input`. Time stamps are days, as `mmdd`.
         --config.data.input=user_log_format1.csv
 """
 
-import ml_collections
-
 from dare_jax.configs import base
+import ml_collections
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:

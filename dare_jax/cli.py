@@ -6,12 +6,13 @@ by SIGTERM after saving; anything else is a bug.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-import contextlib
-import io
+from collections.abc import Callable
+from collections.abc import Sequence
+import difflib
 import pathlib
 import re
 import sys
+import textwrap
 from typing import Any
 
 from absl import flags
@@ -37,12 +38,12 @@ def define_config(default: str | None = None) -> Any:
   """Defines `--config`; returns its holder. `default` is a shipped config."""
   path = None if default is None else str(configs_dir() / f'{default}.py')
   return config_flags.DEFINE_config_file(
-      'config',
-      path,
-      'A config file, with an argument after a colon: configs/taobao.py:'
-      'model=twin,dim=64. Override any field of configs/base.py:'
-      ' --config.model.top_k=50.',
-      lock_config=True,
+    'config',
+    path,
+    'A config file, with an argument after a colon: configs/taobao.py:'
+    'model=twin,dim=64. Override any field of configs/base.py:'
+    ' --config.model.top_k=50.',
+    lock_config=True,
   )
 
 
@@ -62,8 +63,8 @@ def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> None:
     _fail(str(error))
   except errors.Stopped as error:
     print(
-        f'stopped by SIGTERM: {error}; run the same command to go on',
-        file=sys.stderr,
+      f'stopped by SIGTERM: {error}; run the same command to go on',
+      file=sys.stderr,
     )
     sys.exit(EXIT_STOPPED)
 
@@ -76,26 +77,29 @@ def _fail(message: str) -> None:
 def _parse(argv: list[str]) -> None:
   argv = [argv[0], *(_shipped(arg) for arg in argv[1:])]
   try:
-    # absl prints usage by itself on some errors; one line is enough.
-    with contextlib.redirect_stdout(io.StringIO()):
-      rest = flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
   except flags.UnrecognizedFlagError as error:
-    hint = f' Did you mean --{error.suggestions[0]}?' if (
-        error.suggestions
-    ) else ''
+    close = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=1)
+    hint = f' Did you mean --{close[0]}?' if close else ''
     raise errors.UsageError(
-        f'unknown flag --{error.flagname}.{hint} See --help.'
+      f'unknown flag --{error.flagname}.{hint} See --help.'
     ) from None
   except FileNotFoundError as error:
     raise errors.UsageError(
-        f'--config: no such file: {error.filename}; shipped configs:'
-        f' {", ".join(_shipped_names())}.'
+      f'--config: no such file: {error.filename}; shipped configs:'
+      f' {", ".join(_shipped_names())}.'
     ) from None
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+  except (
+    flags.Error,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+  ) as error:
     raise errors.UsageError(_one_line(error)) from None
   if len(rest) > 1:
     raise errors.UsageError(
-        f'unexpected argument {rest[1]!r}; flags start with -- . See --help.'
+      f'unexpected argument {rest[1]!r}; flags start with -- . See --help.'
     )
 
 
@@ -114,18 +118,24 @@ def _shipped(arg: str) -> str:
 
 def _shipped_names() -> list[str]:
   return sorted(
-      f'configs/{file.name}'
-      for file in configs_dir().glob('*.py')
-      if file.stem not in ('__init__', 'base')
+    f'configs/{file.name}'
+    for file in configs_dir().glob('*.py')
+    if file.stem not in ('__init__', 'base')
   )
 
 
 def _print_help() -> None:
-  module = sys.modules['__main__']
-  print((module.__doc__ or '').strip())
+  main = sys.modules['__main__']
+  print((main.__doc__ or '').strip())
+  own = flags.FLAGS.get_flags_for_module(main.__file__ or '__main__')
+  shared = flags.FLAGS.get_flags_for_module(sys.modules[__name__])
   print('\nFlags:')
-  print(flags.FLAGS.get_help_for_modules('  ', [module.__name__, __name__])
-        if hasattr(flags.FLAGS, 'get_help_for_modules')
-        else flags.FLAGS.main_module_help())
+  for flag in sorted({*own, *shared}, key=lambda flag: flag.name):
+    default = ''
+    if flag.default is not None and flag.name != 'config':
+      default = f' (default: {flag.default})'
+    text = textwrap.wrap(f'{flag.help}{default}', 74)
+    print(f'  --{flag.name}')
+    print(textwrap.indent('\n'.join(text), ' ' * 6))
   print(f'\nConfigs: {", ".join(_shipped_names())}')
-  print('Fields of a config, with comments: configs/base.py')
+  print('Every field of a config, with a comment: configs/base.py')

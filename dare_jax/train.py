@@ -23,9 +23,9 @@ from dare_jax.training import report
 
 
 def train_and_evaluate(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    stop: interrupt.StopSignal,
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  stop: interrupt.StopSignal,
 ) -> dict[str, Any]:
   """Runs, or resumes, a whole training; returns what `result.json` holds.
 
@@ -99,6 +99,6 @@ def _default_workdir(config: ml_collections.ConfigDict) -> str:
 if __name__ == '__main__':
   _CONFIG = cli.define_config('quickstart')
   _WORKDIR = flags.DEFINE_string(
-      'workdir', None, 'Run folder; default runs/<config>-<model>-<seed>.'
+    'workdir', None, 'Run folder; default runs/<config>-<model>-<seed>.'
   )
   cli.run(main)

@@ -11,12 +11,15 @@ are counted back from there, the most recent one is 1.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from flax import struct
-from jaxtyping import Array
 from jaxtyping import Bool
 from jaxtyping import Float
 from jaxtyping import Int
+
+# np.ndarray while batches are made on the host, jax.Array afterwards.
+Array = Any
 
 
 @struct.dataclass
@@ -29,7 +32,7 @@ class History:
 
 @struct.dataclass
 class Targets:
-  """Targets to score. `weight` 0 marks padding, which no loss or metric sees."""
+  """Targets to score. Weight 0 marks padding: no loss or metric sees it."""
 
   ids: Mapping[str, Int[Array, 'b m c']]
   label: Float[Array, 'b m c']
@@ -38,7 +41,7 @@ class Targets:
 
 @struct.dataclass
 class Batch:
-  """One step's input; `context[field]` is int32, a feature of the head alone."""
+  """One step's input; `context[field]`, int32, is for the head alone."""
 
   history: History
   end: Int[Array, 'b m']

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 
 def masked_softmax(
-    scores: Float[Array, '... l'], mask: Bool[Array, '... l']
+  scores: Float[Array, '... l'], mask: Bool[Array, '... l']
 ) -> Float[Array, '... l']:
   """Returns softmax over the places where `mask` holds, float32.
 
@@ -32,7 +32,7 @@ def masked_softmax(
 
 
 def weighted_sum(
-    weights: Float[Array, 'b m c k'], values: Float[Array, 'b m c k d']
+  weights: Float[Array, 'b m c k'], values: Float[Array, 'b m c k d']
 ) -> Float[Array, 'b m c d']:
   """Returns h = sum_i w_i r_i (arXiv 2410.02604, equation 2).
 
@@ -48,9 +48,9 @@ class SoftmaxPooling(nn.Module):
   """Softmax over the behaviors kept, then their weighted sum."""
 
   def __call__(
-      self,
-      scores: Float[Array, 'b m c k'],
-      mask: Bool[Array, 'b m c k'],
-      values: Float[Array, 'b m c k d'],
+    self,
+    scores: Float[Array, 'b m c k'],
+    mask: Bool[Array, 'b m c k'],
+    values: Float[Array, 'b m c k d'],
   ) -> Float[Array, 'b m c d']:
     return weighted_sum(masked_softmax(scores, mask), values)

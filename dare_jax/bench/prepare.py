@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import json
 import pathlib
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import tempfile
 from typing import Any
 
+from absl import flags
 import numpy as np
 import polars as pl
 
@@ -35,6 +37,12 @@ print(json.dumps([seconds, peak, len(store.behaviors), str(store.path)]))
 """
 
 
+def define_flags() -> Callable[[], list[dict[str, Any]]]:
+  """Defines the flags; returns the measurement."""
+  rows = flags.DEFINE_integer('rows', 10_000_000, 'Rows of the log.')
+  return lambda: [run(rows.value)]
+
+
 def run(rows: int = 10_000_000) -> dict[str, Any]:
   """Returns time, peak memory and store size of preparing a log.
 
@@ -52,10 +60,10 @@ def run(rows: int = 10_000_000) -> dict[str, Any]:
     log = pathlib.Path(folder) / 'UserBehavior.csv'
     write_log(log, rows)
     done = subprocess.run(
-        [sys.executable, '-c', _PREPARE, str(log), folder],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
+      [sys.executable, '-c', _PREPARE, str(log), folder],
+      check=True,
+      stdout=subprocess.PIPE,
+      text=True,
     )
     last = done.stdout.splitlines()[-1]
     seconds, peak_bytes, events, store = json.loads(last)
@@ -63,12 +71,12 @@ def run(rows: int = 10_000_000) -> dict[str, Any]:
     store_bytes = sum(path.stat().st_size for path in files)
     log_bytes = log.stat().st_size
   return {
-      'rows': rows,
-      'log_mb': round(log_bytes / 1e6, 1),
-      'seconds': round(seconds, 2),
-      'rows_per_s': round(rows / seconds),
-      'peak_rss_mb': round(peak_bytes / 1e6),
-      'store_bytes_per_event': round(store_bytes / events, 2),
+    'rows': rows,
+    'log_mb': round(log_bytes / 1e6, 1),
+    'seconds': round(seconds, 2),
+    'rows_per_s': round(rows / seconds),
+    'peak_rss_mb': round(peak_bytes / 1e6),
+    'store_bytes_per_event': round(store_bytes / events, 2),
   }
 
 
@@ -81,11 +89,13 @@ def write_log(path: pathlib.Path, rows: int) -> None:
   # Published ids are numbers without order.
   number = rng.permutation(5 * _NUM_ITEMS)[:_NUM_ITEMS]
   category = rng.integers(0, _NUM_CATEGORIES, _NUM_ITEMS)
-  frame = pl.DataFrame({
+  frame = pl.DataFrame(
+    {
       'user': np.arange(rows) // _EVENTS_PER_USER + 1,
       'item': number[item],
       'category': category[item],
       'type': pl.repeat('pv', rows, eager=True),
       'time': _FIRST_SECOND + rng.integers(0, _SECONDS, rows),
-  })
+    }
+  )
   frame.write_csv(path, include_header=False)

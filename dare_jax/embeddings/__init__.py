@@ -8,10 +8,10 @@ from dare_jax.embeddings.tables import Plan
 from dare_jax.embeddings.tables import PLANS
 
 __all__ = [
-    'Feature',
-    'FeatureEncoder',
-    'PLANS',
-    'Plan',
-    'num_position_ids',
-    'position_ids',
+  'Feature',
+  'FeatureEncoder',
+  'PLANS',
+  'Plan',
+  'num_position_ids',
+  'position_ids',
 ]

@@ -45,12 +45,12 @@ class FeatureEncoder(nn.Module):
         variables[name] = self._table(feature, suffix, name)
     self._tables = variables
     if self.plan.projected:
-      self._projections = {
-          f'{feature.name}_{role}_{side}': nn.Dense(
-              feature.dim(role), use_bias=False
-          )
-          for feature in (*self.content, self.time)
-          for role, side in self.plan.table_of
+      self.projection = {
+        f'{feature.name}_{role}_{side}': nn.Dense(
+          feature.dim(role), use_bias=False
+        )
+        for feature in (*self.content, self.time)
+        for role, side in self.plan.table_of
       }
 
   def _table(self, feature: tables.Feature, suffix: str, name: str) -> Any:
@@ -58,13 +58,13 @@ class FeatureEncoder(nn.Module):
     shape = (feature.vocab_size, feature.dim(role))
     std = self.init_std[role]
     return self.variable(
-        COLLECTION,
-        name,
-        lambda: std * jax.random.normal(self.make_rng('params'), shape),
+      COLLECTION,
+      name,
+      lambda: std * jax.random.normal(self.make_rng('params'), shape),
     )
 
   def lookup(
-      self, role: str, side: str, ids: Mapping[str, Int[Array, '...']]
+    self, role: str, side: str, ids: Mapping[str, Int[Array, ...]]
   ) -> Float[Array, '... d']:
     """Returns the content vectors, item | category | further fields.
 
@@ -75,23 +75,23 @@ class FeatureEncoder(nn.Module):
         (larger ones read the last row: check them on the host).
     """
     vectors = [
-        self._use(feature, role, side, ids[feature.name])
-        for feature in self.content
+      self._use(feature, role, side, ids[feature.name])
+      for feature in self.content
     ]
     return jnp.concatenate(vectors, axis=-1)
 
   def time_rows(
-      self, role: str, side: str, ids: Int[Array, ' n']
+    self, role: str, side: str, ids: Int[Array, ' n']
   ) -> Float[Array, 'n d']:
     """Returns the time vectors of position ids."""
     return self._use(self.time, role, side, ids)
 
   def _use(
-      self, feature: tables.Feature, role: str, side: str, ids: Any
+    self, feature: tables.Feature, role: str, side: str, ids: Any
   ) -> Float[Array, '... d']:
     suffix = self.plan.table_of[role, side]
     table = self._tables[f'{feature.name}_{suffix}'].value
     vectors = jnp.take(table, ids, axis=0, mode='clip')
     if self.plan.projected:
-      vectors = self._projections[f'{feature.name}_{role}_{side}'](vectors)
+      vectors = self.projection[f'{feature.name}_{role}_{side}'](vectors)
     return vectors

@@ -38,7 +38,7 @@ class Feature:
     for field in ('vocab_size', 'attention_dim', 'representation_dim'):
       if getattr(self, field) < 1:
         raise ValueError(
-            f'{self.name}: {field}={getattr(self, field)}; expected 1 or more.'
+          f'{self.name}: {field}={getattr(self, field)}; expected 1 or more.'
         )
 
   def dim(self, role: str) -> int:
@@ -71,54 +71,57 @@ class Plan:
 
     A table that serves both roles counts as a representation table.
     """
-    roles = {role for (role, _), name in self.table_of.items() if name == suffix}
+    roles = {
+      role for (role, _), name in self.table_of.items() if name == suffix
+    }
     return 'representation' if 'representation' in roles else 'attention'
 
   def check(self, feature: Feature) -> None:
     """Raises ValueError if a feature's widths contradict the sharing."""
-    shares = self.table_of['attention', 'target'] == (
-        self.table_of['representation', 'target']
+    shares = (
+      self.table_of['attention', 'target']
+      == (self.table_of['representation', 'target'])
     )
     if shares and feature.attention_dim != feature.representation_dim:
       raise ValueError(
-          f'plan {self.name!r} reads one table in both roles, but'
-          f' {feature.name} has attention_dim={feature.attention_dim} and'
-          f' representation_dim={feature.representation_dim}; make them equal'
-          ' or choose a plan with tables of their own (decoupled).'
+        f'plan {self.name!r} reads one table in both roles, but'
+        f' {feature.name} has attention_dim={feature.attention_dim} and'
+        f' representation_dim={feature.representation_dim}; make them equal'
+        ' or choose a plan with tables of their own (decoupled).'
       )
 
 
 def _plan(
-    name: str,
-    attention_target: str,
-    attention_behavior: str,
-    representation_target: str,
-    representation_behavior: str,
-    projected: bool = False,
+  name: str,
+  attention_target: str,
+  attention_behavior: str,
+  representation_target: str,
+  representation_behavior: str,
+  projected: bool = False,
 ) -> Plan:
   table_of = {
-      ('attention', 'target'): attention_target,
-      ('attention', 'behavior'): attention_behavior,
-      ('representation', 'target'): representation_target,
-      ('representation', 'behavior'): representation_behavior,
+    ('attention', 'target'): attention_target,
+    ('attention', 'behavior'): attention_behavior,
+    ('representation', 'target'): representation_target,
+    ('representation', 'behavior'): representation_behavior,
   }
   return Plan(name, types.MappingProxyType(table_of), projected)
 
 
 _A, _R = ROLES
 PLANS: Mapping[str, Plan] = {
-    plan.name: plan
-    for plan in (
-        _plan('shared', *['shared'] * 4),
-        _plan('decoupled', _A, _A, _R, _R),
-        _plan('three', f'{_A}_target', f'{_A}_behavior', _R, _R),
-        _plan(
-            'four',
-            f'{_A}_target',
-            f'{_A}_behavior',
-            f'{_R}_target',
-            f'{_R}_behavior',
-        ),
-        _plan('projected', *['shared'] * 4, projected=True),
-    )
+  plan.name: plan
+  for plan in (
+    _plan('shared', 'shared', 'shared', 'shared', 'shared'),
+    _plan('decoupled', _A, _A, _R, _R),
+    _plan('three', f'{_A}_target', f'{_A}_behavior', _R, _R),
+    _plan(
+      'four',
+      f'{_A}_target',
+      f'{_A}_behavior',
+      f'{_R}_target',
+      f'{_R}_behavior',
+    ),
+    _plan('projected', 'shared', 'shared', 'shared', 'shared', projected=True),
+  )
 }

@@ -23,11 +23,11 @@ class Head(nn.Module):
 
   @nn.compact
   def __call__(
-      self,
-      features: Float[Array, '... f'],
-      mask: Bool[Array, '...'],
-      train: bool,
-  ) -> Float[Array, '...']:
+    self,
+    features: Float[Array, '... f'],
+    mask: Bool[Array, ...],
+    train: bool,
+  ) -> Float[Array, ...]:
     """Returns logits.
 
     Args:

@@ -14,32 +14,32 @@ from dare_jax.models import ranker
 
 # arXiv 2410.02604, Table 1; what is not named keeps RankerConfig's default.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    'dare': {'plan': 'decoupled'},
-    'twin': {'plan': 'shared'},
+  'dare': {'plan': 'decoupled'},
+  'twin': {'plan': 'shared'},
 }
 
 _CHOICES: Mapping[str, Mapping[str, Any]] = {
-    'plan': embeddings.PLANS,
-    'scorer': search.SCORERS,
-    'search': search.SEARCHES,
-    'aggregation': aggregate.AGGREGATIONS,
+  'plan': embeddings.PLANS,
+  'scorer': search.SCORERS,
+  'search': search.SEARCHES,
+  'aggregation': aggregate.AGGREGATIONS,
 }
 _FIELDS = frozenset(
-    field.name for field in dataclasses.fields(ranker.RankerConfig)
+  field.name for field in dataclasses.fields(ranker.RankerConfig)
 )
 
 
 def build(
-    name: str,
-    *,
-    vocab_sizes: Mapping[str, int],
-    attention_dim: int = 16,
-    representation_dim: int = 16,
-    attention_dims: Mapping[str, int | None] | None = None,
-    representation_dims: Mapping[str, int | None] | None = None,
-    context: Mapping[str, int] | None = None,
-    context_dim: int = 8,
-    **overrides: Any,
+  name: str,
+  *,
+  vocab_sizes: Mapping[str, int],
+  attention_dim: int = 16,
+  representation_dim: int = 16,
+  attention_dims: Mapping[str, int | None] | None = None,
+  representation_dims: Mapping[str, int | None] | None = None,
+  context: Mapping[str, int] | None = None,
+  context_dim: int = 8,
+  **overrides: Any,
 ) -> ranker.Ranker:
   """Returns the ranker of a preset.
 
@@ -75,36 +75,33 @@ def build(
   exact = preset.get('exact_positions', 200)
   fields['time'] = embeddings.num_position_ids(exact)
   dims = {
-      'attention': (attention_dim, attention_dims),
-      'representation': (representation_dim, representation_dims),
+    'attention': (attention_dim, attention_dims),
+    'representation': (representation_dim, representation_dims),
   }
   _check_fields(fields, dims)
   *content, time = [
-      embeddings.Feature(
-          field,
-          rows,
-          **{
-              f'{role}_dim': _dim(field, *choice)
-              for role, choice in dims.items()
-          },
-      )
-      for field, rows in fields.items()
+    embeddings.Feature(
+      field,
+      rows,
+      **{f'{role}_dim': _dim(field, *choice) for role, choice in dims.items()},
+    )
+    for field, rows in fields.items()
   ]
   config = ranker.RankerConfig(
-      content=tuple(content),
-      time=time,
-      context=tuple(
-          ranker.ContextFeature(field, rows, context_dim)
-          for field, rows in (context or {}).items()
-      ),
-      **preset,
+    content=tuple(content),
+    time=time,
+    context=tuple(
+      ranker.ContextFeature(field, rows, context_dim)
+      for field, rows in (context or {}).items()
+    ),
+    **preset,
   )
   _check(config)
   return ranker.Ranker(config)
 
 
 def _dim(
-    field: str, default: int, special: Mapping[str, int | None] | None
+  field: str, default: int, special: Mapping[str, int | None] | None
 ) -> int:
   value = (special or {}).get(field)
   return default if value is None else value
@@ -113,7 +110,9 @@ def _dim(
 def _check_fields(fields: Mapping[str, int], dims: Mapping[str, Any]) -> None:
   for required in ('item', 'category'):
     if required not in fields:
-      raise ValueError(f'vocab_sizes lacks {required!r}; it has {list(fields)}.')
+      raise ValueError(
+        f'vocab_sizes lacks {required!r}; it has {list(fields)}.'
+      )
   for role, (_, special) in dims.items():
     for field in special or {}:
       if field not in fields:
@@ -125,7 +124,7 @@ def _check(config: ranker.RankerConfig) -> None:
     raise ValueError(f'model.top_k={config.top_k}: expected 1 or more.')
   if config.exact_positions < 1:
     raise ValueError(
-        f'model.exact_positions={config.exact_positions}: expected 1 or more.'
+      f'model.exact_positions={config.exact_positions}: expected 1 or more.'
     )
   plan = embeddings.PLANS[config.plan]
   for feature in (*config.content, config.time):

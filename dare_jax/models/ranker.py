@@ -81,13 +81,13 @@ class Ranker(nn.Module):
   def setup(self) -> None:
     config = self.config
     self.encoder = embeddings.FeatureEncoder(
-        content=config.content,
-        time=config.time,
-        plan=embeddings.PLANS[config.plan],
-        init_std={
-            'attention': config.attention_init,
-            'representation': config.representation_init,
-        },
+      content=config.content,
+      time=config.time,
+      plan=embeddings.PLANS[config.plan],
+      init_std={
+        'attention': config.attention_init,
+        'representation': config.representation_init,
+      },
     )
     self.scorer = searches.SCORERS[config.scorer]()
     self.searcher = searches.SEARCHES[config.search](top_k=config.top_k)
@@ -96,12 +96,12 @@ class Ranker(nn.Module):
     if config.aux_hidden is not None:
       self.aux = head.Head(config.aux_hidden)
     self.context_tables = {
-        feature.name: nn.Embed(feature.vocab_size, feature.dim)
-        for feature in config.context
+      feature.name: nn.Embed(feature.vocab_size, feature.dim)
+      for feature in config.context
     }
 
   def __call__(
-      self, batch: types.Batch, train: bool = False
+    self, batch: types.Batch, train: bool = False
   ) -> types.RankerOutput:
     """Returns the logits of a batch.
 
@@ -122,7 +122,7 @@ class Ranker(nn.Module):
       if train or self.is_initializing():
         aux_logits = self._full_attention_logits(batch, view, train)
     return types.RankerOutput(
-        logits=logits, aux_logits=aux_logits, extra_losses={}, search=result
+      logits=logits, aux_logits=aux_logits, extra_losses={}, search=result
     )
 
   def encode_history(self, history: types.History) -> Float[Array, 'b l d']:
@@ -133,21 +133,21 @@ class Ranker(nn.Module):
     return self.encoder.lookup('attention', 'behavior', history.ids)
 
   def search(
-      self,
-      keys: Float[Array, 'b l d'],
-      history: types.History,
-      end: Int[Array, 'b m'],
-      target_ids: Mapping[str, Int[Array, 'b m c']],
+    self,
+    keys: Float[Array, 'b l d'],
+    history: types.History,
+    end: Int[Array, 'b m'],
+    target_ids: Mapping[str, Int[Array, 'b m c']],
   ) -> types.SearchResult:
     """Returns the behaviors to keep for each target, from ready keys."""
     view = self._view(keys, history, end, target_ids)
     return self.searcher(view, self.scorer)
 
   def score(
-      self,
-      batch: types.Batch,
-      result: types.SearchResult,
-      train: bool = False,
+    self,
+    batch: types.Batch,
+    result: types.SearchResult,
+    train: bool = False,
   ) -> Float[Array, 'b m c']:
     """Returns the logits given the behaviors found.
 
@@ -159,21 +159,21 @@ class Ranker(nn.Module):
     return self.head(features, batch.targets.weight > 0, train)
 
   def _view(
-      self,
-      keys: Float[Array, 'b l d'],
-      history: types.History,
-      end: Int[Array, 'b m'],
-      target_ids: Mapping[str, Int[Array, 'b m c']],
+    self,
+    keys: Float[Array, 'b l d'],
+    history: types.History,
+    end: Int[Array, 'b m'],
+    target_ids: Mapping[str, Int[Array, 'b m c']],
   ) -> searches.SearchView:
     distance = _distance(end, keys.shape[1])
     bias = self._time_bias(keys.shape[1])
     return searches.SearchView(
-        query=self.encoder.lookup('attention', 'target', target_ids),
-        keys=keys,
-        time_bias=jnp.take(bias, distance, mode='clip'),
-        visible=_visible(history, end),
-        target_ids=target_ids,
-        history_ids=history.ids,
+      query=self.encoder.lookup('attention', 'target', target_ids),
+      keys=keys,
+      time_bias=jnp.take(bias, distance, mode='clip'),
+      visible=_visible(history, end),
+      target_ids=target_ids,
+      history_ids=history.ids,
     )
 
   def _time_bias(self, length: int) -> Float[Array, ' l']:
@@ -188,13 +188,13 @@ class Ranker(nn.Module):
     return jnp.asarray(embeddings.position_ids(length, exact))
 
   def _values_at(
-      self, batch: types.Batch, indices: Int[Array, 'b m c k']
+    self, batch: types.Batch, indices: Int[Array, 'b m c k']
   ) -> Float[Array, 'b m c k d']:
     """Representation vectors of behaviors, content | time."""
     flat = indices.reshape(indices.shape[0], -1)
     ids = {
-        field: jnp.take_along_axis(values, flat, axis=1).reshape(indices.shape)
-        for field, values in batch.history.ids.items()
+      field: jnp.take_along_axis(values, flat, axis=1).reshape(indices.shape)
+      for field, values in batch.history.ids.items()
     }
     content = self.encoder.lookup('representation', 'behavior', ids)
     position = self._position_ids(batch.history.mask.shape[1])
@@ -204,32 +204,32 @@ class Ranker(nn.Module):
     return jnp.concatenate([content, time], axis=-1)
 
   def _full_attention_logits(
-      self, batch: types.Batch, view: searches.SearchView, train: bool
+    self, batch: types.Batch, view: searches.SearchView, train: bool
   ) -> Float[Array, 'b m c']:
     """The auxiliary head: attention over all visible behaviors."""
     weights = aggregate.masked_softmax(
-        self.scorer(view), view.visible[:, :, None, :]
+      self.scorer(view), view.visible[:, :, None, :]
     )
     length = batch.history.mask.shape[1]
     values = self.encoder.lookup(
-        'representation', 'behavior', batch.history.ids
+      'representation', 'behavior', batch.history.ids
     )
     rows = self.encoder.time_rows(
-        'representation', 'behavior', self._position_ids(length)
+      'representation', 'behavior', self._position_ids(length)
     )
     time = jnp.take(rows, _distance(batch.end, length), axis=0, mode='clip')
     interest = jnp.concatenate(
-        [
-            jnp.einsum('bmcl,bld->bmcd', weights, values),
-            jnp.einsum('bmcl,bmld->bmcd', weights, time),
-        ],
-        axis=-1,
+      [
+        jnp.einsum('bmcl,bld->bmcd', weights, values),
+        jnp.einsum('bmcl,bmld->bmcd', weights, time),
+      ],
+      axis=-1,
     )
     features = self._features(batch, interest)
     return self.aux(features, batch.targets.weight > 0, train)
 
   def _features(
-      self, batch: types.Batch, interest: Float[Array, 'b m c d']
+    self, batch: types.Batch, interest: Float[Array, 'b m c d']
   ) -> Float[Array, 'b m c f']:
     """Target | interest | target * interest | context, the heads' input."""
     content = self.encoder.lookup('representation', 'target', batch.targets.ids)
@@ -243,7 +243,7 @@ class Ranker(nn.Module):
     for name, table in self.context_tables.items():
       vector = table(batch.context[name])[:, :, None, :]
       parts.append(
-          jnp.broadcast_to(vector, (*target.shape[:-1], vector.shape[-1]))
+        jnp.broadcast_to(vector, (*target.shape[:-1], vector.shape[-1]))
       )
     return jnp.concatenate(parts, axis=-1)
 
@@ -255,7 +255,7 @@ def _distance(end: Int[Array, 'b m'], length: int) -> Int[Array, 'b m l']:
 
 
 def _visible(
-    history: types.History, end: Int[Array, 'b m']
+  history: types.History, end: Int[Array, 'b m']
 ) -> Bool[Array, 'b m l']:
   index = jnp.arange(history.mask.shape[1], dtype=end.dtype)
   before = index[None, None, :] < end[:, :, None]

@@ -11,12 +11,12 @@ SCORERS = {'dot': DotScorer}
 SEARCHES = {'all': FullSearch, 'score': ScoreSearch}
 
 __all__ = [
-    'DotScorer',
-    'FullSearch',
-    'SCORERS',
-    'SEARCHES',
-    'ScoreSearch',
-    'SearchView',
-    'inner_product_scores',
-    'top_k',
+  'DotScorer',
+  'FullSearch',
+  'SCORERS',
+  'SEARCHES',
+  'ScoreSearch',
+  'SearchView',
+  'inner_product_scores',
+  'top_k',
 ]

@@ -11,9 +11,9 @@ from dare_jax.search import view as search_view
 
 
 def inner_product_scores(
-    query: Float[Array, 'b m c d'],
-    keys: Float[Array, 'b l d'],
-    time_bias: Float[Array, 'b m l'],
+  query: Float[Array, 'b m c d'],
+  keys: Float[Array, 'b l d'],
+  time_bias: Float[Array, 'b m l'],
 ) -> Float[Array, 'b m c l']:
   """Returns <q, k_i> / sqrt(d) + bias of i's position.
 
@@ -42,7 +42,5 @@ def inner_product_scores(
 class DotScorer(nn.Module):
   """Scores of a view by scaled inner products; no parameters."""
 
-  def __call__(
-      self, view: search_view.SearchView
-  ) -> Float[Array, 'b m c l']:
+  def __call__(self, view: search_view.SearchView) -> Float[Array, 'b m c l']:
     return inner_product_scores(view.query, view.keys, view.time_bias)

@@ -22,11 +22,11 @@ class ScoreSearch(nn.Module):
   top_k: int
 
   def __call__(
-      self, view: search_view.SearchView, scorer: Scorer
+    self, view: search_view.SearchView, scorer: Scorer
   ) -> types.SearchResult:
     scores = scorer(view)
     indices, mask = selection.top_k(
-        scores, view.visible[:, :, None, :], self.top_k
+      scores, view.visible[:, :, None, :], self.top_k
     )
     kept = jnp.take_along_axis(scores, indices, axis=-1)
     return types.SearchResult(indices=indices, scores=kept, mask=mask)
@@ -38,12 +38,12 @@ class FullSearch(nn.Module):
   top_k: int
 
   def __call__(
-      self, view: search_view.SearchView, scorer: Scorer
+    self, view: search_view.SearchView, scorer: Scorer
   ) -> types.SearchResult:
     scores = scorer(view)
     indices = jnp.arange(scores.shape[-1], dtype=jnp.int32)
     return types.SearchResult(
-        indices=jnp.broadcast_to(indices, scores.shape),
-        scores=scores,
-        mask=jnp.broadcast_to(view.visible[:, :, None, :], scores.shape),
+      indices=jnp.broadcast_to(indices, scores.shape),
+      scores=scores,
+      mask=jnp.broadcast_to(view.visible[:, :, None, :], scores.shape),
     )

@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 
 def top_k(
-    scores: Float[Array, '... l'], visible: Bool[Array, '... l'], k: int
+  scores: Float[Array, '... l'], visible: Bool[Array, '... l'], k: int
 ) -> tuple[Int[Array, '... k'], Bool[Array, '... k']]:
   """Returns the k best visible behaviors, best first.
 
@@ -39,8 +39,8 @@ def top_k(
   length = scores.shape[-1]
   if not 1 <= k <= length:
     raise ValueError(
-        f'top_k={k}: expected 1 to the history length, {length}; lower'
-        ' model.top_k or raise data.history_length.'
+      f'top_k={k}: expected 1 to the history length, {length}; lower'
+      ' model.top_k or raise data.history_length.'
     )
   scores = jax.lax.stop_gradient(scores).astype(jnp.float32)
   scores = jnp.where(visible, scores, -jnp.inf)

@@ -28,30 +28,25 @@ _KEEP_LAST = 2
 class Checkpoints:
   """The checkpoints of one workdir, in its folders `last` and `best`."""
 
-  def __init__(self, directory: pathlib.Path, read_only: bool = False) -> None:
+  def __init__(self, directory: pathlib.Path) -> None:
     self._directory = directory.absolute()
-    self._last = self._manager('last', _KEEP_LAST, read_only)
-    self._best = self._manager('best', 1, read_only)
+    self._last = self._manager('last', _KEEP_LAST)
+    self._best = self._manager('best', 1)
 
-  def _manager(
-      self, name: str, keep: int, read_only: bool
-  ) -> ocp.CheckpointManager:
+  def _manager(self, name: str, keep: int) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
-        create=not read_only,
-        read_only=read_only,
-        cleanup_tmp_directories=not read_only,
+      max_to_keep=keep, cleanup_tmp_directories=True
     )
     return ocp.CheckpointManager(self._directory / name, options=options)
 
   def save_last(
-      self, step: int, state: TrainState, description: Mapping[str, Any]
+    self, step: int, state: TrainState, description: Mapping[str, Any]
   ) -> None:
     """Saves in the background; raises if the save before it failed."""
     _save(self._last, step, state, description)
 
   def save_best(
-      self, step: int, state: TrainState, description: Mapping[str, Any]
+    self, step: int, state: TrainState, description: Mapping[str, Any]
   ) -> None:
     """Saves and waits, so that no later `last` names a best that is missing."""
     _save(self._best, step, state, description)
@@ -70,7 +65,7 @@ class Checkpoints:
     return max(self._best.all_steps(), default=None)
 
   def restore_last(
-      self, template: TrainState, fingerprint: str
+    self, template: TrainState, fingerprint: str
   ) -> tuple[TrainState, dict[str, Any]] | None:
     """Returns the newest readable checkpoint, or None if there is none.
 
@@ -91,9 +86,9 @@ class Checkpoints:
       except Exception as error:  # Whatever a damaged file makes orbax raise.
         reason = str(error).splitlines() or [type(error).__name__]
         logging.warning(
-            'checkpoint %s is damaged and was skipped: %s',
-            self._directory / 'last' / str(step),
-            reason[0],
+          'checkpoint %s is damaged and was skipped: %s',
+          self._directory / 'last' / str(step),
+          reason[0],
         )
         damaged.append(step)
         continue
@@ -102,13 +97,13 @@ class Checkpoints:
       return restored
     if steps:
       raise errors.UsageError(
-          f'{self._directory}: none of the checkpoints {steps} can be read;'
-          ' restore one from a copy, or start anew in another workdir.'
+        f'{self._directory}: none of the checkpoints {steps} can be read;'
+        ' restore one from a copy, or start anew in another workdir.'
       )
     return None
 
   def restore(
-      self, step: int, template: TrainState, fingerprint: str
+    self, step: int, template: TrainState, fingerprint: str
   ) -> tuple[TrainState, dict[str, Any]]:
     """Returns the state and description of one checkpoint.
 
@@ -117,24 +112,24 @@ class Checkpoints:
     """
     if step not in self.steps():
       raise errors.UsageError(
-          f'{self._directory}: no checkpoint of step {step}; there are'
-          f' {", ".join(map(str, self.steps())) or "none"}.'
+        f'{self._directory}: no checkpoint of step {step}; there are'
+        f' {", ".join(map(str, self.steps())) or "none"}.'
       )
     manager = self._last if step in self._last.all_steps() else self._best
     description = manager.restore(
-        step, args=ocp.args.Composite(description=ocp.args.JsonRestore())
+      step, args=ocp.args.Composite(description=ocp.args.JsonRestore())
     )['description']
     if description['data_fingerprint'] != fingerprint:
       raise errors.UsageError(
-          f'checkpoint {step} in {self._directory} was trained on data with'
-          f' the fingerprint {description["data_fingerprint"]}, but the'
-          f' history store has {fingerprint}; use the same data, or another'
-          ' workdir.'
+        f'checkpoint {step} in {self._directory} was trained on data with'
+        f' the fingerprint {description["data_fingerprint"]}, but the'
+        f' history store has {fingerprint}; use the same data, or another'
+        ' workdir.'
       )
     abstract = jax.tree.map(_abstract, template)
     restored = manager.restore(
-        step,
-        args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
+      step,
+      args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
     )
     return restored['state'], description
 
@@ -149,19 +144,19 @@ class Checkpoints:
 
 
 def _save(
-    manager: ocp.CheckpointManager,
-    step: int,
-    state: TrainState,
-    description: Mapping[str, Any],
+  manager: ocp.CheckpointManager,
+  step: int,
+  state: TrainState,
+  description: Mapping[str, Any],
 ) -> None:
   if step in manager.all_steps():
     return  # The same step has the same state.
   manager.save(
-      step,
-      args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state),
-          description=ocp.args.JsonSave(dict(description)),
-      ),
+    step,
+    args=ocp.args.Composite(
+      state=ocp.args.StandardSave(state),
+      description=ocp.args.JsonSave(dict(description)),
+    ),
   )
 
 

@@ -13,11 +13,11 @@ from dare_jax.training import state as train_state
 
 
 def evaluate(
-    trainer: train_state.Trainer,
-    state: train_state.TrainState,
-    batches: pipeline.Pipeline,
-    batch_size: int,
-    check_stop: Callable[[], None] = lambda: None,
+  trainer: train_state.Trainer,
+  state: train_state.TrainState,
+  batches: pipeline.Pipeline,
+  batch_size: int,
+  check_stop: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
   """Returns the metrics of a split.
 
@@ -42,7 +42,7 @@ def evaluate(
 
 
 def _predictions(
-    item: pipeline.EvalBatch, logits: np.ndarray, seen: dict[str, np.ndarray]
+  item: pipeline.EvalBatch, logits: np.ndarray, seen: dict[str, np.ndarray]
 ) -> metrics.Predictions:
   targets = item.batch.targets
   slices = {}
@@ -52,10 +52,10 @@ def _predictions(
     slices[f'{field}_seen'] = hit
     slices[f'{field}_unseen'] = ~hit
   return metrics.Predictions(
-      logit=logits.ravel(),
-      label=np.asarray(targets.label).ravel(),
-      weight=np.asarray(targets.weight).ravel(),
-      user=item.user.ravel(),
-      category=item.category.ravel(),
-      slices=slices,
+    logit=logits.ravel(),
+    label=np.asarray(targets.label).ravel(),
+    weight=np.asarray(targets.weight).ravel(),
+    user=item.user.ravel(),
+    category=item.category.ravel(),
+    slices=slices,
   )

@@ -15,6 +15,7 @@ import ml_collections
 
 from dare_jax import errors
 from dare_jax import models
+from dare_jax.configs import base
 from dare_jax.data import datasets
 from dare_jax.data import history_store
 from dare_jax.data import pipeline
@@ -23,11 +24,11 @@ from dare_jax.training import state as train_state
 
 # Fields that a resumed run may change, as prefixes.
 _FREE_FIELDS = (
-    'train.epochs',
-    'train.steps',
-    'train.log_every_steps',
-    'eval.',
-    'checkpoint.',
+  'train.epochs',
+  'train.steps',
+  'train.log_every_steps',
+  'eval.',
+  'checkpoint.',
 )
 
 
@@ -72,27 +73,29 @@ def load(config: ml_collections.ConfigDict) -> Experiment:
     UsageError: a field out of range, an unknown name, bad data.
   """
   check_config(config)
-  build_options(config, {'item': 2, 'category': 2})  # Fails before the data is read.
+  build_options(
+    config, {'item': 2, 'category': 2}
+  )  # Fails before the data is read.
   store = datasets.open_or_prepare(config.data)
   moments = splits.make_splits(store, config.data)
   pipelines = {
-      name: pipeline.Pipeline(store, part, name, config.data, config.seed)
-      for name, part in moments.items()
+    name: pipeline.Pipeline(store, part, name, config.data, config.seed)
+    for name, part in moments.items()
   }
   vocab = store.vocab_sizes
   model = build_options(
-      config,
-      {field: vocab[field] for field in store.fields},
-      {field: vocab[field] for field in store.context_fields},
+    config,
+    {field: vocab[field] for field in store.fields},
+    {field: vocab[field] for field in store.context_fields},
   )
   trainer = train_state.Trainer(model, config.optim)
   return Experiment(config, store, pipelines, trainer)
 
 
 def build_options(
-    config: ml_collections.ConfigDict,
-    vocab_sizes: Mapping[str, int],
-    context: Mapping[str, int] | None = None,
+  config: ml_collections.ConfigDict,
+  vocab_sizes: Mapping[str, int],
+  context: Mapping[str, int] | None = None,
 ) -> models.Ranker:
   """Returns the model of the config's model section."""
   options = config.model.to_dict()
@@ -101,7 +104,7 @@ def build_options(
     options['aux_hidden'] = None
   try:
     return models.build(
-        name, vocab_sizes=vocab_sizes, context=context, **options
+      name, vocab_sizes=vocab_sizes, context=context, **options
     )
   except ValueError as error:
     raise errors.UsageError(str(error)) from None
@@ -110,12 +113,12 @@ def build_options(
 def check_config(config: ml_collections.ConfigDict) -> None:
   """Raises UsageError for a number out of its range."""
   at_least_one = (
-      'data.history_length',
-      'data.prefetch',
-      'model.top_k',
-      'train.batch_size',
-      'train.log_every_steps',
-      'eval.batch_size',
+    'data.history_length',
+    'data.prefetch',
+    'model.top_k',
+    'train.batch_size',
+    'train.log_every_steps',
+    'eval.batch_size',
   )
   for field in at_least_one:
     _require(config, field, 1)
@@ -125,22 +128,22 @@ def check_config(config: ml_collections.ConfigDict) -> None:
   for field in positive:
     if not _get(config, field) > 0:
       raise errors.UsageError(
-          f'{field}={_get(config, field)}: expected a number above 0.'
+        f'{field}={_get(config, field)}: expected a number above 0.'
       )
   if not 0 <= config.data.unknown_rate < 1:
     raise errors.UsageError(
-        f'data.unknown_rate={config.data.unknown_rate}: expected a share from'
-        ' 0 to below 1.'
+      f'data.unknown_rate={config.data.unknown_rate}: expected a share from'
+      ' 0 to below 1.'
     )
   if config.model.top_k > config.data.history_length:
     raise errors.UsageError(
-        f'model.top_k={config.model.top_k} exceeds data.history_length='
-        f'{config.data.history_length}; lower the one or raise the other.'
+      f'model.top_k={config.model.top_k} exceeds data.history_length='
+      f'{config.data.history_length}; lower the one or raise the other.'
     )
 
 
 def _require(
-    config: ml_collections.ConfigDict, field: str, minimum: int
+  config: ml_collections.ConfigDict, field: str, minimum: int
 ) -> None:
   value = _get(config, field)
   if value is not None and value < minimum:
@@ -162,35 +165,64 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns the fields as `section.name` -> JSON value."""
   plain = json.loads(json.dumps(config.to_dict(), default=list))
   return {
-      '.'.join(key.key for key in path): value
-      for path, value in jax.tree_util.tree_leaves_with_path(
-          plain, is_leaf=lambda node: not isinstance(node, dict)
-      )
+    '.'.join(key.key for key in path): value
+    for path, value in jax.tree_util.tree_leaves_with_path(
+      plain, is_leaf=lambda node: not isinstance(node, dict)
+    )
   }
 
 
+def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+  """Returns the config of the run in a workdir.
+
+  Raises:
+    UsageError: no run there, or one of another version's config fields.
+  """
+  path = workdir / 'config.json'
+  if not path.is_file():
+    raise errors.UsageError(
+      f'--workdir={workdir}: no run there (config.json is missing).'
+    )
+  config = base.get_config()
+  saved = _read_config(path)
+  known = flatten(config)
+  for field, value in saved.items():
+    if field not in known:
+      raise errors.UsageError(
+        f'{path}: the field {field} is unknown to this version of dare_jax;'
+        ' use the version that trained the run.'
+      )
+    value = tuple(value) if isinstance(value, list) else value
+    config.update_from_flattened_dict({field: value})
+  return config
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text())
+  except ValueError:
+    raise errors.UsageError(
+      f'{path} is not readable; restore it, or choose another workdir.'
+    ) from None
+
+
 def check_same_run(
-    config: ml_collections.ConfigDict, path: pathlib.Path
+  config: ml_collections.ConfigDict, path: pathlib.Path
 ) -> None:
   """Refuses to go on in a workdir whose run had another config.
 
   Raises:
     UsageError: names the first field that differs.
   """
-  try:
-    saved = json.loads(path.read_text())
-  except ValueError:
-    raise errors.UsageError(
-        f'{path} is not readable; restore it, or choose another workdir.'
-    ) from None
+  saved = _read_config(path)
   now = flatten(config)
   for field in sorted({*saved, *now}):
     if field.startswith(_FREE_FIELDS):
       continue
     if saved.get(field) != now.get(field):
       raise errors.UsageError(
-          f'{field}={now.get(field)}, but the run in {path.parent} has'
-          f' {field}={saved.get(field)}; choose another --workdir, or the same'
-          ' config. Only run length, logging, evaluation and checkpoint'
-          ' periods may differ.'
+        f'{field}={now.get(field)}, but the run in {path.parent} has'
+        f' {field}={saved.get(field)}; choose another --workdir, or the same'
+        ' config. Only run length, logging, evaluation and checkpoint'
+        ' periods may differ.'
       )

@@ -41,14 +41,12 @@ class Predictions:
     prob = 0.5 * (1.0 + np.tanh(0.5 * logit))
     clicks = np.sum(weight * label)
     values = {
-        'auc': auc(logit, label, weight),
-        'gauc': grouped_auc(logit, label, weight, self.user[real]),
-        'category_gauc': grouped_auc(
-            logit, label, weight, self.category[real]
-        ),
-        'logloss': _mean(np.logaddexp(0.0, logit) - label * logit, weight),
-        'accuracy': _mean((logit > 0) == (label > 0.5), weight),
-        'calibration': _ratio(np.sum(weight * prob), clicks),
+      'auc': auc(logit, label, weight),
+      'gauc': grouped_auc(logit, label, weight, self.user[real]),
+      'category_gauc': grouped_auc(logit, label, weight, self.category[real]),
+      'logloss': _mean(np.logaddexp(0.0, logit) - label * logit, weight),
+      'accuracy': _mean((logit > 0) == (label > 0.5), weight),
+      'calibration': _ratio(np.sum(weight * prob), clicks),
     }
     for name, subset in self.slices.items():
       part = subset[real]
@@ -62,18 +60,18 @@ def merge(parts: Iterable[Predictions]) -> Predictions:
   names = [field.name for field in dataclasses.fields(Predictions)]
   names.remove('slices')
   arrays = {
-      name: np.concatenate([getattr(part, name) for part in parts])
-      for name in names
+    name: np.concatenate([getattr(part, name) for part in parts])
+    for name in names
   }
   slices = {
-      name: np.concatenate([part.slices[name] for part in parts])
-      for name in parts[0].slices
+    name: np.concatenate([part.slices[name] for part in parts])
+    for name in parts[0].slices
   }
   return Predictions(**arrays, slices=slices)
 
 
 def auc(
-    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+  scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
 ) -> float:
   """Returns P(score of a positive > of a negative), ties counting one half.
 
@@ -83,7 +81,7 @@ def auc(
   0.875
   """
   wins, positive, negative = _pairs(
-      scores, labels, weights, np.zeros(len(scores), np.int64)
+    scores, labels, weights, np.zeros(len(scores), np.int64)
   )
   if not len(wins):
     return float('nan')
@@ -91,10 +89,10 @@ def auc(
 
 
 def grouped_auc(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray | None,
-    groups: np.ndarray,
+  scores: np.ndarray,
+  labels: np.ndarray,
+  weights: np.ndarray | None,
+  groups: np.ndarray,
 ) -> float:
   """Returns the mean AUC of groups, weighted by their number of targets.
 
@@ -108,10 +106,10 @@ def grouped_auc(
 
 
 def _pairs(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray | None,
-    groups: np.ndarray,
+  scores: np.ndarray,
+  labels: np.ndarray,
+  weights: np.ndarray | None,
+  groups: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Per group: weight of won pairs, of positives, of negatives."""
   if weights is None:

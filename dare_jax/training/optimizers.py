@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import optax
@@ -11,9 +12,9 @@ from dare_jax import errors
 
 # The seam for row-sparse optimizers: config name -> transformation.
 TABLE_OPTIMIZERS: Mapping[
-    str, Callable[[float], optax.GradientTransformation]
+  str, Callable[[float], optax.GradientTransformation]
 ] = {
-    'adam': optax.adam,
+  'adam': optax.adam,
 }
 
 
@@ -30,10 +31,10 @@ def table_optimizer(optim: Any) -> optax.GradientTransformation:
   """
   if optim.tables not in TABLE_OPTIMIZERS:
     raise errors.UsageError(
-        f'optim.tables={optim.tables!r}: expected one of'
-        f' {", ".join(TABLE_OPTIMIZERS)}.'
+      f'optim.tables={optim.tables!r}: expected one of'
+      f' {", ".join(TABLE_OPTIMIZERS)}.'
     )
   rate = optim.table_learning_rate
   return TABLE_OPTIMIZERS[optim.tables](
-      optim.learning_rate if rate is None else rate
+    optim.learning_rate if rate is None else rate
   )

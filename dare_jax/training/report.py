@@ -7,23 +7,23 @@ import pathlib
 from typing import Any
 
 _SHOWN = (
-    ('auc', 'AUC'),
-    ('gauc', 'GAUC, by user'),
-    ('category_gauc', 'GAUC, by target category'),
-    ('auc_item_seen', 'AUC, positive item in the history'),
-    ('auc_item_unseen', 'AUC, positive item not in the history'),
-    ('logloss', 'logloss'),
-    ('calibration', 'calibration'),
+  ('auc', 'AUC'),
+  ('gauc', 'GAUC, by user'),
+  ('category_gauc', 'GAUC, by target category'),
+  ('auc_item_seen', 'AUC, positive item in the history'),
+  ('auc_item_unseen', 'AUC, positive item not in the history'),
+  ('logloss', 'logloss'),
+  ('calibration', 'calibration'),
 )
 
 
 def summary(result: Mapping[str, Any], workdir: pathlib.Path) -> str:
   """Returns a small table of the result and what to try next."""
   lines = [
-      '',
-      f'{result["model"]} on {result["dataset"]}, seed {result["seed"]}:'
-      f' step {result["best_step"]} of {result["steps"]} was best',
-      f'{"":38}{"val":>9}{"test":>9}',
+    '',
+    f'{result["model"]} on {result["dataset"]}, seed {result["seed"]}:'
+    f' step {result["best_step"]} of {result["steps"]} was best',
+    f'{"":38}{"val":>9}{"test":>9}',
   ]
   for name, label in _SHOWN:
     if name in result['test']:
@@ -32,19 +32,19 @@ def summary(result: Mapping[str, Any], workdir: pathlib.Path) -> str:
       lines.append(f'{label:38}{row}')
   counts = result['parameters']
   lines += [
-      f'{result["train_time_s"]:.0f} s of training,'
-      f' {result["examples_per_s"]:,.0f} targets/s;'
-      f' parameters: {counts["attention_tables"]:,} in attention tables,'
-      f' {counts["representation_tables"]:,} in representation tables,'
-      f' {counts["other"]:,} others',
-      f'everything is in {workdir}',
-      '',
-      'Try next:',
-      '  the shared-table baseline   python -m dare_jax.train'
-      ' --config=configs/quickstart.py:model=twin',
-      '  half the attention width    python -m dare_jax.train'
-      ' --config=configs/quickstart.py:attention_dim=8'
-      ' --workdir=runs/narrow',
-      '  your own log                configs/csv_log.py says how',
+    f'{result["train_time_s"]:.0f} s of training,'
+    f' {result["examples_per_s"]:,.0f} targets/s;'
+    f' parameters: {counts["attention_tables"]:,} in attention tables,'
+    f' {counts["representation_tables"]:,} in representation tables,'
+    f' {counts["other"]:,} others',
+    f'everything is in {workdir}',
+    '',
+    'Try next:',
+    '  the shared-table baseline   python -m dare_jax.train'
+    ' --config=configs/quickstart.py:model=twin',
+    '  half the attention width    python -m dare_jax.train'
+    ' --config=configs/quickstart.py:attention_dim=8'
+    ' --workdir=runs/narrow',
+    '  your own log                configs/csv_log.py says how',
   ]
   return '\n'.join(lines)

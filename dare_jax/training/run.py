@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 import dataclasses
 import importlib.metadata
@@ -59,7 +61,7 @@ class Run:
   """A run that is under way, or finished."""
 
   def __init__(
-      self, config: ml_collections.ConfigDict, workdir: pathlib.Path
+    self, config: ml_collections.ConfigDict, workdir: pathlib.Path
   ) -> None:
     """Opens data and workdir.
 
@@ -90,8 +92,8 @@ class Run:
       temporary.replace(self.workdir / 'config.json')
     except OSError as error:
       raise errors.UsageError(
-          f'--workdir={self.workdir}: cannot be written ({error.strerror});'
-          ' choose another folder.'
+        f'--workdir={self.workdir}: cannot be written ({error.strerror});'
+        ' choose another folder.'
       ) from None
 
   def finished(self) -> dict[str, Any] | None:
@@ -107,7 +109,7 @@ class Run:
     state = self.experiment.init_state()
     progress = Progress()
     restored = self._checkpoints.restore_last(
-        state, self.experiment.store.fingerprint
+      state, self.experiment.store.fingerprint
     )
     if restored is not None:
       state, saved = restored
@@ -123,7 +125,7 @@ class Run:
   def batches(self, step: int) -> pipeline.Prefetcher:
     """Returns the stream of training batches from `step` on."""
     return pipeline.Prefetcher(
-        self._train_batch, step, self.config.data.prefetch
+      self._train_batch, step, self.config.data.prefetch
     )
 
   def _train_batch(self, step: int) -> types.Batch:
@@ -172,10 +174,10 @@ class Run:
       values['examples_per_s'] = targets / max(seconds, 1e-9)
       self._window = (progress.train_time_s, progress.targets)
       self._write(progress, 'train', values)
-    return state.replace(sums=train_state.zero_sums())
+    return dataclasses.replace(state, sums=train_state.zero_sums())
 
   def _write(
-      self, progress: Progress, split: str, values: Mapping[str, float]
+    self, progress: Progress, split: str, values: Mapping[str, float]
   ) -> None:
     assert self._writer is not None and self._console is not None
     epoch = progress.step / self.experiment.steps_per_epoch
@@ -183,8 +185,8 @@ class Run:
     self._writer.write(progress.step, epoch, progress.train_time_s, named)
     shown = ('loss', 'auc', 'gauc', 'logloss', 'accuracy', 'examples_per_s')
     self._console.show(
-        progress.step,
-        {f'{split}/{name}': values[name] for name in shown if name in values},
+      progress.step,
+      {f'{split}/{name}': values[name] for name in shown if name in values},
     )
 
   def advance(self) -> None:
@@ -193,10 +195,10 @@ class Run:
     self._console.advance()
 
   def validate(
-      self,
-      state: TrainState,
-      progress: Progress,
-      check_stop: Callable[[], None],
+    self,
+    state: TrainState,
+    progress: Progress,
+    check_stop: Callable[[], None],
   ) -> None:
     """Evaluates on the validation split once a step, and keeps the best."""
     if progress.evaluated_step == progress.step:
@@ -211,22 +213,22 @@ class Run:
         progress.best_step = progress.step
         progress.best_val = values
         self._checkpoints.save_best(
-            progress.step, state, self._describe(progress)
+          progress.step, state, self._describe(progress)
         )
 
   def evaluate(
-      self,
-      state: TrainState,
-      split: str,
-      check_stop: Callable[[], None] = lambda: None,
+    self,
+    state: TrainState,
+    split: str,
+    check_stop: Callable[[], None] = lambda: None,
   ) -> dict[str, float]:
     """Returns the metrics of a split."""
     return evaluation.evaluate(
-        self.trainer,
-        state,
-        self.experiment.pipelines[split],
-        self.config.eval.batch_size,
-        check_stop,
+      self.trainer,
+      state,
+      self.experiment.pipelines[split],
+      self.config.eval.batch_size,
+      check_stop,
     )
 
   def save(self, state: TrainState, progress: Progress) -> None:
@@ -234,15 +236,15 @@ class Run:
     with self._untimed(state, progress):
       self._check_finite(jax.device_get(state.sums), progress.step)
       self._checkpoints.save_last(
-          progress.step, state, self._describe(progress)
+        progress.step, state, self._describe(progress)
       )
 
   def _describe(self, progress: Progress) -> dict[str, Any]:
     return {
-        'progress': dataclasses.asdict(progress),
-        'config': experiment.flatten(self.config),
-        'code_version': code_version(),
-        'data_fingerprint': self.experiment.store.fingerprint,
+      'progress': dataclasses.asdict(progress),
+      'config': experiment.flatten(self.config),
+      'code_version': code_version(),
+      'data_fingerprint': self.experiment.store.fingerprint,
     }
 
   def _check_finite(self, sums: Mapping[str, Any], step: int) -> None:
@@ -250,42 +252,42 @@ class Run:
       self._checked_step = step
       return
     raise errors.UsageError(
-        f'the loss is not finite somewhere in steps {self._checked_step + 1} to'
-        f' {step}; the last good checkpoint is that of step'
-        f' {max(self._checkpoints.steps(), default=0)} in'
-        f' {self.workdir / "checkpoints"}. Lower optim.learning_rate, or look'
-        ' at the data, and start in another workdir.'
+      f'the loss is not finite somewhere in steps {self._checked_step + 1} to'
+      f' {step}; the last good checkpoint is that of step'
+      f' {max(self._checkpoints.steps(), default=0)} in'
+      f' {self.workdir / "checkpoints"}. Lower optim.learning_rate, or look'
+      ' at the data, and start in another workdir.'
     )
 
   def finish(
-      self,
-      state: TrainState,
-      progress: Progress,
-      check_stop: Callable[[], None],
+    self,
+    state: TrainState,
+    progress: Progress,
+    check_stop: Callable[[], None],
   ) -> dict[str, Any]:
     """Tests the best checkpoint and writes the result."""
     self._checkpoints.wait()
     best, _ = self._checkpoints.restore(
-        progress.best_step, state, self.experiment.store.fingerprint
+      progress.best_step, state, self.experiment.store.fingerprint
     )
     test = self.evaluate(best, 'test', check_stop)
     self._write(progress, 'test', test)
     seconds = progress.train_time_s
     result = {
-        'model': self.config.model.name,
-        'dataset': self.config.data.name,
-        'seed': self.config.seed,
-        'steps': progress.step,
-        'best_step': progress.best_step,
-        'test': test,
-        'val': progress.best_val,
-        'examples_per_s': progress.targets / max(seconds, 1e-9),
-        'train_time_s': seconds,
-        'parameters': train_state.count_parameters(state),
-        'environment': environment(),
-        'config_hash': experiment.config_hash(self.config),
-        'data_fingerprint': self.experiment.store.fingerprint,
-        'resumed_from': progress.resumed_from,
+      'model': self.config.model.name,
+      'dataset': self.config.data.name,
+      'seed': self.config.seed,
+      'steps': progress.step,
+      'best_step': progress.best_step,
+      'test': test,
+      'val': progress.best_val,
+      'examples_per_s': progress.targets / max(seconds, 1e-9),
+      'train_time_s': seconds,
+      'parameters': train_state.count_parameters(state),
+      'environment': environment(),
+      'config_hash': experiment.config_hash(self.config),
+      'data_fingerprint': self.experiment.store.fingerprint,
+      'resumed_from': progress.resumed_from,
     }
     temporary = self.workdir / 'result.json.tmp'
     temporary.write_text(json.dumps(result, indent=1))
@@ -304,11 +306,11 @@ def code_version() -> str:
   folder = pathlib.Path(dare_jax.__file__).parent
   try:
     revision = subprocess.run(
-        ['git', '-C', str(folder), 'rev-parse', '--short', 'HEAD'],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=10,
+      ['git', '-C', str(folder), 'rev-parse', '--short', 'HEAD'],
+      capture_output=True,
+      text=True,
+      check=True,
+      timeout=10,
     ).stdout.strip()
   except (OSError, subprocess.SubprocessError):
     return dare_jax.__version__
@@ -319,9 +321,9 @@ def environment() -> dict[str, Any]:
   """Returns versions and devices."""
   packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
   return {
-      'dare_jax': code_version(),
-      'python': platform.python_version(),
-      'platform': sys.platform,
-      **{name: importlib.metadata.version(name) for name in packages},
-      'devices': [device.device_kind for device in jax.devices()],
+    'dare_jax': code_version(),
+    'python': platform.python_version(),
+    'platform': sys.platform,
+    **{name: importlib.metadata.version(name) for name in packages},
+    'devices': [device.device_kind for device in jax.devices()],
   }

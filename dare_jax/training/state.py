@@ -19,14 +19,14 @@ from dare_jax.training import optimizers
 
 # Sums over the targets since the last log line; all that a log line needs.
 SUM_NAMES = (
-    'steps',
-    'loss',
-    'logloss',
-    'aux_logloss',
-    'right',
-    'prob',
-    'label',
-    'weight',
+  'steps',
+  'loss',
+  'logloss',
+  'aux_logloss',
+  'right',
+  'prob',
+  'label',
+  'weight',
 )
 
 
@@ -57,57 +57,58 @@ class Trainer:
   def init(self, seed: int, batch: types.Batch) -> TrainState:
     """Returns a fresh state; `batch` gives the shapes only."""
     return jax.jit(functools.partial(self._init, batch=batch))(
-        jax.random.key(seed)
+      jax.random.key(seed)
     )
 
   def _init(self, rng: jax.Array, batch: types.Batch) -> TrainState:
     variables = self.model.init(rng, batch)
     params = variables['params']
     return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        tables=variables['tables'],
-        batch_stats=variables['batch_stats'],
-        dense_slots=self._dense.init(params),
-        table_slots=self._table.init(variables['tables']),
-        sums=zero_sums(),
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      tables=variables['tables'],
+      batch_stats=variables['batch_stats'],
+      dense_slots=self._dense.init(params),
+      table_slots=self._table.init(variables['tables']),
+      sums=zero_sums(),
     )
 
   def _train_step(
-      self, state: TrainState, batch: types.Batch
+    self, state: TrainState, batch: types.Batch
   ) -> tuple[TrainState, jax.Array]:
     """Returns the next state and the loss; the old state is donated."""
     grad = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)
     (loss, (batch_stats, sums)), (dense_grad, table_grad) = grad(
-        state.params, state.tables, state.batch_stats, batch
+      state.params, state.tables, state.batch_stats, batch
     )
     dense_update, dense_slots = self._dense.update(
-        dense_grad, state.dense_slots, state.params
+      dense_grad, state.dense_slots, state.params
     )
     table_update, table_slots = self._table.update(
-        table_grad, state.table_slots, state.tables
+      table_grad, state.table_slots, state.tables
     )
     new_state = TrainState(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, dense_update),
-        tables=optax.apply_updates(state.tables, table_update),
-        batch_stats=batch_stats,
-        dense_slots=dense_slots,
-        table_slots=table_slots,
-        sums=jax.tree.map(jnp.add, state.sums, sums),
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, dense_update),
+      tables=optax.apply_updates(state.tables, table_update),
+      batch_stats=batch_stats,
+      dense_slots=dense_slots,
+      table_slots=table_slots,
+      sums=jax.tree.map(jnp.add, state.sums, sums),
     )
     return new_state, loss
 
   def _loss(
-      self, params: Any, tables: Any, batch_stats: Any, batch: types.Batch
+    self, params: Any, tables: Any, batch_stats: Any, batch: types.Batch
   ) -> tuple[jax.Array, Any]:
     """The training loss: main + aux_weight * auxiliary + extra + l2."""
-    output, updated = self.model.apply(
-        {'params': params, 'tables': tables, 'batch_stats': batch_stats},
-        batch,
-        train=True,
-        mutable=['batch_stats'],
+    applied: Any = self.model.apply(
+      {'params': params, 'tables': tables, 'batch_stats': batch_stats},
+      batch,
+      train=True,
+      mutable=['batch_stats'],
     )
+    output, updated = applied
     label, weight = batch.targets.label, batch.targets.weight
     entropy = losses.binary_cross_entropy(output.logits, label)
     main = losses.weighted_mean(entropy, weight)
@@ -120,38 +121,38 @@ class Trainer:
     loss += self._optim.l2 * losses.l2_penalty(params)
     total = jnp.sum(weight)
     sums = {
-        'steps': jnp.ones(()),
-        'loss': loss,
-        'logloss': main * total,
-        'aux_logloss': aux * total,
-        'right': jnp.sum(weight * ((output.logits > 0) == (label > 0.5))),
-        'prob': jnp.sum(weight * jax.nn.sigmoid(output.logits)),
-        'label': jnp.sum(weight * label),
-        'weight': total,
+      'steps': jnp.ones(()),
+      'loss': loss,
+      'logloss': main * total,
+      'aux_logloss': aux * total,
+      'right': jnp.sum(weight * ((output.logits > 0) == (label > 0.5))),
+      'prob': jnp.sum(weight * jax.nn.sigmoid(output.logits)),
+      'label': jnp.sum(weight * label),
+      'weight': total,
     }
     return loss, (updated['batch_stats'], sums)
 
   def _predict_step(
-      self, state: TrainState, batch: types.Batch
+    self, state: TrainState, batch: types.Batch
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns logits, and whether each target is in the visible history."""
     variables = {
-        'params': state.params,
-        'tables': state.tables,
-        'batch_stats': state.batch_stats,
+      'params': state.params,
+      'tables': state.tables,
+      'batch_stats': state.batch_stats,
     }
-    output = self.model.apply(variables, batch, train=False)
+    output: Any = self.model.apply(variables, batch, train=False)
     history = batch.history
     index = jnp.arange(history.mask.shape[1])
     before = index[None, None, :] < batch.end[:, :, None]
     visible = (history.mask[:, None, :] & before)[:, :, None, :]
     seen = {
-        field: jnp.any(
-            (history.ids[field][:, None, None, :] == ids[..., None]) & visible,
-            axis=-1,
-        )
-        for field, ids in batch.targets.ids.items()
-        if field in ('item', 'category')
+      field: jnp.any(
+        (history.ids[field][:, None, None, :] == ids[..., None]) & visible,
+        axis=-1,
+      )
+      for field, ids in batch.targets.ids.items()
+      if field in ('item', 'category')
     }
     return output.logits, seen
 
@@ -166,16 +167,16 @@ def summarize(sums: Mapping[str, Any]) -> dict[str, float]:
   host = {name: float(np.asarray(value)) for name, value in sums.items()}
   weight = max(host['weight'], 1.0)
   return {
-      'loss': host['loss'] / max(host['steps'], 1.0),
-      'logloss': host['logloss'] / weight,
-      'aux_logloss': host['aux_logloss'] / weight,
-      'accuracy': host['right'] / weight,
-      'calibration': host['prob'] / max(host['label'], 1e-9),
+    'loss': host['loss'] / max(host['steps'], 1.0),
+    'logloss': host['logloss'] / weight,
+    'aux_logloss': host['aux_logloss'] / weight,
+    'accuracy': host['right'] / weight,
+    'calibration': host['prob'] / max(host['label'], 1e-9),
   }
 
 
 def count_parameters(state: TrainState) -> dict[str, int]:
-  """Returns parameters by role; a table of both roles is a representation one."""
+  """Returns parameters by role; a table of both counts as representation."""
   counts = {'attention_tables': 0, 'representation_tables': 0, 'other': 0}
   for path, leaf in jax.tree_util.tree_leaves_with_path(state.tables):
     is_attention = '_attention' in path[-1].key

@@ -21,17 +21,17 @@ class MetricsWriter:
     _truncate_after(self._path, step)
     self._file = self._path.open('a', buffering=1)
     self._board = tensorboardX.SummaryWriter(
-        str(workdir / 'tensorboard'), purge_step=step + 1 if step else None
+      str(workdir / 'tensorboard'), purge_step=step + 1 if step else None
     )
 
   def write(
-      self, step: int, epoch: float, time_s: float, values: Mapping[str, float]
+    self, step: int, epoch: float, time_s: float, values: Mapping[str, float]
   ) -> None:
     """Writes one line: step, epoch, time_s and `split/metric` values."""
     line: dict[str, Any] = {
-        'step': step,
-        'epoch': round(epoch, 6),
-        'time_s': round(time_s, 3),
+      'step': step,
+      'epoch': round(epoch, 6),
+      'time_s': round(time_s, 3),
     }
     self._file.write(json.dumps(line | dict(values)) + '\n')
     for name, value in values.items():
@@ -65,7 +65,7 @@ class Console:
     self._bar = None
     if sys.stderr.isatty():
       self._bar = tqdm.tqdm(
-          total=total, initial=step, unit='step', dynamic_ncols=True
+        total=total, initial=step, unit='step', dynamic_ncols=True
       )
     self._total = total
 

@@ -1,0 +1,97 @@
+"""Evaluates a checkpoint of a run.
+
+    python -m dare_jax.evaluate --workdir=DIR [--split=test]
+                                [--checkpoint=best|last|STEP]
+
+Prints the metrics and writes DIR/eval_<split>.json.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from dare_jax import cli
+from dare_jax import errors
+from dare_jax import runtime
+
+
+def evaluate(
+  workdir: pathlib.Path, split: str = 'test', which: str = 'best'
+) -> dict[str, Any]:
+  """Returns the metrics of one checkpoint on one split.
+
+  Args:
+    workdir: of a run that has saved a checkpoint.
+    split: 'train', 'val' or 'test'.
+    which: 'best', 'last', or a step.
+
+  Raises:
+    UsageError: no run or no such checkpoint there, unknown split.
+  """
+  from dare_jax.training import checkpoint
+  from dare_jax.training import evaluation
+  from dare_jax.training import experiment
+
+  config = experiment.load_config(workdir)
+  runtime.configure(config.runtime)
+  loaded = experiment.load(config)
+  if split not in loaded.pipelines:
+    raise errors.UsageError(
+      f'--split={split}: expected one of {", ".join(loaded.pipelines)}.'
+    )
+  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
+  step = _step(checkpoints, which, workdir)
+  state, description = checkpoints.restore(
+    step, loaded.init_state(), loaded.store.fingerprint
+  )
+  metrics = evaluation.evaluate(
+    loaded.trainer, state, loaded.pipelines[split], config.eval.batch_size
+  )
+  return {
+    'checkpoint': which,
+    'step': step,
+    'split': split,
+    'metrics': metrics,
+    'code_version': description['code_version'],
+    'data_fingerprint': loaded.store.fingerprint,
+  }
+
+
+def _step(checkpoints: Any, which: str, workdir: pathlib.Path) -> int:
+  if which.isdigit():
+    return int(which)
+  if which not in ('best', 'last'):
+    raise errors.UsageError(
+      f'--checkpoint={which}: expected best, last or a step.'
+    )
+  step = checkpoints.best_step if which == 'best' else checkpoints.last_step
+  if step is None:
+    raise errors.UsageError(
+      f'{workdir}: no {which} checkpoint yet; train first:'
+      ' python -m dare_jax.train --workdir=DIR.'
+    )
+  return step
+
+
+def main() -> None:
+  """Evaluates as the flags say, prints and writes the metrics."""
+  if not _WORKDIR.value:
+    raise errors.UsageError('--workdir is missing: the folder of a run.')
+  workdir = pathlib.Path(_WORKDIR.value).expanduser()
+  result = evaluate(workdir, _SPLIT.value, _CHECKPOINT.value)
+  print(f'{workdir}, step {result["step"]}, {result["split"]}:')
+  for name, value in result['metrics'].items():
+    print(f'  {name:24}{value:.6f}')
+  path = workdir / f'eval_{result["split"]}.json'
+  path.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == '__main__':
+  _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a run.')
+  _SPLIT = flags.DEFINE_string('split', 'test', 'train, val or test.')
+  _CHECKPOINT = flags.DEFINE_string('checkpoint', 'best', 'best, last or STEP.')
+  cli.run(main)
