@@ -1,0 +1,117 @@
+"""What a prepared log holds, for people to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import datetime
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dare_jax import errors
+from dare_jax.data import history_store
+from dare_jax.data import id_map
+from dare_jax.data import splits
+
+_QUANTILES = (0, 10, 50, 90, 99, 100)
+# Stamps between these are taken for seconds: the years 1973 to 2100.
+_SECONDS = (100_000_000, 4_102_444_800)
+
+
+def data_card(store: history_store.HistoryStore, data: Any) -> str:
+  """Returns the data card of a store: one `name: value` a line.
+
+  Args:
+    store: the open store.
+    data: the config's data section, for the splits. Where they cannot be made,
+      the card says why.
+  """
+  lines = [
+      *_source_lines(store),
+      *_size_lines(store),
+      *_split_lines(store, data),
+      *_store_lines(store),
+  ]
+  width = max(len(name) for name, _ in lines)
+  return '\n'.join(f'{name:<{width}}  {value}' for name, value in lines)
+
+
+def _source_lines(
+    store: history_store.HistoryStore,
+) -> Iterator[tuple[str, str]]:
+  provenance = store.manifest['provenance']
+  log = provenance['log']
+  yield 'dataset:', str(provenance['dataset'])
+  yield 'input:', str(provenance['input'] or '(none needed)')
+  yield 'rows read:', f'{log["rows_read"]:,}'
+  yield 'rows kept:', f'{log["rows_kept"]:,}'
+  for reason, count in log['dropped'].items():
+    share = count / max(1, log['rows_read'])
+    yield 'rows dropped:', f'{count:,} ({share:.3%}), {reason}'
+  for example in log['examples']:
+    yield 'malformed:', example
+  for note in log['notes']:
+    yield 'note:', note
+
+
+def _size_lines(store: history_store.HistoryStore) -> Iterator[tuple[str, str]]:
+  table = store.behaviors
+  yield 'users:', f'{store.num_users:,}'
+  for field, size in store.vocab_sizes.items():
+    if field != 'user':
+      plural = {'item': 'items', 'category': 'categories'}.get(field, field)
+      yield f'{plural}:', f'{size - id_map.FIRST:,}'
+  yield 'behaviors:', f'{len(table):,}'
+  if store.impressions is not None:
+    label = store.impressions.columns['label']
+    positive = f'{int(np.sum(label, dtype=np.int64)):,}'
+    yield 'impressions:', f'{len(label):,}, {positive} with label 1'
+  lengths = np.diff(table.offsets)
+  if len(lengths):
+    values = np.quantile(lengths, np.array(_QUANTILES) / 100, method='lower')
+    names = ('min', *(f'{q} %' for q in _QUANTILES[1:-1]), 'max')
+    pairs = zip(names, values, strict=True)
+    text = ', '.join(f'{name} {int(value):,}' for name, value in pairs)
+    yield 'behaviors a user:', text
+  stamps = table.columns['timestamp']
+  if len(stamps):
+    yield 'time range:', _time_range(int(stamps.min()), int(stamps.max()))
+
+
+def _time_range(first: int, last: int) -> str:
+  text = f'{first} to {last}'
+  if not _SECONDS[0] <= last < _SECONDS[1] or first < -_SECONDS[1]:
+    return text
+  origin = datetime.datetime(1970, 1, 1)
+  days = [origin + datetime.timedelta(seconds=stamp) for stamp in (first, last)]
+  return f'{days[0]} to {days[1]} UTC ({text})'
+
+
+def _split_lines(
+    store: history_store.HistoryStore, data: Any
+) -> Iterator[tuple[str, str]]:
+  yield 'split:', str(data.split)
+  try:
+    made = splits.make_splits(store, data)
+  except errors.UsageError as error:
+    yield 'moments:', f'none: {error}'
+    return
+  for name, moments in made.items():
+    users = len(np.unique(moments.user))
+    yield f'{name} moments:', f'{len(moments):,} of {users:,} users'
+
+
+def _store_lines(
+    store: history_store.HistoryStore,
+) -> Iterator[tuple[str, str]]:
+  size = _folder_bytes(store.path)
+  events = len(store.impressions or store.behaviors)
+  yield 'store:', str(store.path)
+  each = f', {size / events:.1f} bytes an event' if events else ''
+  yield 'store size:', f'{size / 1e6:,.1f} MB{each}'
+  yield 'fingerprint:', store.fingerprint
+
+
+def _folder_bytes(folder: pathlib.Path) -> int:
+  return sum(p.stat().st_size for p in folder.rglob('*') if p.is_file())

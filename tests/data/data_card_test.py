@@ -1,0 +1,85 @@
+"""The data card states what was read, dropped and kept."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from dare_jax.data import data_card
+from dare_jax.data import datasets
+
+
+@pytest.fixture
+def taobao(data, write):
+  rows = [
+      f'{user},{event % 7 + 1},{event % 3 + 1},pv,{1_511_600_000 + event}'
+      for user in range(1, 5)
+      for event in range(10 * user)
+  ]
+  rows.insert(3, 'x,1,1,pv,1511600000')
+  rows.append('1,9,1,buy,1511600000')
+  data.name = 'taobao'
+  data.input = write('UserBehavior.csv', '\n'.join(rows) + '\n')
+  data.max_malformed_share = 0.1
+  data.min_events, data.min_history = 20, 5
+  return data
+
+
+def _card(data):
+  text = data_card.data_card(datasets.prepare(data), data)
+  lines = text.split('\n')
+  return text, dict(re.split(r':\s+', line, maxsplit=1) for line in lines)
+
+
+def test_card_counts_rows_and_sizes(taobao):
+  text, card = _card(taobao)
+  assert card['rows read'] == '102'
+  assert card['rows kept'] == '100'
+  assert '1 (0.980%), malformed' in text
+  assert '1 (0.980%), type other than pv' in text
+  assert "line 4: 'x,1,1,pv,1511600000'" in card['malformed']
+  assert (card['users'], card['items'], card['categories']) == ('4', '7', '3')
+  assert card['behaviors'] == '100'
+  assert card['behaviors a user'] == (
+      'min 10, 10 % 10, 50 % 20, 90 % 30, 99 % 30, max 40'
+  )
+  assert card['time range'].startswith(
+      '2017-11-25 08:53:20 to 2017-11-25 08:53:59 UTC'
+  )
+
+
+def test_card_counts_moments(taobao):
+  # Every event is a session; users of 20, 30, 40 events have enough, and each
+  # leaves its last event to test, the one before to val.
+  _, card = _card(taobao)
+  assert card['train moments'] == '69 of 3 users'
+  assert card['val moments'] == '3 of 3 users'
+  assert card['test moments'] == '3 of 3 users'
+
+
+def test_card_of_a_log_without_moments_still_prints(taobao):
+  taobao.min_events = 1_000
+  text, card = _card(taobao)
+  assert card['moments'].startswith('none: data.split=leave_last_session')
+  assert 'fingerprint' in card and 'train moments' not in text
+
+
+def test_stamps_that_are_no_seconds_stay_numbers():
+  assert data_card._time_range(3, 900) == '3 to 900'
+  assert data_card._time_range(0, 1_511_600_000_000) == '0 to 1511600000000'
+  assert data_card._time_range(-2_134_949_234, 1_511_600_000).startswith('1902')
+
+
+def test_card_counts_impressions_and_fields(data, write):
+  data.name = 'csv_log'
+  rows = [f'u,i{n % 5},c,{n},s{n % 2},{n % 2}' for n in range(30)]
+  data.input = write('log.csv', 'u,i,c,t,shop,y\n' + '\n'.join(rows) + '\n')
+  columns = data.columns
+  columns.user, columns.item, columns.category = 'u', 'i', 'c'
+  columns.time, columns.fields, columns.label = 't', ('shop',), 'y'
+  _, card = _card(data)
+  assert card['impressions'] == '30, 15 with label 1'
+  assert card['behaviors'] == '15'
+  assert card['shop'] == '2'
+  assert card['time range'] == '1 to 29'
