@@ -23,30 +23,30 @@ from dare_jax.data import raw_log
 # `input` is recorded as provenance but is not part of a store's identity.
 _LOG_FIELDS = ('sort_by_time', 'max_malformed_share')
 _SYNTHETIC_FIELDS = (
-    'num_users',
-    'num_items',
-    'num_categories',
-    'events_per_user',
-    'max_events',
-    'events_sigma',
-    'num_partners',
-    'self_share',
-    'recency_scale',
-    'relevance',
-    'item_exponent',
-    'category_exponent',
-    'synthetic_seed',
+  'num_users',
+  'num_items',
+  'num_categories',
+  'events_per_user',
+  'max_events',
+  'events_sigma',
+  'num_partners',
+  'self_share',
+  'recency_scale',
+  'relevance',
+  'item_exponent',
+  'category_exponent',
+  'synthetic_seed',
 )
 DATASETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    'complete_journey': ('complete_journey.CompleteJourney', ()),
-    'taobao': ('taobao.Taobao', _LOG_FIELDS),
-    'tmall': ('tmall.Tmall', _LOG_FIELDS),
-    'movielens_1m': ('movielens_1m.Movielens1m', ()),
-    'synthetic_lifelong': (
-        'synthetic_lifelong.SyntheticLifelong',
-        _SYNTHETIC_FIELDS,
-    ),
-    'csv_log': ('csv_log.CsvLog', (*_LOG_FIELDS, 'columns')),
+  'complete_journey': ('complete_journey.CompleteJourney', ()),
+  'taobao': ('taobao.Taobao', _LOG_FIELDS),
+  'tmall': ('tmall.Tmall', _LOG_FIELDS),
+  'movielens_1m': ('movielens_1m.Movielens1m', ()),
+  'synthetic_lifelong': (
+    'synthetic_lifelong.SyntheticLifelong',
+    _SYNTHETIC_FIELDS,
+  ),
+  'csv_log': ('csv_log.CsvLog', (*_LOG_FIELDS, 'columns')),
 }
 _READ_USERS = 4096
 
@@ -59,7 +59,7 @@ def builder_class(name: str) -> tuple[type, tuple[str, ...]]:
   """
   if name not in DATASETS:
     raise errors.UsageError(
-        f'data.name={name!r}: expected one of {", ".join(DATASETS)}.'
+      f'data.name={name!r}: expected one of {", ".join(DATASETS)}.'
     )
   path, fields = DATASETS[name]
   module, attribute = path.rsplit('.', 1)
@@ -70,8 +70,8 @@ def builder_class(name: str) -> tuple[type, tuple[str, ...]]:
 def shaping_hash(data: Any, fields: tuple[str, ...]) -> str:
   """Returns a hash of the data fields that shape records."""
   shaping = {
-      field: data[field].to_dict() if field == 'columns' else data[field]
-      for field in fields
+    field: data[field].to_dict() if field == 'columns' else data[field]
+    for field in fields
   }
   text = json.dumps(shaping, sort_keys=True, default=list)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -117,8 +117,8 @@ def prepare(data: Any) -> history_store.HistoryStore:
     return store
   except (PermissionError, FileExistsError, NotADirectoryError) as error:
     raise errors.UsageError(
-        f'data.data_dir={data.data_dir}: cannot be written ({error}); choose'
-        ' another folder with --config.data.data_dir=DIR.'
+      f'data.data_dir={data.data_dir}: cannot be written ({error}); choose'
+      ' another folder with --config.data.data_dir=DIR.'
     ) from None
   finally:
     shutil.rmtree(work, ignore_errors=True)
@@ -133,36 +133,46 @@ def _build_records(cls: type, data: Any, work: pathlib.Path) -> Any:
 
 
 def _write_store(
-    builder: Any, data: Any, path: pathlib.Path
+  builder: Any, data: Any, path: pathlib.Path
 ) -> history_store.HistoryStore:
   """Copies the records of all users into a history store."""
   schema = builder.schema
   writer = history_store.StoreWriter(
-      path,
-      ('item', 'category', *schema.fields),
-      schema.context_fields,
-      schema.has_labels,
+    path,
+    ('item', 'category', *schema.fields),
+    schema.context_fields,
+    schema.has_labels,
   )
+  try:
+    return _fill_store(writer, builder, data)
+  except BaseException:
+    writer.discard()
+    raise
+
+
+def _fill_store(
+  writer: history_store.StoreWriter, builder: Any, data: Any
+) -> history_store.HistoryStore:
   source = builder.as_data_source(split='users')
   for start in range(0, len(source), _READ_USERS):
     stop = min(start + _READ_USERS, len(source))
     writer.add(source.__getitems__(range(start, stop)))
   records = pathlib.Path(builder.data_dir)
   raw_ids = {
-      file.stem: pl.read_parquet(file)['raw']
-      for file in sorted((records / 'raw_ids').glob('*.parquet'))
+    file.stem: pl.read_parquet(file)['raw']
+    for file in sorted((records / 'raw_ids').glob('*.parquet'))
   }
   log = raw_log.RowReport(**json.loads((records / 'log.json').read_text()))
   provenance = {
-      'dataset': data.name,
-      'builder_version': str(builder.version),
-      'input': data.input,
-      'log': log.to_json(),
+    'dataset': data.name,
+    'builder_version': str(builder.version),
+    'input': data.input,
+    'log': log.to_json(),
   }
   extra = records / 'truth'
   return writer.commit(
-      raw_ids,
-      provenance,
-      data.min_item_count,
-      extra if extra.is_dir() else None,
+    raw_ids,
+    provenance,
+    data.min_item_count,
+    extra if extra.is_dir() else None,
   )

@@ -32,6 +32,10 @@ class LogSchema:
   sort_by_time: bool = True
   shuffle_sessions: bool = False
 
+  def __post_init__(self) -> None:
+    if self.shuffle_sessions and not self.sort_by_time:
+      raise ValueError('shuffle_sessions needs sort_by_time=True.')
+
   @property
   def id_fields(self) -> tuple[str, ...]:
     return ('item', 'category', *self.fields, *self.context_fields)
@@ -63,9 +67,9 @@ _SESSION_SHUFFLE_SEED = 20241003
 
 
 def encode(
-    blocks: Iterable[pl.DataFrame],
-    schema: LogSchema,
-    report: raw_log.RowReport,
+  blocks: Iterable[pl.DataFrame],
+  schema: LogSchema,
+  report: raw_log.RowReport,
 ) -> EventLog:
   """Encodes raw blocks and groups them by user, users by first appearance.
 
@@ -86,8 +90,8 @@ def encode(
       parts['label'].append(block['label'].to_numpy().astype(np.int8))
   if not sum(len(part) for part in parts['user']):
     raise errors.UsageError(
-        'the log has no usable rows'
-        f' ({report.rows_read} read; dropped: {report.dropped or "none"}).'
+      'the log has no usable rows'
+      f' ({report.rows_read} read; dropped: {report.dropped or "none"}).'
     )
   columns = {}
   for name in list(parts):
@@ -102,16 +106,16 @@ def encode(
       columns[name] = columns[name][order]
   _note_ambiguous_categories(columns, report)
   named = {
-      {'time': 'timestamp', 'label': 'label'}.get(name, f'{name}_id'): column
-      for name, column in columns.items()
+    {'time': 'timestamp', 'label': 'label'}.get(name, f'{name}_id'): column
+    for name, column in columns.items()
   }
-  named['timestamp'] = named['timestamp'].astype(np.int64)
+  named['timestamp'] = named['timestamp'].astype(np.int64, copy=False)
   raw_ids = {field: mapping.raw() for field, mapping in maps.items()}
-  return EventLog(offsets.astype(np.int64), named, raw_ids, report)
+  return EventLog(offsets.astype(np.int64, copy=False), named, raw_ids, report)
 
 
 def _order(
-    user: np.ndarray, time: np.ndarray, schema: LogSchema
+  user: np.ndarray, time: np.ndarray, schema: LogSchema
 ) -> np.ndarray | None:
   """Returns the row order by user (and time), or None if it is that already."""
   keys = {'user': user}
@@ -120,23 +124,26 @@ def _order(
   if schema.shuffle_sessions:
     rng = np.random.default_rng(_SESSION_SHUFFLE_SEED)
     keys['shuffle'] = rng.permutation(len(user))
-  step = np.diff(user)
-  is_ordered = bool((step >= 0).all())
-  if is_ordered and schema.sort_by_time:
-    is_ordered = bool((np.diff(time)[step == 0] >= 0).all())
-  if is_ordered and not schema.shuffle_sessions:
+  elif _is_ordered(user, time, schema):
     return None
   frame = pl.DataFrame(keys).with_row_index('row')
   return frame.sort(list(keys), maintain_order=True)['row'].to_numpy()
 
 
+def _is_ordered(user: np.ndarray, time: np.ndarray, schema: LogSchema) -> bool:
+  late = user[1:] < user[:-1]
+  if schema.sort_by_time:
+    late |= (user[1:] == user[:-1]) & (time[1:] < time[:-1])
+  return not late.any()
+
+
 def _note_ambiguous_categories(
-    columns: dict[str, np.ndarray], report: raw_log.RowReport
+  columns: dict[str, np.ndarray], report: raw_log.RowReport
 ) -> None:
   frame = pl.DataFrame({k: columns[k] for k in ('item', 'category')})
   count = frame.unique().group_by('item').len().filter(pl.col('len') > 1)
   if len(count):
     report.notes.append(
-        f'{len(count)} items occur with several categories; a behavior keeps'
-        " its own row's, a sampled negative takes the item's last one"
+      f'{len(count)} items occur with several categories; a behavior keeps'
+      " its own row's, a sampled negative takes the item's last one"
     )

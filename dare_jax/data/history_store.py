@@ -14,6 +14,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import tokenize
 from typing import Any
 import zlib
 
@@ -26,6 +27,16 @@ from dare_jax.data import id_map
 FORMAT_VERSION = 1
 MANIFEST = 'manifest.json'
 _CHUNK = 1 << 22
+# What `np.load` raises on a damaged file, its header included.
+_UNREADABLE = (
+  ValueError,
+  TypeError,
+  OverflowError,
+  OSError,
+  EOFError,
+  SyntaxError,
+  tokenize.TokenError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +97,28 @@ class HistoryStore:
 
   def raw_ids(self, field: str) -> pl.Series:
     """Returns the raw values of a field; row i has the dense id i + 2."""
-    return pl.read_parquet(self.path / 'raw_ids' / f'{field}.parquet')['raw']
+    file = f'raw_ids/{field}.parquet'
+    try:
+      raw = pl.read_parquet(self.path / file)['raw']
+    except (pl.exceptions.PolarsError, OSError) as error:
+      raise _refuse(self.path, f'{file}: {_one_line(error)}') from None
+    if len(raw) + id_map.FIRST != self.vocab_sizes[field]:
+      raise _refuse(
+        self.path,
+        f'{file} has {len(raw)} values where the manifest says'
+        f' {self.vocab_sizes[field] - id_map.FIRST}',
+      )
+    return raw
 
 
 def _refuse(path: pathlib.Path, what: str) -> errors.UsageError:
   return errors.UsageError(
-      f'history store {path}: {what}; remove the folder and prepare it again.'
+    f'history store {path}: {what}; remove the folder and prepare it again.'
   )
+
+
+def _one_line(error: Exception) -> str:
+  return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def open_store(path: pathlib.Path) -> HistoryStore:
@@ -110,55 +136,86 @@ def open_store(path: pathlib.Path) -> HistoryStore:
     raise _refuse(path, f'{MANIFEST} is not readable') from None
   if version != FORMAT_VERSION:
     raise errors.UsageError(
-        f'history store {path}: format version {version}, but this dare_jax'
-        f' reads version {FORMAT_VERSION}; upgrade dare_jax, or prepare the'
-        ' data again in another data_dir.'
+      f'history store {path}: format version {version}, but this dare_jax'
+      f' reads version {FORMAT_VERSION}; upgrade dare_jax, or prepare the'
+      ' data again in another data_dir.'
     )
+  _check_manifest(path, manifest)
   arrays = {
-      name: _open_column(path, name, entry)
-      for name, entry in manifest['files'].items()
+    name: _open_column(path, name, entry)
+    for name, entry in manifest['files'].items()
   }
   store = HistoryStore(
-      path,
-      manifest,
-      _table(arrays, 'behaviors'),
-      _table(arrays, 'impressions') if manifest['has_labels'] else None,
-      {
-          name.split('/')[1]: array
-          for name, array in arrays.items()
-          if name.startswith('item_values/')
-      },
+    path,
+    manifest,
+    _table(arrays, 'behaviors'),
+    _table(arrays, 'impressions') if manifest['has_labels'] else None,
+    {
+      name.split('/')[1]: array
+      for name, array in arrays.items()
+      if name.startswith('item_values/')
+    },
   )
   _check_consistency(store)
   return store
 
 
+def _check_manifest(path: pathlib.Path, manifest: Mapping[str, Any]) -> None:
+  """Refuses a manifest that is incomplete or not the one that was written."""
+  try:
+    digest = _fingerprint(manifest['files'], manifest['vocab_sizes'])
+    is_intact = digest == manifest['fingerprint']
+    expected = _column_names(
+      manifest['fields'], manifest['context_fields'], manifest['has_labels']
+    )
+  except (KeyError, TypeError) as error:
+    raise _refuse(path, f'{MANIFEST} is incomplete ({error})') from None
+  if not is_intact:
+    raise _refuse(path, f'{MANIFEST} does not match its fingerprint')
+  if expected != set(manifest['files']):
+    raise _refuse(path, f'{MANIFEST} does not list the columns of its fields')
+
+
+def _column_names(
+  fields: Iterable[str], context_fields: Iterable[str], has_labels: bool
+) -> set[str]:
+  own = [f'{field}_id' for field in fields]
+  every = [*own, *(f'{field}_id' for field in context_fields)]
+  common = ['offsets', 'timestamp']
+  behaviors = [*common, 'sorted_item_id', *(own if has_labels else every)]
+  names = {f'behaviors/{name}' for name in behaviors}
+  names |= {f'item_values/{field}' for field in fields if field != 'item'}
+  if has_labels:
+    names |= {f'impressions/{name}' for name in [*common, 'label', *every]}
+  return names
+
+
 def _table(arrays: Mapping[str, np.ndarray], name: str) -> Table:
   columns = {
-      key.split('/')[1]: value
-      for key, value in arrays.items()
-      if key.startswith(f'{name}/')
+    key.split('/')[1]: value
+    for key, value in arrays.items()
+    if key.startswith(f'{name}/')
   }
   offsets = np.asarray(columns.pop('offsets'))
   return Table(offsets, columns)
 
 
 def _open_column(
-    path: pathlib.Path, name: str, entry: Mapping[str, Any]
+  path: pathlib.Path, name: str, entry: Mapping[str, Any]
 ) -> np.ndarray:
   file = path / f'{name}.npy'
   try:
     array = np.load(file, mmap_mode='r', allow_pickle=False)
   except FileNotFoundError:
     raise _refuse(path, f'{name}.npy is missing') from None
-  except (ValueError, OSError) as error:
-    raise _refuse(path, f'{name}.npy is damaged ({error})') from None
+  except _UNREADABLE as error:
+    raise _refuse(path, f'{name}.npy is damaged ({_one_line(error)})') from None
   expected = (tuple(entry['shape']), entry['dtype'])
   if (array.shape, str(array.dtype)) != expected:
     raise _refuse(
-        path,
-        f'{name}.npy has shape and dtype {array.shape}, {array.dtype} where'
-        f' the manifest says {expected[0]}, {expected[1]}',
+      path,
+      f'{name}.npy has shape and dtype {array.shape}, {array.dtype} where'
+      f' the manifest says {expected[0]}, {expected[1]}',
     )
   if _crc(array) != entry['crc32']:
     raise _refuse(path, f'{name}.npy does not match its checksum')
@@ -174,14 +231,17 @@ def _crc(array: np.ndarray) -> int:
 
 
 def _check_consistency(store: HistoryStore) -> None:
-  for table in filter(None, (store.behaviors, store.impressions)):
+  for table in (store.behaviors, store.impressions):
+    if table is None:
+      continue
     offsets = table.offsets
     rows = {len(column) for column in table.columns.values()}
     if (
-        offsets[0] != 0
-        or (np.diff(offsets) < 0).any()
-        or rows != {int(offsets[-1])}
-        or len(offsets) != store.num_users + 1
+      not len(offsets)
+      or offsets[0] != 0
+      or (np.diff(offsets) < 0).any()
+      or rows != {int(offsets[-1])}
+      or len(offsets) != store.num_users + 1
     ):
       raise _refuse(store.path, 'offsets and columns disagree')
     for name, column in table.columns.items():
@@ -191,21 +251,25 @@ def _check_consistency(store: HistoryStore) -> None:
       size = store.vocab_sizes[field]
       if len(column) and (column.min() < 1 or column.max() >= size):
         raise _refuse(
-            store.path,
-            f'{name} holds ids from {column.min()} to {column.max()}, outside'
-            f' 1 to {size - 1}',
+          store.path,
+          f'{name} holds ids from {column.min()} to {column.max()}, outside'
+          f' 1 to {size - 1}',
         )
+  for field, value in store.item_values.items():
+    size = store.vocab_sizes[field]
+    if len(value) != store.vocab_sizes['item'] or value.max() >= size:
+      raise _refuse(store.path, f'item_values/{field} does not fit its field')
 
 
 class StoreWriter:
   """Writes a store from users' examples; nothing appears until `commit`."""
 
   def __init__(
-      self,
-      path: pathlib.Path,
-      fields: tuple[str, ...],
-      context_fields: tuple[str, ...],
-      has_labels: bool,
+    self,
+    path: pathlib.Path,
+    fields: tuple[str, ...],
+    context_fields: tuple[str, ...],
+    has_labels: bool,
   ) -> None:
     self._path = path
     self._tmp = path.with_name(f'{path.name}.incomplete')
@@ -229,11 +293,11 @@ class StoreWriter:
         self._put('impressions/label', label)
 
   def _append(
-      self,
-      table: str,
-      example: Mapping[str, np.ndarray],
-      fields: tuple[str, ...],
-      rows: Any,
+    self,
+    table: str,
+    example: Mapping[str, np.ndarray],
+    fields: tuple[str, ...],
+    rows: Any,
   ) -> None:
     for name in ('timestamp', *(f'{field}_id' for field in fields)):
       self._put(f'{table}/{name}', example[name][rows])
@@ -244,11 +308,11 @@ class StoreWriter:
     self._parts.setdefault(name, []).append(values)
 
   def commit(
-      self,
-      raw_ids: Mapping[str, pl.Series],
-      provenance: Mapping[str, Any],
-      min_item_count: int = 1,
-      truth: pathlib.Path | None = None,
+    self,
+    raw_ids: Mapping[str, pl.Series],
+    provenance: Mapping[str, Any],
+    min_item_count: int = 1,
+    truth: pathlib.Path | None = None,
   ) -> HistoryStore:
     """Writes everything, renames the folder into place and opens it.
 
@@ -262,7 +326,7 @@ class StoreWriter:
       The open store.
     """
     arrays = {
-        name: np.concatenate(self._parts.pop(name)) for name in list(self._parts)
+      name: np.concatenate(self._parts.pop(name)) for name in list(self._parts)
     }
     for name in [name for name in arrays if name.endswith('/offsets')]:
       arrays[name] = np.concatenate([[0], np.cumsum(arrays[name])])
@@ -274,12 +338,12 @@ class StoreWriter:
     for field in self._fields[1:]:
       arrays[f'item_values/{field}'] = _last_value(arrays, field, vocab['item'])
     arrays['behaviors/sorted_item_id'] = _sort_in_users(
-        arrays['behaviors/item_id'], arrays['behaviors/offsets']
+      arrays['behaviors/item_id'], arrays['behaviors/offsets']
     )
     (self._tmp / 'raw_ids').mkdir()
     for field, raw in raw_ids.items():
       raw.alias('raw').to_frame().write_parquet(
-          self._tmp / 'raw_ids' / f'{field}.parquet'
+        self._tmp / 'raw_ids' / f'{field}.parquet'
       )
     if truth is not None:
       shutil.copytree(truth, self._tmp / 'truth')
@@ -289,26 +353,39 @@ class StoreWriter:
       file.parent.mkdir(exist_ok=True)
       np.save(file, array, allow_pickle=False)
       files[name] = {
-          'shape': list(array.shape),
-          'dtype': str(array.dtype),
-          'crc32': _crc(array),
+        'shape': list(array.shape),
+        'dtype': str(array.dtype),
+        'crc32': _crc(array),
       }
     manifest = {
-        'format_version': FORMAT_VERSION,
-        'fields': self._fields,
-        'context_fields': self._context_fields,
-        'has_labels': self._has_labels,
-        'vocab_sizes': vocab,
-        'unknown_id': id_map.UNKNOWN,
-        'files': files,
-        'fingerprint': _fingerprint(files, vocab),
-        'provenance': dict(provenance),
+      'format_version': FORMAT_VERSION,
+      'fields': self._fields,
+      'context_fields': self._context_fields,
+      'has_labels': self._has_labels,
+      'vocab_sizes': vocab,
+      'unknown_id': id_map.UNKNOWN,
+      'files': files,
+      'fingerprint': _fingerprint(files, vocab),
+      'provenance': dict(provenance),
     }
     text = json.dumps(manifest, indent=1)
     (self._tmp / MANIFEST).write_text(text)
-    shutil.rmtree(self._path, ignore_errors=True)
-    self._tmp.rename(self._path)
+    self._replace()
     return open_store(self._path)
+
+  def _replace(self) -> None:
+    """Moves the new store into place; the old one goes only then."""
+    old = self._path.with_name(f'{self._path.name}.old')
+    shutil.rmtree(old, ignore_errors=True)
+    if self._path.exists():
+      self._path.rename(old)
+    self._tmp.rename(self._path)
+    shutil.rmtree(old, ignore_errors=True)
+
+  def discard(self) -> None:
+    """Removes what was written; a store already in place stays."""
+    self._parts.clear()
+    shutil.rmtree(self._tmp, ignore_errors=True)
 
 
 def _narrow(times: np.ndarray) -> np.ndarray:
@@ -319,14 +396,14 @@ def _narrow(times: np.ndarray) -> np.ndarray:
 
 
 def _fingerprint(
-    files: Mapping[str, Any], vocab_sizes: Mapping[str, int]
+  files: Mapping[str, Any], vocab_sizes: Mapping[str, int]
 ) -> str:
   text = json.dumps([files, dict(vocab_sizes)], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _fold_rare_items(
-    arrays: dict[str, np.ndarray], raw_ids: dict[str, pl.Series], minimum: int
+  arrays: dict[str, np.ndarray], raw_ids: dict[str, pl.Series], minimum: int
 ) -> None:
   """Maps items with fewer than `minimum` behaviors to the unknown id."""
   if minimum <= 1:
@@ -344,9 +421,12 @@ def _fold_rare_items(
 
 
 def _last_value(
-    arrays: Mapping[str, np.ndarray], field: str, size: int
+  arrays: Mapping[str, np.ndarray], field: str, size: int
 ) -> np.ndarray:
-  """The value of `field` that each item had last, in the store's order."""
+  """The value of `field` that each item had last, in the store's order.
+
+  The unknown item stands for many; its values are looked up row by row.
+  """
   table = 'impressions' if 'impressions/item_id' in arrays else 'behaviors'
   value = np.full(size, id_map.UNKNOWN, np.int32)
   value[arrays[f'{table}/item_id']] = arrays[f'{table}/{field}_id']
@@ -355,7 +435,8 @@ def _last_value(
 
 
 def _sort_in_users(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-  user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-  frame = pl.DataFrame({'user': user.astype(np.int32), 'item': items})
+  user = np.repeat(
+    np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets)
+  )
+  frame = pl.DataFrame({'user': user, 'item': items})
   return frame.sort('user', 'item')['item'].to_numpy()
-

@@ -1,4 +1,4 @@
-"""Dense ids in order of first appearance: 0 padding, 1 unknown, 2.. the rest."""
+"""Dense ids by first appearance: 0 padding, 1 unknown, 2.. the rest."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ class IdMap:
     if self._known is None:
       self._known = frame.clear().with_columns(id=pl.Series([], dtype=pl.Int32))
     fresh = frame.unique(maintain_order=True).join(
-        self._known, on='raw', how='anti', maintain_order='left'
+      self._known, on='raw', how='anti', maintain_order='left'
     )
     if len(fresh):
       first = FIRST + len(self._known)
       ids = np.arange(first, first + len(fresh), dtype=np.int32)
       fresh = fresh.with_columns(id=pl.Series(ids))
       self._known = pl.concat([self._known, fresh])
-    joined = frame.join(self._known, on='raw', how='left', maintain_order='left')
+    joined = frame.join(
+      self._known, on='raw', how='left', maintain_order='left'
+    )
     return joined['id'].to_numpy()
 
   def raw(self) -> pl.Series:

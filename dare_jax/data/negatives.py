@@ -22,24 +22,27 @@ class NegativeSampler:
   """
 
   def __init__(
-      self, store: history_store.HistoryStore, num_negatives: int, exclude: str
+    self, store: history_store.HistoryStore, num_negatives: int, exclude: str
   ) -> None:
     if exclude not in EXCLUDE:
       raise errors.UsageError(
-          f'data.exclude={exclude!r}: expected one of {", ".join(EXCLUDE)}.'
+        f'data.exclude={exclude!r}: expected one of {", ".join(EXCLUDE)}.'
       )
     self._store = store
     self._num = num_negatives
     self._exclude = exclude
 
   def sample(
-      self,
-      stream: tuple[int, ...],
-      example: np.ndarray,
-      user: np.ndarray,
-      positive: np.ndarray,
+    self,
+    stream: tuple[int, ...],
+    example: np.ndarray,
+    user: np.ndarray,
+    positive: np.ndarray,
   ) -> np.ndarray:
-    """Returns item ids int32 [n, num_negatives].
+    """Returns the rows of behaviors drawn, int64 [n, num_negatives].
+
+    A row, not an item, because the unknown item stands for many: its category
+    is that of the row.
 
     Args:
       stream: integers that name the stream: seed, split, epoch.
@@ -54,30 +57,31 @@ class NegativeSampler:
     slot = np.arange(self._num)
     shape = (len(example), self._num)
     example, user, positive, slot = (
-        np.broadcast_to(array, shape).ravel()
-        for array in (example[:, None], user[:, None], positive[:, None], slot)
+      np.broadcast_to(array, shape).ravel()
+      for array in (example[:, None], user[:, None], positive[:, None], slot)
     )
-    drawn = np.zeros(len(example), np.int32)
+    drawn = np.zeros(len(example), np.int64)
     pending = np.arange(len(example))
     for turn in range(_MAX_ROUNDS):
       row = counter_rng.below(
-          len(items), *stream, example[pending], slot[pending], turn
+        len(items), *stream, example[pending], slot[pending], turn
       )
-      drawn[pending] = items[row]
+      drawn[pending] = row
       pending = pending[
-          self._rejected(drawn[pending], user[pending], positive[pending])
+        self._rejected(items[row], user[pending], positive[pending])
       ]
       if not len(pending):
         return drawn.reshape(shape)
+    weaker = {'user_log': 'positive_only', 'positive_only': 'none'}
     raise errors.UsageError(
-        f'no negative found for user {int(user[pending[0]])} in {_MAX_ROUNDS}'
-        f' draws: data.exclude={self._exclude} leaves too few of the'
-        f' {self._store.vocab_sizes["item"] - 2} items; set'
-        ' data.exclude=positive_only.'
+      f'no negative found for user {int(user[pending[0]])} in {_MAX_ROUNDS}'
+      f' draws: data.exclude={self._exclude} leaves too few of the'
+      f' {self._store.vocab_sizes["item"] - 2} items; set'
+      f' data.exclude={weaker[self._exclude]}.'
     )
 
   def _rejected(
-      self, item: np.ndarray, user: np.ndarray, positive: np.ndarray
+    self, item: np.ndarray, user: np.ndarray, positive: np.ndarray
   ) -> np.ndarray:
     if self._exclude == 'none':
       return np.zeros(len(item), bool)
@@ -87,7 +91,7 @@ class NegativeSampler:
 
 
 def in_user_log(
-    table: history_store.Table, user: np.ndarray, item: np.ndarray
+  table: history_store.Table, user: np.ndarray, item: np.ndarray
 ) -> np.ndarray:
   """Returns bool [n]: does `item` occur anywhere in the log of `user`?
 

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import Any
 
+import jax
 import numpy as np
 
 from dare_jax import errors
@@ -42,12 +43,12 @@ class Pipeline:
   """Assembles the batches of one split."""
 
   def __init__(
-      self,
-      store: history_store.HistoryStore,
-      moments: splits.Moments,
-      split: str,
-      data: Any,
-      seed: int,
+    self,
+    store: history_store.HistoryStore,
+    moments: splits.Moments,
+    split: str,
+    data: Any,
+    seed: int,
   ) -> None:
     """Makes a pipeline.
 
@@ -61,11 +62,11 @@ class Pipeline:
     """
     if data.history_length < 1:
       raise errors.UsageError(
-          f'data.history_length={data.history_length}: expected 1 or more.'
+        f'data.history_length={data.history_length}: expected 1 or more.'
       )
-    if data.num_negatives < (0 if store.impressions else 1):
+    if data.num_negatives < (1 if store.impressions is None else 0):
       raise errors.UsageError(
-          f'data.num_negatives={data.num_negatives}: expected 1 or more.'
+        f'data.num_negatives={data.num_negatives}: expected 1 or more.'
       )
     self._store = store
     self._moments = moments
@@ -73,7 +74,7 @@ class Pipeline:
     self._data = data
     self._seed = seed if split == 'train' else 0
     self._sampler = negatives.NegativeSampler(
-        store, data.num_negatives, data.exclude
+      store, data.num_negatives, data.exclude
     )
     self._width = 1 + data.num_negatives
     self._rows_a_moment = 1 if data.group_candidates else self._width
@@ -102,7 +103,7 @@ class Pipeline:
       for value in np.unique(epoch):
         rows = epoch == value
         index[rows] = counter_rng.permute(
-            index[rows], size, self._seed * 8 + _ORDER, int(value)
+          index[rows], size, self._seed * 8 + _ORDER, int(value)
         )
     return self._assemble(index, epoch, np.ones(batch_size, bool)).batch
 
@@ -115,7 +116,7 @@ class Pipeline:
       yield self._assemble(index, np.zeros_like(index), real)
 
   def _assemble(
-      self, index: np.ndarray, epoch: np.ndarray, real: np.ndarray
+    self, index: np.ndarray, epoch: np.ndarray, real: np.ndarray
   ) -> EvalBatch:
     moments = self._moments.take(index // self._rows_a_moment)
     ids, mask = self._history(moments)
@@ -124,28 +125,31 @@ class Pipeline:
       targets, label, weight = self._sampled_targets(moments, index, drawn)
     else:
       targets, label, weight = self._logged_targets(moments)
+    if self._rows_a_moment > 1:
+      slot = (index % self._rows_a_moment)[:, None]
+      targets, label, weight = _take_slot((targets, label, weight), slot)
     context = {
-        field: targets.pop(field)[:, 0] for field in self._store.context_fields
+      field: targets.pop(field)[:, 0] for field in self._store.context_fields
     }
     category = targets['category']
     if self._split == 0 and self._data.unknown_rate > 0:
       self._replace_by_unknown(ids['item'], mask, targets, index, epoch)
     weight = weight * real[:, None].astype(np.float32)
     batch = types.Batch(
-        history=types.History(ids=ids, mask=mask),
-        end=np.full((len(index), 1), self._data.history_length, np.int32),
-        targets=types.Targets(
-            ids={field: value[:, None] for field, value in targets.items()},
-            label=label[:, None],
-            weight=weight[:, None],
-        ),
-        context={field: value[:, None] for field, value in context.items()},
+      history=types.History(ids=ids, mask=mask),
+      end=np.full((len(index), 1), self._data.history_length, np.int32),
+      targets=types.Targets(
+        ids={field: value[:, None] for field, value in targets.items()},
+        label=label[:, None],
+        weight=weight[:, None],
+      ),
+      context={field: value[:, None] for field, value in context.items()},
     )
     user = np.broadcast_to(moments.user[:, None], category.shape)
     return EvalBatch(batch, user[:, None], category[:, None])
 
   def _history(
-      self, moments: splits.Moments
+    self, moments: splits.Moments
   ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The last behaviors before each moment, right-aligned, [b, l]."""
     table = self._store.behaviors
@@ -161,41 +165,37 @@ class Pipeline:
     return ids, mask
 
   def _sampled_targets(
-      self, moments: splits.Moments, index: np.ndarray, epoch: np.ndarray
+    self, moments: splits.Moments, index: np.ndarray, epoch: np.ndarray
   ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """A positive and its sampled negatives, or one of them: [b, c]."""
+    """A positive and its sampled negatives: [b, 1 + num_negatives]."""
     columns = self._store.behaviors.columns
     positive = columns['item_id'][moments.target]
     group = index // self._rows_a_moment
     drawn = self._sampler.sample(
-        (self._seed * 8 + _NEGATIVES, self._split),
-        group + (epoch << 40),
-        moments.user,
-        positive,
+      (self._seed * 8 + _NEGATIVES, self._split),
+      group + (epoch << 40),
+      moments.user,
+      positive,
     )
-    targets = {'item': np.concatenate([positive[:, None], drawn], axis=1)}
+    items = columns['item_id'][drawn]
+    targets = {'item': np.concatenate([positive[:, None], items], axis=1)}
     for field in self._store.fields[1:]:
       own = columns[f'{field}_id'][moments.target][:, None]
-      other = self._store.item_values[field][drawn]
+      other = self._store.item_values[field][items]
+      unknown = items == id_map.UNKNOWN
+      other[unknown] = columns[f'{field}_id'][drawn[unknown]]
       targets[field] = np.concatenate([own, other], axis=1)
     for field in self._store.context_fields:
-      targets[field] = columns[f'{field}_id'][moments.target][:, None]
-    shape = targets['item'].shape
-    label = np.zeros(shape, np.float32)
+      own = columns[f'{field}_id'][moments.target][:, None]
+      targets[field] = np.broadcast_to(own, targets['item'].shape)
+    label = np.zeros(targets['item'].shape, np.float32)
     label[:, 0] = 1.0
-    if self._rows_a_moment > 1:
-      slot = (index % self._rows_a_moment)[:, None]
-      targets |= {
-          field: np.take_along_axis(targets[field], slot, axis=1)
-          for field in self._store.fields
-      }
-      label = np.take_along_axis(label, slot, axis=1)
     return targets, label, np.ones_like(label)
 
   def _logged_targets(
-      self, moments: splits.Moments
+    self, moments: splits.Moments
   ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """The logged impressions of a moment with their labels: [b, c]."""
+    """The logged impressions of a moment: [b, 1 + num_negatives]."""
     table = self._store.impressions
     assert table is not None
     slot = np.arange(self._width)
@@ -210,12 +210,12 @@ class Pipeline:
     return targets, label.astype(np.float32), real.astype(np.float32)
 
   def _replace_by_unknown(
-      self,
-      history: np.ndarray,
-      mask: np.ndarray,
-      targets: dict[str, np.ndarray],
-      index: np.ndarray,
-      epoch: np.ndarray,
+    self,
+    history: np.ndarray,
+    mask: np.ndarray,
+    targets: dict[str, np.ndarray],
+    index: np.ndarray,
+    epoch: np.ndarray,
   ) -> None:
     """Maps a small random share of item ids to the unknown id, in place."""
     rate = self._data.unknown_rate
@@ -229,11 +229,14 @@ class Pipeline:
       history[row[hit], slot[hit]] = id_map.UNKNOWN
     item = targets['item'].copy()
     slots = -1 - np.arange(item.shape[1])
-    draw = counter_rng.uniform(
-        stream[0], epoch[:, None], index[:, None], slots
-    )
+    draw = counter_rng.uniform(stream[0], epoch[:, None], index[:, None], slots)
     item[(draw < rate) & (item > 0)] = id_map.UNKNOWN
     targets['item'] = item
+
+
+def _take_slot(arrays: Any, slot: np.ndarray) -> Any:
+  """Keeps one target of each row: [b, c] arrays and slot [b, 1] -> [b, 1]."""
+  return jax.tree.map(lambda a: np.take_along_axis(a, slot, axis=1), arrays)
 
 
 class Prefetcher:
@@ -248,7 +251,7 @@ class Prefetcher:
     self._queue: queue.Queue[Any] = queue.Queue(maxsize=max(1, ahead))
     self._stop = threading.Event()
     self._thread = threading.Thread(
-        target=self._work, args=(make, start), daemon=True, name='prefetch'
+      target=self._work, args=(make, start), daemon=True, name='prefetch'
     )
     self._thread.start()
 
@@ -275,6 +278,7 @@ class Prefetcher:
     item = self._queue.get()
     self.wait_s += time.perf_counter() - begin
     if isinstance(item, BaseException):
+      self._queue.put(item)  # The thread has ended: a later call raises too.
       raise item
     return item
 
@@ -288,4 +292,3 @@ class Prefetcher:
 
   def __exit__(self, *unused: Any) -> None:
     self.close()
-

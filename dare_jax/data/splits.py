@@ -60,18 +60,18 @@ def make_splits(store: history_store.HistoryStore, data: Any) -> Splits:
   protocol = PROTOCOLS.get(data.split)
   if protocol is None:
     raise errors.UsageError(
-        f'data.split={data.split!r}: expected one of {", ".join(PROTOCOLS)}.'
+      f'data.split={data.split!r}: expected one of {", ".join(PROTOCOLS)}.'
     )
   splits = protocol(store, data)
   empty = [name for name, moments in splits.items() if not len(moments)]
   if empty:
     lengths = np.diff(store.behaviors.offsets)
     raise errors.UsageError(
-        f'data.split={data.split} leaves no moment for {", ".join(empty)}:'
-        f' {int((lengths >= data.min_events).sum())} of {store.num_users} users'
-        f' have data.min_events={data.min_events} behaviors (the longest'
-        f' history has {int(lengths.max(initial=0))}) and'
-        f' data.min_history={data.min_history}; lower these, or check the log.'
+      f'data.split={data.split} leaves no moment for {", ".join(empty)}:'
+      f' {int((lengths >= data.min_events).sum())} of {store.num_users} users'
+      f' have data.min_events={data.min_events} behaviors (the longest'
+      f' history has {int(lengths.max(initial=0))}) and'
+      f' data.min_history={data.min_history}; lower these, or check the log.'
     )
   return splits
 
@@ -80,12 +80,18 @@ def _leave_last(store: history_store.HistoryStore, data: Any) -> Splits:
   """The published protocol: fixed positions counted from a user's end."""
   if store.impressions is not None:
     raise errors.UsageError(
-        'data.split=leave_last takes targets from behaviors, but this log has'
-        ' labelled impressions; use leave_last_session or by_time.'
+      'data.split=leave_last takes targets from behaviors, but this log has'
+      ' labelled impressions; use leave_last_session or by_time.'
     )
   offsets = store.behaviors.offsets
   lengths = np.diff(offsets)
   first, last, step = data.train_positions
+  if not (3 <= first <= last and step >= 1):
+    raise errors.UsageError(
+      f'data.train_positions={tuple(data.train_positions)}: expected (first,'
+      ' last, step) with 3 <= first <= last and step >= 1; positions 1 and 2'
+      ' from the end test and validate.'
+    )
   need = max(data.min_events, 3, last + 1)
   users = np.flatnonzero(lengths >= need)
 
@@ -95,9 +101,9 @@ def _leave_last(store: history_store.HistoryStore, data: Any) -> Splits:
     return _moments(user, target, target)
 
   return {
-      'train': at(np.arange(first, last + 1, step)),
-      'val': at(np.array([2])),
-      'test': at(np.array([1])),
+    'train': at(np.arange(first, last + 1, step)),
+    'val': at(np.array([2])),
+    'test': at(np.array([1])),
   }
 
 
@@ -105,12 +111,12 @@ def _leave_last_session(store: history_store.HistoryStore, data: Any) -> Splits:
   """Last session tests, the one before validates, earlier ones train."""
   sessions, moments = _session_moments(store, data)
   last = np.full(store.num_users, -1, np.int64)
-  np.maximum.at(last, sessions.user, np.arange(len(sessions.user)))
+  last[sessions.user] = np.arange(len(sessions.user))  # The last one stays.
   back = last[moments.user] - sessions.of_moment
   splits = {
-      'train': moments.take(np.flatnonzero(back >= 2)),
-      'val': moments.take(np.flatnonzero(back == 1)),
-      'test': moments.take(np.flatnonzero(back == 0)),
+    'train': moments.take(np.flatnonzero(back >= 2)),
+    'val': moments.take(np.flatnonzero(back == 1)),
+    'test': moments.take(np.flatnonzero(back == 0)),
   }
   return splits | {'train': _cap(splits['train'], data.max_train_moments)}
 
@@ -119,30 +125,30 @@ def _by_time(store: history_store.HistoryStore, data: Any) -> Splits:
   """Before a date trains, from it validates, from a later one tests."""
   if data.val_from is None or data.test_from is None:
     raise errors.UsageError(
-        'data.split=by_time needs data.val_from and data.test_from, time'
-        ' stamps in the unit of the log.'
+      'data.split=by_time needs data.val_from and data.test_from, time'
+      ' stamps in the unit of the log.'
     )
   if data.val_from >= data.test_from:
     raise errors.UsageError(
-        f'data.val_from={data.val_from} must be before'
-        f' data.test_from={data.test_from}.'
+      f'data.val_from={data.val_from} must be before'
+      f' data.test_from={data.test_from}.'
     )
   sessions, moments = _session_moments(store, data)
   time = sessions.time[sessions.of_moment]
   train = np.flatnonzero(time < data.val_from)
   val = np.flatnonzero((time >= data.val_from) & (time < data.test_from))
   splits = {
-      'train': _cap(moments.take(train), data.max_train_moments),
-      'val': moments.take(val),
-      'test': moments.take(np.flatnonzero(time >= data.test_from)),
+    'train': _cap(moments.take(train), data.max_train_moments),
+    'val': moments.take(val),
+    'test': moments.take(np.flatnonzero(time >= data.test_from)),
   }
   return splits
 
 
 PROTOCOLS: dict[str, Callable[..., Splits]] = {
-    'leave_last': _leave_last,
-    'leave_last_session': _leave_last_session,
-    'by_time': _by_time,
+  'leave_last': _leave_last,
+  'leave_last_session': _leave_last_session,
+  'by_time': _by_time,
 }
 
 
@@ -156,23 +162,34 @@ class _Sessions:
 
 
 def _session_moments(
-    store: history_store.HistoryStore, data: Any
+  store: history_store.HistoryStore, data: Any
 ) -> tuple[_Sessions, Moments]:
-  """All moments with enough history strictly before their session's time."""
+  """All moments with enough history strictly before their session's time.
+
+  Raises:
+    UsageError: the store keeps a file order that is not in time order, in
+      which "before" would let the history see the future.
+  """
+  for table in (store.behaviors, store.impressions):
+    if table is not None and not _is_in_time_order(table):
+      raise errors.UsageError(
+        f"data.split={data.split} needs each user's events in time order,"
+        ' but this store keeps another file order; prepare it with'
+        ' data.sort_by_time=True, or use data.split=leave_last.'
+      )
   if store.impressions is not None:
     return _impression_moments(store, data)
   table = store.behaviors
   user, start, session = _sessions(table)
-  row = np.arange(len(table))
-  event_user, end = user[session], start[session]
-  keep = _eligible(store, data, event_user, end)
-  moments = _moments(event_user[keep], end[keep], row[keep])
+  row = np.flatnonzero(_eligible(store, data, user, start)[session])
+  session = session[row]
+  moments = _moments(user[session], start[session], row)
   time = np.asarray(table.columns['timestamp'][start])
-  return _Sessions(user, time, session[keep]), moments
+  return _Sessions(user, time, session), moments
 
 
 def _impression_moments(
-    store: history_store.HistoryStore, data: Any
+  store: history_store.HistoryStore, data: Any
 ) -> tuple[_Sessions, Moments]:
   """One moment for up to 1 + num_negatives impressions of a session."""
   table = store.impressions
@@ -182,31 +199,42 @@ def _impression_moments(
   time = np.asarray(table.columns['timestamp'][start])
   end = _first_row_not_before(store.behaviors, user, time)
   width = 1 + data.num_negatives
-  groups = -(-(stop - start) // width)
+  groups = -(-(stop - start) // width) * _eligible(store, data, user, end)
   session = np.repeat(np.arange(len(start)), groups)
   first = np.repeat(np.cumsum(groups) - groups, groups)
   target = start[session] + (np.arange(len(session)) - first) * width
   count = np.minimum(stop[session] - target, width)
-  keep = _eligible(store, data, user[session], end[session])
   moments = _moments(user[session], end[session], target, count)
-  return _Sessions(user, time, session[keep]), moments.take(keep)
+  return _Sessions(user, time, session), moments
 
 
 def _sessions(
-    table: history_store.Table,
+  table: history_store.Table,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns each session's user and first row, and each row's session."""
-  lengths = np.diff(table.offsets)
-  user = np.repeat(np.arange(len(lengths)), lengths)
   time = table.columns['timestamp']
   new = np.ones(len(table), bool)
-  new[1:] = (np.diff(user) != 0) | (np.diff(time) != 0)
+  np.not_equal(time[1:], time[:-1], out=new[1:])
+  new[_first_rows(table)] = True
   start = np.flatnonzero(new)
-  return user[start], start, np.cumsum(new) - 1
+  user = np.searchsorted(table.offsets, start, side='right') - 1
+  return user, start, np.cumsum(new) - 1
+
+
+def _first_rows(table: history_store.Table) -> np.ndarray:
+  return table.offsets[:-1][np.diff(table.offsets) > 0]
+
+
+def _is_in_time_order(table: history_store.Table) -> bool:
+  time = table.columns['timestamp']
+  later = np.ones(len(table), bool)
+  np.greater_equal(time[1:], time[:-1], out=later[1:])
+  later[_first_rows(table)] = True
+  return bool(later.all())
 
 
 def _first_row_not_before(
-    table: history_store.Table, user: np.ndarray, time: np.ndarray
+  table: history_store.Table, user: np.ndarray, time: np.ndarray
 ) -> np.ndarray:
   """First row of `user` whose time is >= `time`, for pairs in user order."""
   rows = np.empty(len(user), np.int64)
@@ -220,15 +248,16 @@ def _first_row_not_before(
 
 
 def _eligible(
-    store: history_store.HistoryStore,
-    data: Any,
-    user: np.ndarray,
-    end: np.ndarray,
+  store: history_store.HistoryStore,
+  data: Any,
+  user: np.ndarray,
+  end: np.ndarray,
 ) -> np.ndarray:
+  """Whether a moment of `user` that sees rows below `end` sees enough."""
   offsets = store.behaviors.offsets
   enough_events = np.diff(offsets) >= data.min_events
   enough_history = end - offsets[user] >= data.min_history
-  return np.flatnonzero(enough_events[user] & enough_history)
+  return enough_events[user] & enough_history
 
 
 def _cap(moments: Moments, limit: int | None) -> Moments:
@@ -242,16 +271,16 @@ def _cap(moments: Moments, limit: int | None) -> Moments:
 
 
 def _moments(
-    user: np.ndarray,
-    end: np.ndarray,
-    target: np.ndarray,
-    count: np.ndarray | None = None,
+  user: np.ndarray,
+  end: np.ndarray,
+  target: np.ndarray,
+  count: np.ndarray | None = None,
 ) -> Moments:
   if count is None:
-    count = np.ones(len(user))
+    count = np.ones(len(user), np.int32)
   return Moments(
-      user.astype(np.int32),
-      end.astype(np.int64),
-      target.astype(np.int64),
-      count.astype(np.int32),
+    user.astype(np.int32),
+    end.astype(np.int64, copy=False),
+    target.astype(np.int64, copy=False),
+    count.astype(np.int32, copy=False),
   )

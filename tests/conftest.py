@@ -1,0 +1,51 @@
+"""What all tests share: CPU, no silent broadcasting, warnings are errors."""
+
+import os
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+
+import hypothesis
+import jax
+import pytest
+
+from dare_jax.configs import base
+from dare_jax.data import datasets
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+# Two shared cores: a slow example is the machine's fault, not the code's. The
+# examples are the same in every run, so that a red suite can be reproduced.
+hypothesis.settings.register_profile(
+  'suite', deadline=None, derandomize=True, max_examples=30
+)
+hypothesis.settings.load_profile('suite')
+
+_WARNINGS = (
+  'error',
+  # Other people's deprecations, which we cannot mend.
+  'ignore::DeprecationWarning:(?!dare_jax|tests)',
+  'ignore::PendingDeprecationWarning:(?!dare_jax|tests)',
+  'ignore::FutureWarning:(?!dare_jax|tests)',
+  # Raised by the interpreter when it happens to collect garbage.
+  'ignore::pytest.PytestUnraisableExceptionWarning',
+  'ignore::ResourceWarning',
+)
+
+
+def pytest_configure(config):
+  for line in _WARNINGS:
+    config.addinivalue_line('filterwarnings', line)
+
+
+@pytest.fixture(scope='session')
+def journey_config(tmp_path_factory):
+  """The default config, its data folder a temporary one."""
+  config = base.get_config()
+  config.data.data_dir = str(tmp_path_factory.mktemp('journey'))
+  return config
+
+
+@pytest.fixture(scope='session')
+def journey_store(journey_config):
+  """The history store of the whole Complete Journey log."""
+  return datasets.prepare(journey_config.data)
