@@ -9,5 +9,9 @@ class UsageError(ValueError):
   """
 
 
-class Stopped(Exception):
-  """SIGTERM arrived and everything is saved; the process exits 75."""
+class Stopped(BaseException):
+  """SIGTERM arrived and everything is saved; the process exits 75.
+
+  Like KeyboardInterrupt no Exception: it may be raised inside any code, and
+  an `except Exception` there must not take it for that code's own failure.
+  """

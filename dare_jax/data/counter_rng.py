@@ -61,7 +61,7 @@ def permute(index: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def _feistel(
-    values: np.ndarray, half: int, mask: int, seed: int, epoch: int
+  values: np.ndarray, half: int, mask: int, seed: int, epoch: int
 ) -> np.ndarray:
   left, right = values >> half, values & mask
   for turn in range(4):

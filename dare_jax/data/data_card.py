@@ -28,17 +28,17 @@ def data_card(store: history_store.HistoryStore, data: Any) -> str:
       the card says why.
   """
   lines = [
-      *_source_lines(store),
-      *_size_lines(store),
-      *_split_lines(store, data),
-      *_store_lines(store),
+    *_source_lines(store),
+    *_size_lines(store),
+    *_split_lines(store, data),
+    *_store_lines(store),
   ]
   width = max(len(name) for name, _ in lines)
   return '\n'.join(f'{name:<{width}}  {value}' for name, value in lines)
 
 
 def _source_lines(
-    store: history_store.HistoryStore,
+  store: history_store.HistoryStore,
 ) -> Iterator[tuple[str, str]]:
   provenance = store.manifest['provenance']
   log = provenance['log']
@@ -89,7 +89,7 @@ def _time_range(first: int, last: int) -> str:
 
 
 def _split_lines(
-    store: history_store.HistoryStore, data: Any
+  store: history_store.HistoryStore, data: Any
 ) -> Iterator[tuple[str, str]]:
   yield 'split:', str(data.split)
   try:
@@ -103,7 +103,7 @@ def _split_lines(
 
 
 def _store_lines(
-    store: history_store.HistoryStore,
+  store: history_store.HistoryStore,
 ) -> Iterator[tuple[str, str]]:
   size = _folder_bytes(store.path)
   events = len(store.impressions or store.behaviors)

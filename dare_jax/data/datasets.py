@@ -10,10 +10,12 @@ import io
 import json
 import pathlib
 import shutil
+import sys
 from typing import Any
 
-from absl import logging
 import polars as pl
+import tensorflow_datasets as tfds
+import tqdm
 
 from dare_jax import errors
 from dare_jax.data import history_store
@@ -48,7 +50,7 @@ DATASETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
   ),
   'csv_log': ('csv_log.CsvLog', (*_LOG_FIELDS, 'columns')),
 }
-_READ_USERS = 4096
+_READ_USERS = 512
 
 
 def builder_class(name: str) -> tuple[type, tuple[str, ...]]:
@@ -104,7 +106,7 @@ def prepare(data: Any) -> history_store.HistoryStore:
   path = store_path(data)
   records = path.parent / 'tfds'
   work = path.with_name(f'{path.name}.preparing')
-  logging.info('preparing %s in %s', data.name, path)
+  print(f'preparing {data.name} in {path}', file=sys.stderr, flush=True)
   try:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -126,6 +128,7 @@ def prepare(data: Any) -> history_store.HistoryStore:
 
 def _build_records(cls: type, data: Any, work: pathlib.Path) -> Any:
   """Runs the TFDS builder, quietly, in a folder of its own."""
+  tfds.disable_progress_bar()  # They write to files, too.
   builder = cls(options=data, data_dir=str(work / 'records'))
   with contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare()
@@ -154,9 +157,12 @@ def _fill_store(
   writer: history_store.StoreWriter, builder: Any, data: Any
 ) -> history_store.HistoryStore:
   source = builder.as_data_source(split='users')
+  users = tqdm.tqdm(total=len(source), unit='user', disable=None)
   for start in range(0, len(source), _READ_USERS):
     stop = min(start + _READ_USERS, len(source))
     writer.add(source.__getitems__(range(start, stop)))
+    users.update(stop - start)
+  users.close()
   records = pathlib.Path(builder.data_dir)
   raw_ids = {
     file.stem: pl.read_parquet(file)['raw']

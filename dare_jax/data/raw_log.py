@@ -79,17 +79,17 @@ def require_file(path: str | pathlib.Path | None, what: str) -> pathlib.Path:
   """
   if not path:
     raise errors.UsageError(
-        f'data.input is not set: expected the path of {what}; pass '
-        '--input=PATH to prepare or --config.data.input=PATH to train.'
+      f'data.input is not set: expected the path of {what}; pass '
+      '--input=PATH to prepare or --config.data.input=PATH to train.'
     )
   file = pathlib.Path(path).expanduser()
   if not file.is_file():
     raise errors.UsageError(
-        f'data.input={path}: no such file; expected {what}.'
+      f'data.input={path}: no such file; expected {what}.'
     )
   if not os.access(file, os.R_OK):
     raise errors.UsageError(
-        f'data.input={path}: no permission to read it; expected {what}.'
+      f'data.input={path}: no permission to read it; expected {what}.'
     )
   if file.stat().st_size == 0:
     raise errors.UsageError(f'{path}: the log is empty; expected {what}.')
@@ -97,12 +97,12 @@ def require_file(path: str | pathlib.Path | None, what: str) -> pathlib.Path:
 
 
 def read_csv(
-    path: pathlib.Path,
-    columns: Sequence[Column],
-    report: RowReport,
-    header: bool,
-    max_malformed_share: float,
-    select: Mapping[str, str] | None = None,
+  path: pathlib.Path,
+  columns: Sequence[Column],
+  report: RowReport,
+  header: bool,
+  max_malformed_share: float,
+  select: Mapping[str, str] | None = None,
 ) -> Iterator[pl.DataFrame]:
   """Yields blocks of well-formed rows as typed frames, in file order.
 
@@ -155,33 +155,33 @@ def csv_header(path: pathlib.Path) -> list[str]:
   for name in found:
     if found.count(name) > 1:
       raise errors.UsageError(
-          f'{path}: the header names column {name!r} twice; rename one.'
+        f'{path}: the header names column {name!r} twice; rename one.'
       )
   return found
 
 
 def require_columns(
-    path: pathlib.Path, names: Sequence[str], present: Sequence[str]
+  path: pathlib.Path, names: Sequence[str], present: Sequence[str]
 ) -> None:
   """Raises UsageError if a column named in the config is not there."""
   for name in names:
     if name not in present:
       raise errors.UsageError(
-          f'{path}: no column {name!r}; it has {", ".join(present)}. Name the'
-          ' columns with --config.data.columns.ROLE=NAME.'
+        f'{path}: no column {name!r}; it has {", ".join(present)}. Name the'
+        ' columns with --config.data.columns.ROLE=NAME.'
       )
 
 
 def check_share(
-    path: pathlib.Path, report: RowReport, max_malformed_share: float
+  path: pathlib.Path, report: RowReport, max_malformed_share: float
 ) -> None:
   """Raises UsageError if too many of the rows read were malformed."""
   if report.malformed > max_malformed_share * report.rows_read:
     raise errors.UsageError(
-        f'{path}: {report.malformed} of {report.rows_read} rows are malformed,'
-        f' more than data.max_malformed_share={max_malformed_share:g} allows;'
-        f' first: {"; ".join(report.examples[:3])}. Mend'
-        ' the log or raise the limit.'
+      f'{path}: {report.malformed} of {report.rows_read} rows are malformed,'
+      f' more than data.max_malformed_share={max_malformed_share:g} allows;'
+      f' first: {"; ".join(report.examples[:3])}. Mend'
+      ' the log or raise the limit.'
     )
 
 
@@ -201,7 +201,7 @@ def _blocks(path: pathlib.Path) -> Iterator[tuple[bytes, bool]]:
         yield rest, True
   except (EOFError, gzip.BadGzipFile, zlib.error) as error:
     raise errors.UsageError(
-        f'{path}: damaged gzip file ({error}); fetch it again.'
+      f'{path}: damaged gzip file ({error}); fetch it again.'
     ) from None
 
 
@@ -210,13 +210,13 @@ def _first_fields(path: pathlib.Path, line: bytes) -> list[str]:
     text = line.decode('utf-8-sig').strip('\r')
   except UnicodeDecodeError as error:
     raise errors.UsageError(
-        f'{path}: line 1 is not UTF-8 text ({error.reason}); expected CSV.'
+      f'{path}: line 1 is not UTF-8 text ({error.reason}); expected CSV.'
     ) from None
   return [field.strip() for field in next(csv.reader([text]), [])]
 
 
 def _check_first_line(
-    path: pathlib.Path, block: bytes, names: Sequence[str], header: bool
+  path: pathlib.Path, block: bytes, names: Sequence[str], header: bool
 ) -> bytes:
   """Returns the block without its header; refuses a wrong column count."""
   first, _, rest = block.partition(b'\n')
@@ -225,8 +225,8 @@ def _check_first_line(
   if len(found) != len(names) or wrong_names:
     kind = 'a header with the columns' if header else 'no header and columns'
     raise errors.UsageError(
-        f'{path}: expected {kind} {",".join(names)} ({len(names)}); line 1 has'
-        f' {len(found)}: {",".join(found)[:80]!r}.'
+      f'{path}: expected {kind} {",".join(names)} ({len(names)}); line 1 has'
+      f' {len(found)}: {",".join(found)[:80]!r}.'
     )
   return rest if header else block
 
@@ -248,28 +248,28 @@ def _parse(block: bytes, names: Sequence[str]) -> pl.DataFrame:
 
 
 def _strings(
-    block: bytes, names: Sequence[str], quote: str | None
+  block: bytes, names: Sequence[str], quote: str | None
 ) -> pl.DataFrame:
   try:
     block.decode()
   except UnicodeDecodeError:
     block = block.decode(errors='replace').encode()
   return pl.read_csv(
-      block,
-      has_header=False,
-      schema={name: pl.String for name in [*names, _EXTRA]},
-      quote_char=quote,
-      truncate_ragged_lines=True,
-      missing_columns='insert',
-      raise_if_empty=False,
+    block,
+    has_header=False,
+    schema=dict.fromkeys([*names, _EXTRA], pl.String),
+    quote_char=quote,
+    truncate_ragged_lines=True,
+    missing_columns='insert',
+    raise_if_empty=False,
   )
 
 
 def _typed(
-    frame: pl.DataFrame,
-    block: bytes,
-    columns: Sequence[Column],
-    select: Mapping[str, str],
+  frame: pl.DataFrame,
+  block: bytes,
+  columns: Sequence[Column],
+  select: Mapping[str, str],
 ) -> tuple[pl.DataFrame, pl.Series]:
   """Casts a block of strings; also returns which rows are well formed."""
   typed, valid = [], pl.col(_EXTRA).is_null()
@@ -299,12 +299,12 @@ def _lines(block: bytes) -> pl.Series:
   """The lines of a block, to be parsed in another way or quoted."""
   text = block.decode(errors='replace').encode()
   return pl.read_csv(
-      text,
-      has_header=False,
-      separator='\x01',
-      quote_char=None,
-      schema={'line': pl.String},
-      truncate_ragged_lines=True,
+    text,
+    has_header=False,
+    separator='\x01',
+    quote_char=None,
+    schema={'line': pl.String},
+    truncate_ragged_lines=True,
   )['line']
 
 
@@ -330,12 +330,12 @@ def cast(column: Column, dtype: pl.DataType) -> tuple[pl.Expr, pl.Expr]:
 
 
 def _report_malformed(
-    block: bytes,
-    is_valid: pl.Series,
-    line: int,
-    is_last: bool,
-    path: pathlib.Path,
-    report: RowReport,
+  block: bytes,
+  is_valid: pl.Series,
+  line: int,
+  is_last: bool,
+  path: pathlib.Path,
+  report: RowReport,
 ) -> None:
   """Counts the malformed rows of a block that starts at line `line`."""
   bad = (~is_valid).arg_true().to_list()
@@ -343,8 +343,8 @@ def _report_malformed(
     bad.pop()
     report.drop('truncated last line', 1)
     report.notes.append(
-        f'{path.name}: line {line + len(is_valid) - 1}, the last one, is'
-        ' truncated and was left out'
+      f'{path.name}: line {line + len(is_valid) - 1}, the last one, is'
+      ' truncated and was left out'
     )
   report.malformed += len(bad)
   report.drop('malformed', len(bad))

@@ -17,11 +17,11 @@ _VALID = '_valid'
 
 
 def read(
-    path: pathlib.Path,
-    columns: Sequence[raw_log.Column],
-    report: raw_log.RowReport,
-    max_malformed_share: float,
-    select: Mapping[str, str] | None = None,
+  path: pathlib.Path,
+  columns: Sequence[raw_log.Column],
+  report: raw_log.RowReport,
+  max_malformed_share: float,
+  select: Mapping[str, str] | None = None,
 ) -> Iterator[pl.DataFrame]:
   """Yields blocks of well-formed rows of a Parquet file, in file order.
 

@@ -66,33 +66,33 @@ class Spec:
 
   def __post_init__(self) -> None:
     rules = {
-        'num_users': (self.num_users >= 1, '1 or more'),
-        'num_categories': (self.num_categories >= 1, '1 or more'),
-        'num_items': (
-            self.num_items >= self.num_categories,
-            f'num_categories={self.num_categories} or more',
-        ),
-        'events_per_user': (self.events_per_user >= 1, '1 or more'),
-        'max_events': (
-            self.max_events >= self.events_per_user,
-            f'events_per_user={self.events_per_user} or more',
-        ),
-        'events_sigma': (0 <= self.events_sigma <= 3, '0 to 3'),
-        'num_partners': (
-            0 <= self.num_partners < self.num_categories,
-            f'0 or more, below num_categories={self.num_categories}',
-        ),
-        'self_share': (0 <= self.self_share <= 1, '0 to 1'),
-        'recency_scale': (self.recency_scale > 0, 'above 0'),
-        'relevance': (0 <= self.relevance < 1, '0 or more, below 1'),
-        'item_exponent': (0 <= self.item_exponent <= 5, '0 to 5'),
-        'category_exponent': (0 <= self.category_exponent <= 5, '0 to 5'),
-        'synthetic_seed': (self.synthetic_seed >= 0, '0 or more'),
+      'num_users': (self.num_users >= 1, '1 or more'),
+      'num_categories': (self.num_categories >= 1, '1 or more'),
+      'num_items': (
+        self.num_items >= self.num_categories,
+        f'num_categories={self.num_categories} or more',
+      ),
+      'events_per_user': (self.events_per_user >= 1, '1 or more'),
+      'max_events': (
+        self.max_events >= self.events_per_user,
+        f'events_per_user={self.events_per_user} or more',
+      ),
+      'events_sigma': (0 <= self.events_sigma <= 3, '0 to 3'),
+      'num_partners': (
+        0 <= self.num_partners < self.num_categories,
+        f'0 or more, below num_categories={self.num_categories}',
+      ),
+      'self_share': (0 <= self.self_share <= 1, '0 to 1'),
+      'recency_scale': (self.recency_scale > 0, 'above 0'),
+      'relevance': (0 <= self.relevance < 1, '0 or more, below 1'),
+      'item_exponent': (0 <= self.item_exponent <= 5, '0 to 5'),
+      'category_exponent': (0 <= self.category_exponent <= 5, '0 to 5'),
+      'synthetic_seed': (self.synthetic_seed >= 0, '0 or more'),
     }
     for field, (is_met, rule) in rules.items():
       if not is_met:
         raise errors.UsageError(
-            f'data.{field}={getattr(self, field)}: expected {rule}.'
+          f'data.{field}={getattr(self, field)}: expected {rule}.'
         )
 
   @classmethod
@@ -158,11 +158,11 @@ def generate(spec: Spec) -> SyntheticLog:
   offsets = np.concatenate([[0], np.cumsum(lengths)])
   total = int(offsets[-1])
   log = SyntheticLog(
-      offsets,
-      np.empty(total, np.int32),
-      np.empty(total, np.int32),
-      np.empty(total, np.int64),
-      truth,
+    offsets,
+    np.empty(total, np.int32),
+    np.empty(total, np.int32),
+    np.empty(total, np.int64),
+    truth,
   )
   user = 0
   while user < spec.num_users:
@@ -201,15 +201,15 @@ def make_truth(spec: Spec) -> Truth:
   popularity = np.arange(1, size + 1, dtype=float) ** -spec.category_exponent
   positions = np.arange(spec.max_events)
   return Truth(
-      np.concatenate([own, partners], axis=1).astype(np.int32),
-      weights.astype(np.float32),
-      np.exp(-positions / spec.recency_scale).astype(np.float32),
-      (popularity / popularity.sum()).astype(np.float32),
+    np.concatenate([own, partners], axis=1).astype(np.int32),
+    weights.astype(np.float32),
+    np.exp(-positions / spec.recency_scale).astype(np.float32),
+    (popularity / popularity.sum()).astype(np.float32),
   )
 
 
 def _draw(
-    rng: np.random.Generator, weights: np.ndarray, size: int
+  rng: np.random.Generator, weights: np.ndarray, size: int
 ) -> np.ndarray:
   """Returns int64 [size] indices, drawn in proportion to `weights`."""
   cdf = np.cumsum(weights, dtype=float)
@@ -241,7 +241,7 @@ def _history_lengths(spec: Spec) -> np.ndarray:
 
 
 def _categories(
-    rng: np.random.Generator, spec: Spec, truth: Truth, lengths: np.ndarray
+  rng: np.random.Generator, spec: Spec, truth: Truth, lengths: np.ndarray
 ) -> np.ndarray:
   """Draws who caused whom first, then categories, causes before effects."""
   total = int(lengths.sum())
@@ -270,10 +270,10 @@ def _categories(
 
 
 def _items(
-    rng: np.random.Generator,
-    exponent: float,
-    catalogue: _Catalogue,
-    category: np.ndarray,
+  rng: np.random.Generator,
+  exponent: float,
+  catalogue: _Catalogue,
+  category: np.ndarray,
 ) -> np.ndarray:
   """Draws ranks by the inverse of a continuous Zipf law, rounded down.
 
@@ -304,10 +304,10 @@ def _timestamps(rng: np.random.Generator, lengths: np.ndarray) -> np.ndarray:
 
 
 _FORMULA = (
-    'relevance(target, behavior, position) = decay[position - 1] *'
-    ' sum(affinity_weights[affinity_ids[behavior] == target]); categories by'
-    ' raw number, which is the dense id - 2; position 1 is the most recent'
-    ' behavior'
+  'relevance(target, behavior, position) = decay[position - 1] *'
+  ' sum(affinity_weights[affinity_ids[behavior] == target]); categories by'
+  ' raw number, which is the dense id - 2; position 1 is the most recent'
+  ' behavior'
 )
 
 
@@ -328,22 +328,24 @@ def load_truth(directory: pathlib.Path) -> Truth:
   """
   names = [field.name for field in dataclasses.fields(Truth)]
   try:
-    return Truth(*(
+    return Truth(
+      *(
         np.load(directory / f'{name}.npy', mmap_mode='r', allow_pickle=False)
         for name in names
-    ))
+      )
+    )
   except (OSError, ValueError) as error:
     raise errors.UsageError(
-        f'{directory}: no planted truth ({error}); expected the folder `truth`'
-        ' of a store of the dataset synthetic_lifelong.'
+      f'{directory}: no planted truth ({error}); expected the folder `truth`'
+      ' of a store of the dataset synthetic_lifelong.'
     ) from None
 
 
 def relevance(
-    truth: Truth,
-    target_category: np.ndarray,
-    behavior_category: np.ndarray,
-    position: np.ndarray,
+  truth: Truth,
+  target_category: np.ndarray,
+  behavior_category: np.ndarray,
+  position: np.ndarray,
 ) -> np.ndarray:
   """Returns decay(p) P(c | c'), the module's equation, for broadcast arrays.
 
@@ -358,9 +360,9 @@ def relevance(
     positions outside 1 to max_events.
   """
   target, behavior, position = np.broadcast_arrays(
-      np.asarray(target_category) - id_map.FIRST,
-      np.asarray(behavior_category) - id_map.FIRST,
-      np.asarray(position) - 1,
+    np.asarray(target_category) - id_map.FIRST,
+    np.asarray(behavior_category) - id_map.FIRST,
+    np.asarray(position) - 1,
   )
   sizes = len(truth.affinity_ids), len(truth.decay)
   valid = (behavior >= 0) & (behavior < sizes[0])

@@ -10,19 +10,28 @@ the checkpoints before it intact.
 from __future__ import annotations
 
 from collections.abc import Mapping
+import json
 import pathlib
 from typing import Any
+import zlib
 
 from absl import logging
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from dare_jax import errors
 from dare_jax.training import state as train_state
 
 TrainState = train_state.TrainState
-# Two, so that one is left if the newest turns out damaged.
-_KEEP_LAST = 2
+# Two: one is left if the newest turns out damaged, and the best that a `last`
+# names is there until the next `last` names the next best.
+_KEEP = 2
+_CHECKSUM = 'crc32'
+
+
+class DamagedError(errors.UsageError):
+  """A checkpoint that is there but cannot be read."""
 
 
 class Checkpoints:
@@ -30,12 +39,12 @@ class Checkpoints:
 
   def __init__(self, directory: pathlib.Path) -> None:
     self._directory = directory.absolute()
-    self._last = self._manager('last', _KEEP_LAST)
-    self._best = self._manager('best', 1)
+    self._last = self._manager('last')
+    self._best = self._manager('best')
 
-  def _manager(self, name: str, keep: int) -> ocp.CheckpointManager:
+  def _manager(self, name: str) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep, cleanup_tmp_directories=True
+      max_to_keep=_KEEP, cleanup_tmp_directories=True
     )
     return ocp.CheckpointManager(self._directory / name, options=options)
 
@@ -69,38 +78,35 @@ class Checkpoints:
   ) -> tuple[TrainState, dict[str, Any]] | None:
     """Returns the newest readable checkpoint, or None if there is none.
 
-    A damaged one is skipped with a warning that names it, and removed, since
-    the run will write it again.
+    A damaged one is skipped with a warning that names it. What was saved
+    after the restored one is removed, since the run will write it again.
 
     Raises:
       UsageError: there are checkpoints but none can be read; or they were
         trained on other data.
     """
     steps = sorted(self._last.all_steps(), reverse=True)
-    damaged = []
     for step in steps:
       try:
-        restored = self.restore(step, template, fingerprint)
-      except errors.UsageError:
-        raise
-      except Exception as error:  # Whatever a damaged file makes orbax raise.
-        reason = str(error).splitlines() or [type(error).__name__]
-        logging.warning(
-          'checkpoint %s is damaged and was skipped: %s',
-          self._directory / 'last' / str(step),
-          reason[0],
-        )
-        damaged.append(step)
+        restored = _restore(self._last, step, template, fingerprint)
+      except DamagedError as error:
+        logging.warning('%s; it was skipped', error)
         continue
-      for bad in damaged:
-        self._last.delete(bad)
+      self._drop_after(step)
       return restored
     if steps:
       raise errors.UsageError(
         f'{self._directory}: none of the checkpoints {steps} can be read;'
         ' restore one from a copy, or start anew in another workdir.'
       )
+    self._drop_after(-1)
     return None
+
+  def _drop_after(self, step: int) -> None:
+    """Removes later checkpoints; orbax saves no step below its newest."""
+    for manager in (self._last, self._best):
+      for later in [s for s in manager.all_steps() if s > step]:
+        manager.delete(later)
 
   def restore(
     self, step: int, template: TrainState, fingerprint: str
@@ -108,6 +114,7 @@ class Checkpoints:
     """Returns the state and description of one checkpoint.
 
     Raises:
+      DamagedError: its files are damaged.
       UsageError: no such step, or data with another fingerprint.
     """
     if step not in self.steps():
@@ -116,22 +123,7 @@ class Checkpoints:
         f' {", ".join(map(str, self.steps())) or "none"}.'
       )
     manager = self._last if step in self._last.all_steps() else self._best
-    description = manager.restore(
-      step, args=ocp.args.Composite(description=ocp.args.JsonRestore())
-    )['description']
-    if description['data_fingerprint'] != fingerprint:
-      raise errors.UsageError(
-        f'checkpoint {step} in {self._directory} was trained on data with'
-        f' the fingerprint {description["data_fingerprint"]}, but the'
-        f' history store has {fingerprint}; use the same data, or another'
-        ' workdir.'
-      )
-    abstract = jax.tree.map(_abstract, template)
-    restored = manager.restore(
-      step,
-      args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
-    )
-    return restored['state'], description
+    return _restore(manager, step, template, fingerprint)
 
   def wait(self) -> None:
     """Waits for the save under way; raises if it failed."""
@@ -151,13 +143,65 @@ def _save(
 ) -> None:
   if step in manager.all_steps():
     return  # The same step has the same state.
+  description = json.loads(json.dumps(description))
+  description[_CHECKSUM] = _checksum(state, description)
   manager.save(
     step,
     args=ocp.args.Composite(
       state=ocp.args.StandardSave(state),
-      description=ocp.args.JsonSave(dict(description)),
+      description=ocp.args.JsonSave(description),
     ),
   )
+
+
+def _restore(
+  manager: ocp.CheckpointManager,
+  step: int,
+  template: TrainState,
+  fingerprint: str,
+) -> tuple[TrainState, dict[str, Any]]:
+  path = pathlib.Path(manager.directory) / str(step)
+  part = ocp.args.Composite
+  try:
+    restored = manager.restore(
+      step, args=part(description=ocp.args.JsonRestore())
+    )
+    description = restored['description']
+    trained_on = description['data_fingerprint']
+  except Exception as error:  # Whatever a damaged file makes orbax raise.
+    raise _damaged(path, error) from error
+  if trained_on != fingerprint:
+    raise errors.UsageError(
+      f'checkpoint {path} was trained on data with the fingerprint'
+      f' {trained_on}, but the history store has {fingerprint}; use the same'
+      ' data, or another workdir.'
+    )
+  abstract = jax.tree.map(_abstract, template)
+  try:
+    restored = manager.restore(
+      step, args=part(state=ocp.args.StandardRestore(abstract))
+    )
+    state = restored['state']
+    expected = description.pop(_CHECKSUM)
+  except Exception as error:  # As above.
+    raise _damaged(path, error) from error
+  if _checksum(state, description) != expected:
+    raise _damaged(path, 'its checksum does not match')
+  return state, description
+
+
+def _damaged(path: pathlib.Path, reason: object) -> DamagedError:
+  first = (str(reason).splitlines() or [type(reason).__name__])[0]
+  return DamagedError(f'checkpoint {path} is damaged: {first[:200]}')
+
+
+def _checksum(state: TrainState, description: Mapping[str, Any]) -> int:
+  """Covers values, which orbax does not: a flipped bit would be trained on."""
+  crc = zlib.crc32(json.dumps(description, sort_keys=True).encode())
+  for leaf in jax.tree.leaves(state):
+    array = np.ascontiguousarray(jax.device_get(leaf))
+    crc = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc)
+  return crc
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:

@@ -122,8 +122,9 @@ def _pairs(
   negative = weights * ~is_positive
   if not len(scores):
     return (np.zeros(0),) * 3
-  new_group = np.append(True, np.diff(groups) != 0)
-  new_tie = new_group | np.append(True, np.diff(scores) != 0)
+  # Not np.diff: the difference of two infinities is not 0.
+  new_group = np.append(True, groups[1:] != groups[:-1])
+  new_tie = new_group | np.append(True, scores[1:] != scores[:-1])
   group = np.cumsum(new_group) - 1
   tie = np.cumsum(new_tie) - 1
   below = np.cumsum(negative) - negative

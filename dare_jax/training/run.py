@@ -45,6 +45,7 @@ class Progress:
     evaluated_step: the last step that was validated.
     best_step: the validated step with the best AUC.
     best_val: its metrics.
+    metric_lines: lines written to metrics.jsonl.
     resumed_from: the steps at which the run was taken up again.
   """
 
@@ -54,6 +55,7 @@ class Progress:
   evaluated_step: int = -1
   best_step: int = -1
   best_val: dict[str, float] = dataclasses.field(default_factory=dict)
+  metric_lines: int = 0
   resumed_from: list[int] = dataclasses.field(default_factory=list)
 
 
@@ -116,7 +118,9 @@ class Run:
       progress = Progress(**saved['progress'])
       progress.resumed_from.append(progress.step)
       print(f'resuming {self.workdir} from step {progress.step}', flush=True)
-    self._writer = writer.MetricsWriter(self.workdir, progress.step)
+    self._writer = writer.MetricsWriter(
+      self.workdir, progress.step, progress.metric_lines
+    )
     self._console = writer.Console(self.total_steps, progress.step)
     self._checked_step = progress.step
     self._window = (progress.train_time_s, progress.targets)
@@ -183,6 +187,7 @@ class Run:
     epoch = progress.step / self.experiment.steps_per_epoch
     named = {f'{split}/{name}': value for name, value in values.items()}
     self._writer.write(progress.step, epoch, progress.train_time_s, named)
+    progress.metric_lines = self._writer.lines
     shown = ('loss', 'auc', 'gauc', 'logloss', 'accuracy', 'examples_per_s')
     self._console.show(
       progress.step,

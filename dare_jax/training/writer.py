@@ -15,10 +15,19 @@ import tqdm
 class MetricsWriter:
   """Appends metric lines; a resumed run leaves no gap and no repeat."""
 
-  def __init__(self, workdir: pathlib.Path, step: int) -> None:
-    """Opens the files, dropping what was written after `step`."""
+  def __init__(self, workdir: pathlib.Path, step: int, lines: int) -> None:
+    """Opens the files, dropping all but the first `lines` metric lines.
+
+    A step alone does not say what to drop: the validation or the test of the
+    last saved step may have been written before or after it was saved.
+
+    Args:
+      workdir: holds the files.
+      step: the step to go on from.
+      lines: metric lines that were written up to then.
+    """
     self._path = workdir / 'metrics.jsonl'
-    _truncate_after(self._path, step)
+    self.lines = _truncate(self._path, lines)
     self._file = self._path.open('a', buffering=1)
     self._board = tensorboardX.SummaryWriter(
       str(workdir / 'tensorboard'), purge_step=step + 1 if step else None
@@ -34,6 +43,7 @@ class MetricsWriter:
       'time_s': round(time_s, 3),
     }
     self._file.write(json.dumps(line | dict(values)) + '\n')
+    self.lines += 1
     for name, value in values.items():
       self._board.add_scalar(name, value, step)
 
@@ -42,20 +52,16 @@ class MetricsWriter:
     self._board.close()
 
 
-def _truncate_after(path: pathlib.Path, step: int) -> None:
-  """Keeps the whole lines up to `step`; a half-written line goes, too."""
+def _truncate(path: pathlib.Path, lines: int) -> int:
+  """Keeps the first `lines` whole lines; returns how many there are."""
   if not path.exists():
-    return
-  kept = []
-  for line in path.read_text().splitlines():
-    try:
-      if json.loads(line)['step'] <= step:
-        kept.append(line + '\n')
-    except (ValueError, KeyError, TypeError):
-      continue
+    return 0
+  whole = path.read_bytes().split(b'\n')[:-1]  # What follows is half a line.
+  kept = whole[:lines]
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(''.join(kept))
+  temporary.write_bytes(b''.join(line + b'\n' for line in kept))
   temporary.replace(path)
+  return len(kept)
 
 
 class Console:

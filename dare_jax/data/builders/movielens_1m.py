@@ -32,13 +32,13 @@ class Movielens1m(base.LogBuilder):
     path = _input(self.options.input)
     movies, bad_movies = _table(path, 'movies.dat', ('item', 'title', 'genres'))
     ratings, bad = _table(
-        path, 'ratings.dat', ('user', 'item', 'rating', 'time')
+      path, 'ratings.dat', ('user', 'item', 'rating', 'time')
     )
     if bad_movies:
       report.notes.append(f'movies.dat: {len(bad_movies)} malformed lines')
     numbers = ratings.select(
-        pl.col('line'),
-        pl.col('user', 'item', 'time').cast(pl.Int64, strict=False),
+      pl.col('line'),
+      pl.col('user', 'item', 'time').cast(pl.Int64, strict=False),
     )
     lowest = pl.min_horizontal('user', 'item', 'time')
     good = numbers.drop_nulls().filter(lowest >= 0)
@@ -48,18 +48,18 @@ class Movielens1m(base.LogBuilder):
     report.malformed = len(bad)
     report.drop('malformed', len(bad))
     report.examples = [
-        f'ratings.dat, line {line}' for line in bad[: raw_log.MAX_EXAMPLES]
+      f'ratings.dat, line {line}' for line in bad[: raw_log.MAX_EXAMPLES]
     ]
     raw_log.check_share(path, report, self.options.max_malformed_share)
     genres = movies.select(
-        pl.col('item').cast(pl.Int64, strict=False), category='genres'
+      pl.col('item').cast(pl.Int64, strict=False), category='genres'
     ).unique('item', keep='last')
     block = good.join(genres, on='item', how='left', maintain_order='left')
     untyped = int(block['category'].null_count())
     if untyped:
       report.notes.append(
-          f'{untyped} ratings of movies without genres: category'
-          f' {_UNKNOWN_GENRES}'
+        f'{untyped} ratings of movies without genres: category'
+        f' {_UNKNOWN_GENRES}'
       )
     block = block.with_columns(pl.col('category').fill_null(_UNKNOWN_GENRES))
     return event_log.encode([block], self.schema, report)
@@ -84,14 +84,12 @@ def _content(path: pathlib.Path, name: str) -> bytes:
           if pathlib.PurePath(member).name == name:
             return archive.read(member)
   except zipfile.BadZipFile as error:
-    raise errors.UsageError(
-        f'{path}: {error}; expected {_EXPECTED}.'
-    ) from None
+    raise errors.UsageError(f'{path}: {error}; expected {_EXPECTED}.') from None
   raise errors.UsageError(f'{path}: holds no {name}; expected {_EXPECTED}.')
 
 
 def _table(
-    path: pathlib.Path, name: str, columns: tuple[str, ...]
+  path: pathlib.Path, name: str, columns: tuple[str, ...]
 ) -> tuple[pl.DataFrame, list[int]]:
   """Reads a file of fields between `::`, Latin-1.
 
@@ -111,11 +109,11 @@ def _table(
   fields = pl.col('text').str.split_exact('::', len(columns))
   names = [*columns, 'extra']
   table = lines.select('line', fields.struct.rename_fields(names)).unnest(
-      'text'
+    'text'
   )
   last = pl.col(columns[-1])
   good = table.filter(
-      last.is_not_null() & (last != '') & pl.col('extra').is_null()
+    last.is_not_null() & (last != '') & pl.col('extra').is_null()
   ).drop('extra')
   bad = table.join(good, on='line', how='anti', maintain_order='left')
   return good, bad['line'].to_list()

@@ -37,25 +37,22 @@ class SyntheticLifelong(base.LogBuilder):
     rows = len(log.item)
     report = raw_log.RowReport(rows_read=rows, rows_kept=rows)
     report.notes.append(
-        'made, not logged: its categories and recency decay are planted'
+      'made, not logged: its categories and recency decay are planted'
     )
     sizes = {
-        'user': spec.num_users,
-        'item': spec.num_items,
-        'category': spec.num_categories,
+      'user': spec.num_users,
+      'item': spec.num_items,
+      'category': spec.num_categories,
     }
     return event_log.EventLog(
-        log.offsets,
-        {
-            'item_id': log.item + np.int32(id_map.FIRST),
-            'category_id': log.category + np.int32(id_map.FIRST),
-            'timestamp': log.timestamp,
-        },
-        {
-            field: pl.int_range(size, eager=True)
-            for field, size in sizes.items()
-        },
-        report,
+      log.offsets,
+      {
+        'item_id': log.item + np.int32(id_map.FIRST),
+        'category_id': log.category + np.int32(id_map.FIRST),
+        'timestamp': log.timestamp,
+      },
+      {field: pl.int_range(size, eager=True) for field, size in sizes.items()},
+      report,
     )
 
   def extra_files(self, directory: pathlib.Path) -> None:

@@ -12,11 +12,11 @@ from dare_jax.data import raw_log
 from dare_jax.data.builders import base
 
 _COLUMNS = (
-    raw_log.Column('user'),
-    raw_log.Column('item'),
-    raw_log.Column('category'),
-    raw_log.Column('type', 'str', pattern='pv|buy|cart|fav'),
-    raw_log.Column('time', 'real_int'),  # the file holds negative ones too
+  raw_log.Column('user'),
+  raw_log.Column('item'),
+  raw_log.Column('category'),
+  raw_log.Column('type', 'str', pattern='pv|buy|cart|fav'),
+  raw_log.Column('time', 'real_int'),  # the file holds negative ones too
 )
 # Published range, days of UTC+8: from 2017-11-25 to the end of 2017-12-03.
 _FIRST_SECOND = 1_511_539_200
@@ -37,24 +37,24 @@ class Taobao(base.LogBuilder):
 
   def read_log(self) -> event_log.EventLog:
     file = raw_log.require_file(
-        self.options.input, "Taobao's UserBehavior.csv (no header, 5 columns)"
+      self.options.input, "Taobao's UserBehavior.csv (no header, 5 columns)"
     )
     report = raw_log.RowReport()
     return event_log.encode(self._views(file, report), self.schema, report)
 
   def _views(
-      self, file: pathlib.Path, report: raw_log.RowReport
+    self, file: pathlib.Path, report: raw_log.RowReport
   ) -> Iterator[pl.DataFrame]:
     num_outside = 0
     in_range = pl.col('time').is_between(
-        _FIRST_SECOND, _END_SECOND, closed='left'
+      _FIRST_SECOND, _END_SECOND, closed='left'
     )
     for block in raw_log.read_csv(
-        file,
-        _COLUMNS,
-        report,
-        header=False,
-        max_malformed_share=self.options.max_malformed_share,
+      file,
+      _COLUMNS,
+      report,
+      header=False,
+      max_malformed_share=self.options.max_malformed_share,
     ):
       views = block.filter(pl.col('type') == 'pv').drop('type')
       report.drop('type other than pv', len(block) - len(views))
@@ -62,6 +62,6 @@ class Taobao(base.LogBuilder):
       yield views
     if num_outside:
       report.notes.append(
-          f'{num_outside} kept rows have time stamps outside the published'
-          ' range, 2017-11-25 to 2017-12-03 (UTC+8)'
+        f'{num_outside} kept rows have time stamps outside the published'
+        ' range, 2017-11-25 to 2017-12-03 (UTC+8)'
       )

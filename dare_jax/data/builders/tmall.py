@@ -17,25 +17,25 @@ _YEAR = 2014  # of the log; it names days by month and day only
 # Days that 2014 had. The leading zero may be gone, where a tool read the
 # stamp as a number.
 _DAY_OF_YEAR = (
-    '(0?[13578]|1[02])(0[1-9]|[12][0-9]|3[01])'
-    '|(0?[469]|11)(0[1-9]|[12][0-9]|30)'
-    '|0?2(0[1-9]|1[0-9]|2[0-8])'
+  '(0?[13578]|1[02])(0[1-9]|[12][0-9]|3[01])'
+  '|(0?[469]|11)(0[1-9]|[12][0-9]|30)'
+  '|0?2(0[1-9]|1[0-9]|2[0-8])'
 )
 _COLUMNS = (
-    raw_log.Column('user_id'),
-    raw_log.Column('item_id'),
-    raw_log.Column('cat_id'),
-    raw_log.Column('seller_id'),
-    raw_log.Column('brand_id'),
-    raw_log.Column('time_stamp', 'str', pattern=_DAY_OF_YEAR),
-    raw_log.Column('action_type', pattern='[0-3]'),
+  raw_log.Column('user_id'),
+  raw_log.Column('item_id'),
+  raw_log.Column('cat_id'),
+  raw_log.Column('seller_id'),
+  raw_log.Column('brand_id'),
+  raw_log.Column('time_stamp', 'str', pattern=_DAY_OF_YEAR),
+  raw_log.Column('action_type', pattern='[0-3]'),
 )
 _SELECT = {
-    'user_id': 'user',
-    'item_id': 'item',
-    'cat_id': 'category',
-    'time_stamp': 'day',
-    'action_type': 'action',
+  'user_id': 'user',
+  'item_id': 'item',
+  'cat_id': 'category',
+  'time_stamp': 'day',
+  'action_type': 'action',
 }
 
 
@@ -54,35 +54,35 @@ class Tmall(base.LogBuilder):
 
   def read_log(self) -> event_log.EventLog:
     file = raw_log.require_file(
-        self.options.input, "Tmall's user_log_format1.csv (7 columns)"
+      self.options.input, "Tmall's user_log_format1.csv (7 columns)"
     )
     report = raw_log.RowReport()
     return event_log.encode(self._clicks(file, report), self.schema, report)
 
   def _clicks(
-      self, file: pathlib.Path, report: raw_log.RowReport
+    self, file: pathlib.Path, report: raw_log.RowReport
   ) -> Iterator[pl.DataFrame]:
     num_padded = 0
     for block in raw_log.read_csv(
-        file,
-        _COLUMNS,
-        report,
-        header=True,
-        max_malformed_share=self.options.max_malformed_share,
-        select=_SELECT,
+      file,
+      _COLUMNS,
+      report,
+      header=True,
+      max_malformed_share=self.options.max_malformed_share,
+      select=_SELECT,
     ):
       clicks = block.filter(pl.col('action') == _CLICK)
       report.drop('action other than click', len(block) - len(clicks))
       num_padded += int((clicks['day'].str.len_bytes() < 4).sum())
       yield clicks.select(
-          'user', 'item', 'category', _start_of_day(pl.col('day')).alias('time')
+        'user', 'item', 'category', _start_of_day(pl.col('day')).alias('time')
       )
     report.notes.append(
-        f'days are of {_YEAR}, time stamps the seconds at which they began'
+      f'days are of {_YEAR}, time stamps the seconds at which they began'
     )
     if num_padded:
       report.notes.append(
-          f'{num_padded} kept rows had time stamps without their leading zero'
+        f'{num_padded} kept rows had time stamps without their leading zero'
       )
 
 
