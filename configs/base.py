@@ -44,18 +44,18 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   # csv_log: the columns of a CSV or Parquet log.
   data.columns = columns = ml_collections.ConfigDict()
   columns.order = config_dict.placeholder(tuple)  # CSV without header: names
-  columns.user = 'user_id'
-  columns.item = 'item_id'
+  columns.user = 'user_id'  # who
+  columns.item = 'item_id'  # what
   columns.time = 'timestamp'  # integer, or a temporal column of Parquet
-  columns.category = 'category_id'
+  columns.category = 'category_id'  # of which kind
   columns.fields = ()  # further categorical fields of a behavior
   columns.context = ()  # categorical fields of a moment, for the head
   columns.label = config_dict.placeholder(str)  # 0/1: rows are impressions
 
   # synthetic_lifelong: see configs/synthetic.py for their meaning.
-  data.num_users = 2_000
-  data.num_items = 20_000
-  data.num_categories = 200
+  data.num_users = 2_000  # histories
+  data.num_items = 20_000  # the catalogue
+  data.num_categories = 200  # of items
   data.events_per_user = 400  # mean
   data.max_events = 4_000  # longest history
   data.events_sigma = 0.5  # spread of lengths, of their logarithm
@@ -65,7 +65,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   data.relevance = 0.7  # share of events caused by an earlier one
   data.item_exponent = 1.1  # Zipf, items in a category
   data.category_exponent = 0.8  # Zipf, categories
-  data.synthetic_seed = 0
+  data.synthetic_seed = 0  # of the log, whatever the run's seed
 
   config.model = model = ml_collections.ConfigDict()
   model.name = 'dare'  # preset: see dare_jax/models/presets.py
@@ -78,13 +78,13 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   model.attention_dim = 16  # of each field
   model.representation_dim = 16  # of each field
   model.attention_dims = ml_collections.ConfigDict()  # by field, overrides
-  model.attention_dims.item = config_dict.placeholder(int)
-  model.attention_dims.category = config_dict.placeholder(int)
-  model.attention_dims.time = config_dict.placeholder(int)
+  model.attention_dims.item = config_dict.placeholder(int)  # None: as above
+  model.attention_dims.category = config_dict.placeholder(int)  # same
+  model.attention_dims.time = config_dict.placeholder(int)  # same
   model.representation_dims = ml_collections.ConfigDict()  # by field
-  model.representation_dims.item = config_dict.placeholder(int)
-  model.representation_dims.category = config_dict.placeholder(int)
-  model.representation_dims.time = config_dict.placeholder(int)
+  model.representation_dims.item = config_dict.placeholder(int)  # same
+  model.representation_dims.category = config_dict.placeholder(int)  # same
+  model.representation_dims.time = config_dict.placeholder(int)  # same
   model.context_dim = 8  # of each context field
   model.exact_positions = 200  # farther behaviors share log-spaced buckets
   model.hidden = (200, 80)  # main head
@@ -94,7 +94,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   model.representation_init = 0.1  # of representation and shared tables
 
   config.optim = optim = ml_collections.ConfigDict()
-  optim.learning_rate = 0.01
+  optim.learning_rate = 0.01  # of Adam, constant
   optim.tables = 'adam'  # optimizer of the tables
   optim.table_learning_rate = config_dict.placeholder(float)  # None: the same
   optim.aux_weight = 1.0  # of the auxiliary loss
@@ -102,9 +102,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 
   config.train = train = ml_collections.ConfigDict()
   train.batch_size = 683  # moments a step
-  train.epochs = 2.0
+  train.epochs = 2.0  # run length, parts of an epoch too
   train.steps = config_dict.placeholder(int)  # replaces epochs when set
-  train.log_every_steps = 50
+  train.log_every_steps = 50  # running metrics
 
   config.eval = evaluation = ml_collections.ConfigDict()
   evaluation.batch_size = 1024  # moments
@@ -140,13 +140,15 @@ def apply_arg(
     ValueError: an unknown key or a malformed pair.
   """
   for pair in filter(None, arg.split(',')):
-    key, separator, value = pair.partition('=')
-    if key not in _SHORTHAND or not separator:
+    key, _, value = pair.partition('=')
+    is_name = key == 'model'
+    if key not in _SHORTHAND or not (is_name or value.isdigit()) or not value:
       raise ValueError(
-        f'config argument {pair!r}: expected key=value with a key among '
-        f'{", ".join(_SHORTHAND)}.'
+        f'config argument {pair!r}: expected model=NAME, or key=NUMBER with a'
+        f' key among {", ".join(key for key in _SHORTHAND if key != "model")}.'
       )
     for field in _SHORTHAND[key]:
-      text = key == 'model'
-      config.update_from_flattened_dict({field: value if text else int(value)})
+      config.update_from_flattened_dict(
+        {field: value if is_name else int(value)}
+      )
   return config

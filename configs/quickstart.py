@@ -16,7 +16,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """Returns the quickstart's configuration."""
   config = base.get_config()
   config.data.history_length = 500
-  config.train.steps = 700
-  config.eval.every_steps = 175
-  config.checkpoint.every_steps = 350
+  config.train.steps = 600
+  config.eval.every_steps = 150
+  config.checkpoint.every_steps = 300
   return base.apply_arg(config, arg)

@@ -7,6 +7,7 @@ by SIGTERM after saving; anything else is a bug.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
 import difflib
 import pathlib
@@ -34,12 +35,11 @@ def configs_dir() -> pathlib.Path:
   return package / 'configs'
 
 
-def define_config(default: str | None = None) -> Any:
-  """Defines `--config`; returns its holder. `default` is a shipped config."""
-  path = None if default is None else str(configs_dir() / f'{default}.py')
+def define_config() -> Any:
+  """Defines `--config` and returns its holder."""
   return config_flags.DEFINE_config_file(
     'config',
-    path,
+    None,
     'A config file, with an argument after a colon: configs/taobao.py:'
     'model=twin,dim=64. Override any field of configs/base.py:'
     ' --config.model.top_k=50.',
@@ -47,12 +47,26 @@ def define_config(default: str | None = None) -> Any:
   )
 
 
-def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> None:
-  """Parses the flags, runs `main`, and exits with the right code."""
+def run(
+  main: Callable[[], None],
+  argv: Sequence[str] | None = None,
+  default_config: str | None = None,
+) -> None:
+  """Parses the flags, runs `main`, and exits with the right code.
+
+  Args:
+    main: the command.
+    argv: of the process by default.
+    default_config: a shipped config to use where `--config` is not given.
+  """
   argv = list(sys.argv if argv is None else argv)
   if any(arg in ('--help', '-h', '-help', '--helpfull') for arg in argv[1:]):
-    _print_help()
+    _print_help(default_config)
     sys.exit(0)
+  if default_config and not any(
+    re.match(r'--?config(=|$)', arg) for arg in argv
+  ):
+    argv.insert(1, f'--config={configs_dir() / default_config}.py')
   try:
     _parse(argv)
     logging.use_absl_handler()
@@ -75,19 +89,13 @@ def _fail(message: str) -> None:
 
 
 def _parse(argv: list[str]) -> None:
-  argv = [argv[0], *(_shipped(arg) for arg in argv[1:])]
+  argv = [argv[0], *(_find_config(arg) for arg in argv[1:])]
   try:
     rest = flags.FLAGS(argv)
   except flags.UnrecognizedFlagError as error:
-    close = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=1)
-    hint = f' Did you mean --{close[0]}?' if close else ''
     raise errors.UsageError(
-      f'unknown flag --{error.flagname}.{hint} See --help.'
-    ) from None
-  except FileNotFoundError as error:
-    raise errors.UsageError(
-      f'--config: no such file: {error.filename}; shipped configs:'
-      f' {", ".join(_shipped_names())}.'
+      f'unknown flag --{error.flagname}.{_hint(error.flagname, flags.FLAGS)}'
+      ' See --help.'
     ) from None
   except (
     flags.Error,
@@ -103,17 +111,36 @@ def _parse(argv: list[str]) -> None:
     )
 
 
-def _one_line(error: Exception) -> str:
-  text = str(error.args[0]) if error.args else str(error)
-  return re.sub(r'\s+', ' ', text).strip() + ' (see configs/base.py or --help)'
-
-
-def _shipped(arg: str) -> str:
+def _find_config(arg: str) -> str:
   """Lets `--config=configs/x.py` work outside a checkout as well."""
-  match = re.fullmatch(r'--?config=(configs/(\w+\.py))(:.*)?', arg)
-  if not match or pathlib.Path(match[1]).is_file():
+  match = re.fullmatch(r'--?config=([^:]*)(:.*)?', arg)
+  if not match:
     return arg
-  return f'--config={configs_dir() / match[2]}{match[3] or ""}'
+  path = pathlib.Path(match[1])
+  shipped = configs_dir() / path.name
+  if not path.is_file():
+    if str(path.parent) != 'configs' or not shipped.is_file():
+      raise errors.UsageError(
+        f'--config={path}: no such file.{_hint(str(path), _shipped_names())}'
+        f' Shipped configs: {", ".join(_shipped_names())}.'
+      )
+    path = shipped
+  return f'--config={path}{match[2] or ""}'
+
+
+def _hint(wrong: str, known: Iterable[str]) -> str:
+  close = difflib.get_close_matches(wrong, list(known), n=1)
+  return f' Did you mean {close[0]}?' if close else ''
+
+
+def _one_line(error: Exception) -> str:
+  """The part of an absl or ml_collections error that helps the user."""
+  text = ' '.join(str(error.args[0] if error.args else error).split())
+  if 'Error whilst parsing config file' in text:
+    return text.rsplit('Error: ', 1)[-1]
+  if match := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text):
+    return f'unknown config field {match[2]}. Did you mean {match[1]}?'
+  return f'{text} (see configs/base.py or --help)'
 
 
 def _shipped_names() -> list[str]:
@@ -124,16 +151,15 @@ def _shipped_names() -> list[str]:
   )
 
 
-def _print_help() -> None:
+def _print_help(default_config: str | None) -> None:
   main = sys.modules['__main__']
   print((main.__doc__ or '').strip())
   own = flags.FLAGS.get_flags_for_module(main.__file__ or '__main__')
   shared = flags.FLAGS.get_flags_for_module(sys.modules[__name__])
   print('\nFlags:')
   for flag in sorted({*own, *shared}, key=lambda flag: flag.name):
-    default = ''
-    if flag.default is not None and flag.name != 'config':
-      default = f' (default: {flag.default})'
+    value = default_config if flag.name == 'config' else flag.default
+    default = '' if value is None else f' (default: {value})'
     text = textwrap.wrap(f'{flag.help}{default}', 74)
     print(f'  --{flag.name}')
     print(textwrap.indent('\n'.join(text), ' ' * 6))

@@ -9,6 +9,7 @@ with the same workdir resumes; SIGTERM saves and exits with 75.
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from typing import Any
 
@@ -43,38 +44,39 @@ def train_and_evaluate(
 
   with stop.at_once():
     run = run_lib.Run(config, workdir)
-    if (result := run.finished()) is not None:
-      return result
-    state, progress = run.restore_or_init()
-  step_fn = run.compile(state)
-  pending = state.step
-  try:
-    with run.batches(progress.step) as batches, run.timed(progress):
-      while True:
-        # Evaluate and save before the next batch is taken: what is restored
-        # here then goes on with exactly the step that would have come next.
-        done = progress.step >= run.total_steps
-        if done or run.due('eval', progress.step):
-          run.validate(state, progress, stop.check)
-        if done or run.due('checkpoint', progress.step):
-          run.save(state, progress)
-        stop.check()
-        if done:
-          break
-        batch = batches.next()
-        pending.block_until_ready()  # One step in flight bounds the memory.
-        state, pending = step_fn(state, batch)
-        progress.step += 1
-        progress.targets += int(batch.targets.weight.sum())
-        run.advance()
-        if progress.step % config.train.log_every_steps == 0:
-          state = run.log(state, progress)
-    return run.finish(state, progress, stop.check)
-  except errors.Stopped:
-    run.save(state, progress)
-    raise
-  finally:
-    run.close()
+  with contextlib.closing(run):
+    with stop.at_once():
+      if (result := run.finished()) is not None:
+        return result
+      state, progress = run.restore_or_init()
+    step_fn = run.compile(state)
+    pending = state.step
+    try:
+      with run.batches(progress.step) as batches, run.timed(progress):
+        while True:
+          # Evaluate and save before the next batch is taken: what is restored
+          # here then goes on with exactly the step that would have come next.
+          done = progress.step >= run.total_steps
+          evaluate = done or run.due('eval', progress.step)
+          if evaluate:
+            run.validate(state, progress, stop.check)
+          if evaluate or run.due('checkpoint', progress.step):
+            run.save(state, progress)
+          stop.check()
+          if done:
+            break
+          batch = batches.next()
+          pending.block_until_ready()  # One step in flight bounds the memory.
+          state, pending = step_fn(state, batch)
+          progress.step += 1
+          progress.targets += int(batch.targets.weight.sum())
+          run.advance()
+          if progress.step % config.train.log_every_steps == 0:
+            state = run.log(state, progress)
+      return run.finish(state, progress, stop.check)
+    except errors.Stopped:
+      run.save(state, progress)
+      raise
 
 
 def main() -> None:
@@ -97,8 +99,8 @@ def _default_workdir(config: ml_collections.ConfigDict) -> str:
 
 
 if __name__ == '__main__':
-  _CONFIG = cli.define_config('quickstart')
+  _CONFIG = cli.define_config()
   _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Run folder; default runs/<config>-<model>-<seed>.'
   )
-  cli.run(main)
+  cli.run(main, default_config='quickstart')

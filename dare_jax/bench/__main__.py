@@ -66,7 +66,8 @@ def main() -> None:
       }
       pathlib.Path(output.value).write_text(json.dumps(report, indent=1))
 
-  cli.run(run, [sys.argv[0], *sys.argv[2:]])
+  default = 'quickstart' if 'config' in flags.FLAGS else None
+  cli.run(run, [sys.argv[0], *sys.argv[2:]], default)
 
 
 def _unknown(name: str) -> None:

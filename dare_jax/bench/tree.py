@@ -25,7 +25,7 @@ from dare_jax.training import metrics
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
-  config = cli.define_config('quickstart')
+  config = cli.define_config()
   return lambda: [measure(config.value)]
 
 

@@ -62,6 +62,11 @@ def make_splits(store: history_store.HistoryStore, data: Any) -> Splits:
     raise errors.UsageError(
       f'data.split={data.split!r}: expected one of {", ".join(PROTOCOLS)}.'
     )
+  if not len(store.behaviors):
+    raise errors.UsageError(
+      f'history store {store.path} holds no behaviors: no row of the log has'
+      ' label 1; check data.columns.label.'
+    )
   splits = protocol(store, data)
   empty = [name for name, moments in splits.items() if not len(moments)]
   if empty:

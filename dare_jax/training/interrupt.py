@@ -9,6 +9,8 @@ from typing import Any
 
 from dare_jax import errors
 
+_NOTHING_TO_SAVE = 'before training, there was nothing to save'
+
 
 class StopSignal:
   """Notes SIGTERM; the loop polls it between steps and evaluation batches.
@@ -27,14 +29,15 @@ class StopSignal:
   def _handle(self, *unused: Any) -> None:
     self.requested = True
     if self._at_once:
-      raise errors.Stopped('before training: there was nothing to save')
+      raise errors.Stopped(_NOTHING_TO_SAVE)
 
   @contextlib.contextmanager
   def at_once(self) -> Iterator[None]:
     """Within: SIGTERM raises at once, as there is no state to save yet."""
     self._at_once = True
     try:
-      self.check()
+      if self.requested:
+        raise errors.Stopped(_NOTHING_TO_SAVE)
       yield
     finally:
       self._at_once = False
@@ -42,4 +45,4 @@ class StopSignal:
   def check(self) -> None:
     """Raises Stopped if SIGTERM has arrived."""
     if self.requested:
-      raise errors.Stopped('SIGTERM')
+      raise errors.Stopped('the state is saved')

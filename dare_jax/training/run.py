@@ -171,7 +171,7 @@ class Run:
     """Writes the running metrics; returns the state with empty sums."""
     with self._untimed(state, progress):
       sums = jax.device_get(state.sums)
-      self._check_finite(sums, progress.step)
+      self._check_finite(np.isfinite(sums['loss']), progress.step)
       values = train_state.summarize(sums)
       seconds = progress.train_time_s - self._window[0]
       targets = progress.targets - self._window[1]
@@ -209,7 +209,7 @@ class Run:
     if progress.evaluated_step == progress.step:
       return
     with self._untimed(state, progress):
-      self._check_finite(jax.device_get(state.sums), progress.step)
+      self._check_state(state, progress.step)
       values = self.evaluate(state, 'val', check_stop)
       progress.evaluated_step = progress.step
       self._write(progress, 'val', values)
@@ -239,7 +239,7 @@ class Run:
   def save(self, state: TrainState, progress: Progress) -> None:
     """Saves the state to go on from, in the background."""
     with self._untimed(state, progress):
-      self._check_finite(jax.device_get(state.sums), progress.step)
+      self._check_state(state, progress.step)
       self._checkpoints.save_last(
         progress.step, state, self._describe(progress)
       )
@@ -252,13 +252,16 @@ class Run:
       'data_fingerprint': self.experiment.store.fingerprint,
     }
 
-  def _check_finite(self, sums: Mapping[str, Any], step: int) -> None:
-    if np.isfinite(sums['loss']):
+  def _check_state(self, state: TrainState, step: int) -> None:
+    self._check_finite(bool(train_state.is_finite(state)), step)
+
+  def _check_finite(self, finite: bool, step: int) -> None:
+    if finite:
       self._checked_step = step
       return
     raise errors.UsageError(
-      f'the loss is not finite somewhere in steps {self._checked_step + 1} to'
-      f' {step}; the last good checkpoint is that of step'
+      'the loss, or a parameter, is not finite somewhere in steps'
+      f' {self._checked_step + 1} to {step}; the last good checkpoint is that of step'
       f' {max(self._checkpoints.steps(), default=0)} in'
       f' {self.workdir / "checkpoints"}. Lower optim.learning_rate, or look'
       ' at the data, and start in another workdir.'

@@ -157,6 +157,13 @@ class Trainer:
     return output.logits, seen
 
 
+@jax.jit
+def is_finite(state: TrainState) -> jax.Array:
+  """Returns whether all parameters and sums are finite: worth saving."""
+  leaves = jax.tree.leaves((state.params, state.tables, state.sums))
+  return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))
+
+
 def zero_sums() -> dict[str, jax.Array]:
   """Returns the sums of an empty log window."""
   return {name: jnp.zeros(()) for name in SUM_NAMES}
