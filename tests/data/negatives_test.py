@@ -82,7 +82,10 @@ def test_only_what_is_excluded_is_never_drawn(exclude):
   sampler = negatives.NegativeSampler(_STORE, 2, exclude)
   drawn = _draw(sampler, (1, 0), example, user, positive)
   is_own = np.array(
-    [[item in _log(u) for item in row] for u, row in zip(user, drawn)]
+    [
+      [item in _log(u) for item in row]
+      for u, row in zip(user, drawn, strict=True)
+    ]
   )
   is_positive = drawn == positive[:, None]
   assert is_own.any() == (exclude != 'user_log')
@@ -156,6 +159,7 @@ def test_in_user_log_is_membership(pairs, asked):
   user = np.array([u % store.num_users for u, _ in asked], np.int32)
   item = np.array([i for _, i in asked], np.int32)
   expected = [
-    i in table.columns['item_id'][table.slice(u)] for u, i in zip(user, item)
+    i in table.columns['item_id'][table.slice(u)]
+    for u, i in zip(user, item, strict=True)
   ]
   assert negatives.in_user_log(table, user, item).tolist() == expected

@@ -275,6 +275,15 @@ def test_session_protocols_refuse_a_store_out_of_time_order():
       splits.make_splits(store, data)
 
 
+def test_a_log_without_positive_labels_is_refused():
+  store = stores.build(
+    [(0, 0, 0, time, 0) for time in range(5)], schema=_LABELLED
+  )
+  data = stores.data_config(min_events=0, min_history=0)
+  with pytest.raises(errors.UsageError, match='no row of the log has label 1'):
+    splits.make_splits(store, data)
+
+
 def test_take_keeps_the_columns_together():
   moments = splits.Moments(*(np.arange(5) * k for k in (1, 2, 3, 4)))
   assert _rows(moments.take(np.array([3, 1]))) == [(3, 6, 9, 12), (1, 2, 3, 4)]

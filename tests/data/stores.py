@@ -4,11 +4,11 @@ import pathlib
 import tempfile
 from typing import Any
 
+from dare_jax.configs import base
 import ml_collections
 import numpy as np
 import polars as pl
 
-from dare_jax.configs import base
 from dare_jax.data import event_log
 from dare_jax.data import history_store
 from dare_jax.data import raw_log
