@@ -20,6 +20,7 @@ from dare_jax.data import datasets
 from dare_jax.data import history_store
 from dare_jax.data import pipeline
 from dare_jax.data import splits
+from dare_jax.training import optimizers
 from dare_jax.training import state as train_state
 
 # Fields that a resumed run may change, as prefixes.
@@ -116,20 +117,28 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     'data.history_length',
     'data.prefetch',
     'model.top_k',
+    'model.context_dim',
     'train.batch_size',
     'train.log_every_steps',
     'eval.batch_size',
   )
   for field in at_least_one:
     _require(config, field, 1)
-  for field in ('eval.every_steps', 'checkpoint.every_steps', 'train.steps'):
+  periods = ('eval.every_steps', 'checkpoint.every_steps')
+  for field in (*periods, 'train.steps', 'seed'):
     _require(config, field, 0)
-  positive = ('optim.learning_rate', 'train.epochs')
-  for field in positive:
-    if not _get(config, field) > 0:
+  rates = ('optim.learning_rate', 'optim.table_learning_rate')
+  for field in (*rates, 'train.epochs'):
+    value = _get(config, field)
+    if value is not None and not value > 0:
+      raise errors.UsageError(f'{field}={value}: expected a number above 0.')
+  for field in ('model.hidden', 'model.aux_hidden'):
+    widths = _get(config, field)
+    if any(width < 1 for width in widths):
       raise errors.UsageError(
-        f'{field}={_get(config, field)}: expected a number above 0.'
+        f'{field}={tuple(widths)}: expected widths of 1 or more.'
       )
+  optimizers.table_optimizer(config.optim)
   if not 0 <= config.data.unknown_rate < 1:
     raise errors.UsageError(
       f'data.unknown_rate={config.data.unknown_rate}: expected a share from'
@@ -151,8 +160,10 @@ def _require(
 
 
 def _get(config: ml_collections.ConfigDict, field: str) -> Any:
-  section, name = field.split('.')
-  return config[section][name]
+  value = config
+  for name in field.split('.'):
+    value = value[name]
+  return value
 
 
 def config_hash(config: ml_collections.ConfigDict) -> str:

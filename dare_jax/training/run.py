@@ -259,10 +259,11 @@ class Run:
     if finite:
       self._checked_step = step
       return
+    good = max(self._checkpoints.steps(), default=None)
     raise errors.UsageError(
       'the loss, or a parameter, is not finite somewhere in steps'
-      f' {self._checked_step + 1} to {step}; the last good checkpoint is that of step'
-      f' {max(self._checkpoints.steps(), default=0)} in'
+      f' {self._checked_step + 1} to {step}; the last good checkpoint is'
+      f' {f"that of step {good}" if good else "none yet"}, in'
       f' {self.workdir / "checkpoints"}. Lower optim.learning_rate, or look'
       ' at the data, and start in another workdir.'
     )

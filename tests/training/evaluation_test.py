@@ -1,0 +1,96 @@
+"""Evaluation: every row once, padding never, slices by what was seen."""
+
+import collections
+
+import jax
+import numpy as np
+import pytest
+
+from dare_jax import errors
+from dare_jax.data import pipeline
+from dare_jax.data import splits
+from dare_jax.training import evaluation
+from dare_jax.training import metrics
+from tests.data import stores
+
+
+class Scorer:
+  """Stands for a trainer: scores a target by its item id."""
+
+  def predict_step(self, state, batch):
+    del state
+    history, targets = batch.history, batch.targets
+    seen = {
+      field: np.any(
+        (history.ids[field][:, None, None, :] == targets.ids[field][..., None])
+        & history.mask[:, None, None, :],
+        axis=-1,
+      )
+      for field in ('item', 'category')
+    }
+    return jax.numpy.asarray(targets.ids['item'], float), seen
+
+
+def _rows():
+  """7 users; the test item of an even user is one it had before."""
+  for user in range(7):
+    for time in range(6):
+      item = (user * 5 + time) % 20 if time < 5 else user * 5 % 20
+      item = item if user % 2 == 0 or time < 5 else 40 + user
+      yield user, item, item % 3, time
+
+
+@pytest.fixture(scope='module')
+def parts():
+  store = stores.build(_rows())
+  data = stores.data_config(
+    min_events=3, min_history=2, history_length=8, num_negatives=2
+  )
+  moments = splits.make_splits(store, data)
+  made = pipeline.Pipeline(store, moments['test'], 'test', data, seed=3)
+  return store, moments['test'], made
+
+
+def test_batch_size_changes_nothing(parts):
+  expected = evaluation.evaluate(Scorer(), None, parts[2], 7)
+  assert {'auc', 'gauc', 'auc_item_seen', 'auc_item_unseen'} <= set(expected)
+  for size in (1, 2, 3, 6, 8, 50):
+    values = evaluation.evaluate(Scorer(), None, parts[2], size)
+    assert values == pytest.approx(expected, rel=1e-12), size
+
+
+def test_every_row_once_with_its_slices(parts, monkeypatch):
+  caught = []
+  merge = metrics.merge
+  monkeypatch.setattr(
+    metrics, 'merge', lambda given: caught.append(merge(given)) or caught[0]
+  )
+  _, moments, made = parts
+  evaluation.evaluate(Scorer(), None, made, 4)
+  real = caught[0].weight > 0
+  assert collections.Counter(caught[0].user[real].tolist()) == dict.fromkeys(
+    range(7), 3
+  )
+  assert (~real).sum() == 3  # 8 moments in two batches, 3 targets each
+  assert caught[0].label[real].sum() == len(moments) == 7
+  for user in range(7):
+    own = real & (caught[0].user == user)
+    # One flag a moment, that of its positive, for all of its targets.
+    assert caught[0].slices['item_seen'][own].tolist() == [user % 2 == 0] * 3
+  for field in ('item', 'category'):
+    np.testing.assert_array_equal(
+      caught[0].slices[f'{field}_seen'], ~caught[0].slices[f'{field}_unseen']
+    )
+
+
+def test_a_stop_request_abandons_it(parts):
+  calls = []
+
+  def check():
+    calls.append(1)
+    if len(calls) == 3:
+      raise errors.Stopped('now')
+
+  with pytest.raises(errors.Stopped):
+    evaluation.evaluate(Scorer(), None, parts[2], 1, check)
+  assert len(calls) == 3

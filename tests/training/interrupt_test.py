@@ -1,0 +1,62 @@
+"""SIGTERM: noted everywhere, at once only where nothing is to be saved."""
+
+import os
+import signal
+
+import pytest
+
+from dare_jax import errors
+from dare_jax.training import interrupt
+
+
+@pytest.fixture
+def stop():
+  before = signal.getsignal(signal.SIGTERM)
+  made = interrupt.StopSignal()
+  made.install()
+  yield made
+  signal.signal(signal.SIGTERM, before)
+
+
+def terminate():
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_noted_until_the_next_check(stop):
+  stop.check()
+  terminate()
+  assert stop.requested
+  terminate()  # Impatience changes nothing.
+  with pytest.raises(errors.Stopped, match='saved'):
+    stop.check()
+
+
+def test_at_once_where_there_is_nothing_to_save(stop):
+  with pytest.raises(errors.Stopped, match='nothing to save'):
+    with stop.at_once():
+      terminate()
+      pytest.fail('went on')  # pragma: no cover
+  assert stop.requested
+
+
+def test_a_signal_before_counts(stop):
+  terminate()
+  with pytest.raises(errors.Stopped, match='nothing to save'):
+    with stop.at_once():
+      pytest.fail('went on')
+
+
+def test_at_once_ends_with_its_block(stop):
+  with stop.at_once():
+    pass
+  terminate()
+  assert stop.requested
+
+
+def test_no_handler_of_exceptions_takes_it_for_a_failure(stop):
+  """A library that maps exceptions to its own must not hide the request."""
+  with pytest.raises(errors.Stopped), stop.at_once():
+    try:
+      terminate()
+    except Exception:
+      pytest.fail('swallowed')
