@@ -1,0 +1,207 @@
+"""Random models, variables and batches, and one call that measures them.
+
+Everything runs op by op unless a test is about jit: the ops of one shape are
+compiled once for all models, which is far quicker than a program each. Keep to
+the default sizes where you can, for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dare_jax import aggregate
+from dare_jax import models
+from dare_jax import types
+from dare_jax.training import losses
+
+VOCAB = {'item': 40, 'category': 9}
+LENGTH = 6
+
+
+def build(name: str = 'dare', **options: Any) -> models.Ranker:
+  """Returns a tiny ranker: distances over 4 share log-spaced time ids."""
+  sizes: dict[str, Any] = {
+    'vocab_sizes': VOCAB,
+    'attention_dim': 3,
+    'representation_dim': 3,
+    'top_k': 3,
+    'exact_positions': 4,
+    'hidden': (5, 4),
+    'aux_hidden': (4,),
+  }
+  return models.build(name, **(sizes | options))
+
+
+def make_batch(
+  seed: int = 0,
+  *,
+  windows: int = 6,
+  moments: int = 2,
+  candidates: int = 2,
+  length: int = LENGTH,
+  num_padding: tuple[int, ...] = (0, 2, 5),
+  vocab: Mapping[str, int] | None = None,
+  context: Mapping[str, int] | None = None,
+) -> types.Batch:
+  """Returns a batch with moments anywhere after the first real behavior.
+
+  Args:
+    seed: of all choices.
+    windows: histories.
+    moments: of each.
+    candidates: targets of each moment.
+    length: of a history, padding included.
+    num_padding: padding of the first histories; the others have none.
+    vocab: field -> rows; ids are drawn from 1 on.
+    context: field -> rows.
+  """
+  rng = np.random.default_rng(seed)
+  padding = np.array((*num_padding, *[0] * windows)[:windows])
+  mask = np.arange(length) >= padding[:, None]
+  vocab = VOCAB if vocab is None else vocab
+
+  def draw(rows: int, *shape: int) -> np.ndarray:
+    return rng.integers(1, rows, shape).astype(np.int32)
+
+  history = {f: draw(rows, *mask.shape) * mask for f, rows in vocab.items()}
+  shape = (windows, moments, candidates)
+  targets = {f: draw(rows, *shape) for f, rows in vocab.items()}
+  end = rng.integers(padding[:, None] + 1, length + 1, (windows, moments))
+  batch = types.Batch(
+    history=types.History(ids=history, mask=mask),
+    end=end.astype(np.int32),
+    targets=types.Targets(
+      ids=targets,
+      label=rng.integers(0, 2, shape).astype(np.float32),
+      weight=np.ones(shape, np.float32),
+    ),
+    context={
+      field: draw(rows, windows, moments)
+      for field, rows in (context or {}).items()
+    },
+  )
+  return jax.tree.map(jnp.asarray, batch)
+
+
+def make_variables(
+  model: models.Ranker, batch: types.Batch, seed: int = 0
+) -> dict[str, Any]:
+  """Returns variables far from their initial values, padding rows included."""
+  rng = np.random.default_rng(seed)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+
+  def draw(path: Any, leaf: Any) -> jax.Array:
+    name = path[-1].key
+    value = rng.normal(size=leaf.shape)
+    if name in ('scale', 'var'):
+      value = np.exp(0.3 * value)
+    elif name in ('mean', 'bias', 'negative_slope'):
+      value *= 0.3
+    elif name == 'kernel':
+      value /= np.sqrt(leaf.shape[0])
+    return jnp.asarray(value, jnp.float32)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def to_float64(tree: Any) -> Any:
+  """Widens the floats; call it under `jax.enable_x64`."""
+  return jax.tree.map(
+    lambda x: (
+      jnp.asarray(np.asarray(x, np.float64))
+      if jnp.issubdtype(x.dtype, jnp.floating)
+      else x
+    ),
+    tree,
+  )
+
+
+@dataclasses.dataclass
+class Measured:
+  """What one training call gives."""
+
+  loss: Any
+  output: types.RankerOutput
+  batch_stats: Any
+  grads: dict[str, Any]
+
+
+def loss(output: types.RankerOutput, targets: types.Targets) -> jax.Array:
+  """The training loss without l2."""
+  entropy = losses.binary_cross_entropy(output.logits, targets.label)
+  total = losses.weighted_mean(entropy, targets.weight)
+  if output.aux_logits is not None:
+    entropy = losses.binary_cross_entropy(output.aux_logits, targets.label)
+    total += losses.weighted_mean(entropy, targets.weight)
+  return total
+
+
+def measure(
+  model: models.Ranker, variables: Mapping[str, Any], batch: types.Batch
+) -> Measured:
+  """Returns the loss in train mode, and its gradients of params and tables."""
+
+  def compute(trained: Any) -> Any:
+    output, updated = model.apply(
+      {**variables, **trained}, batch, train=True, mutable=['batch_stats']
+    )
+    return loss(output, batch.targets), (output, updated['batch_stats'])
+
+  trained = {name: variables[name] for name in ('params', 'tables')}
+  (value, (output, stats)), grads = jax.value_and_grad(compute, has_aux=True)(
+    trained
+  )
+  return Measured(value, output, stats, grads)
+
+
+def predict(
+  model: models.Ranker, variables: Mapping[str, Any], batch: types.Batch
+) -> jax.Array:
+  """Returns the logits in eval mode."""
+  return model.apply(variables, batch).logits
+
+
+def interest(
+  model: models.Ranker,
+  variables: Mapping[str, Any],
+  batch: types.Batch,
+) -> jax.Array:
+  """Returns what the aggregation gave."""
+  found = {}
+  kinds = tuple(aggregate.AGGREGATIONS.values())
+
+  def keep(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    value = call(*args, **kwargs)
+    if isinstance(context.module, kinds):
+      found['interest'] = value
+    return value
+
+  with nn.intercept_methods(keep):
+    model.apply(variables, batch)
+  return found['interest']
+
+
+def head_inputs(
+  model: models.Ranker,
+  variables: Mapping[str, Any],
+  batch: types.Batch,
+  train: bool,
+) -> dict[str, jax.Array]:
+  """Returns head's name -> the features it was given."""
+  found = {}
+
+  def keep(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    if context.module.name in ('head', 'aux'):
+      found[context.module.name] = args[0]
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(keep):
+    model.apply(variables, batch, train=train, mutable=['batch_stats'])
+  return found

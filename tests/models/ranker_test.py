@@ -1,0 +1,239 @@
+"""The ranker against the reference, and its parts against each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dare_jax import embeddings
+from dare_jax import types
+from tests.models import examples
+from tests.models import reference
+
+# Field widths all differ where the plan leaves them free.
+_UNEQUAL = {
+  'attention_dim': 3,
+  'attention_dims': {'category': 2, 'time': 5},
+  'representation_dim': 4,
+  'representation_dims': {'category': 3, 'time': 2},
+}
+_EQUAL = {
+  'attention_dim': 3,
+  'attention_dims': {'category': 2, 'time': 5},
+  'representation_dim': 3,
+  'representation_dims': {'category': 2, 'time': 5},
+}
+_FIELDS = examples.VOCAB | {'brand': 5, 'shop': 7}
+_CONTEXT = {'user': 8, 'hour': 4}
+
+_CASES = (
+  {'testcase_name': 'decoupled', 'plan': 'decoupled', 'options': _UNEQUAL},
+  {'testcase_name': 'shared', 'plan': 'shared', 'options': _EQUAL},
+  {'testcase_name': 'three', 'plan': 'three', 'options': _UNEQUAL},
+  {'testcase_name': 'four', 'plan': 'four', 'options': _UNEQUAL},
+  {'testcase_name': 'projected', 'plan': 'projected', 'options': _EQUAL},
+  {
+    'testcase_name': 'one_moment_one_candidate',
+    'plan': 'decoupled',
+    'options': {},
+    'batch': {'windows': 5, 'length': 9, 'moments': 1, 'candidates': 1},
+  },
+  {
+    'testcase_name': 'further_fields_and_context',
+    'plan': 'decoupled',
+    'options': {
+      'vocab_sizes': _FIELDS,
+      'attention_dims': {'brand': 2, 'shop': 1},
+      'context': _CONTEXT,
+      'context_dim': 2,
+    },
+    'batch': {
+      'windows': 2,
+      'moments': 3,
+      'candidates': 4,
+      'vocab': _FIELDS,
+      'context': _CONTEXT,
+    },
+  },
+  {
+    'testcase_name': 'not_target_aware',
+    'plan': 'three',
+    'options': {'target_aware': False},
+  },
+  {
+    'testcase_name': 'no_search',
+    'plan': 'decoupled',
+    'options': {'search': 'all'},
+  },
+  {
+    'testcase_name': 'one_kept_one_exact_position',
+    'plan': 'four',
+    'options': {'top_k': 1, 'exact_positions': 1},
+  },
+)
+
+
+def _example(plan: str, options: Any, batch: Any = None) -> Any:
+  model = examples.build('dare', plan=plan, **options)
+  data = examples.make_batch(3, **(batch or {}))
+  # One moment sees nothing, one target is padding.
+  weight = data.targets.weight.at[-1, -1, -1].set(0.0)
+  end = data.end
+  if end.size > 1:
+    end = end.at[0, 0].set(0)
+  targets = data.targets.replace(weight=weight)
+  data = data.replace(targets=targets, end=end)
+  return model, examples.make_variables(model, data), data
+
+
+def _check(model: Any, variables: Any, batch: Any, rtol: float) -> None:
+  for train in (False, True):
+    expected = reference.rank(model, variables, batch, train)
+    output, updated = model.apply(
+      variables, batch, train=train, mutable=['batch_stats']
+    )
+    chex.assert_trees_all_close(
+      output.logits, expected.logits, rtol=rtol, atol=rtol
+    )
+    if train:
+      chex.assert_trees_all_close(
+        output.aux_logits, expected.aux_logits, rtol=rtol, atol=rtol
+      )
+      chex.assert_trees_all_close(
+        updated['batch_stats'], expected.batch_stats, rtol=rtol, atol=rtol
+      )
+    else:
+      assert output.aux_logits is None
+      chex.assert_trees_all_equal(
+        updated['batch_stats'], variables['batch_stats']
+      )
+    _check_search(output.search, expected, rtol)
+  chex.assert_trees_all_close(
+    examples.interest(model, variables, batch),
+    expected.interest,
+    rtol=rtol,
+    atol=rtol,
+  )
+
+
+def _check_search(
+  found: types.SearchResult, expected: reference.Output, rtol: float
+) -> None:
+  indices, mask = np.asarray(found.indices), np.asarray(found.mask)
+  for where in np.ndindex(*indices.shape[:3]):
+    b, m, c = where
+    kept = expected.kept[b][m][c]
+    ours = indices[where][mask[where]]
+    # Searching all keeps the history's order, not the scores'.
+    np.testing.assert_array_equal(np.sort(ours), np.sort(kept))
+    np.testing.assert_allclose(
+      np.asarray(found.scores)[where][mask[where]],
+      expected.scores[where][ours],
+      rtol=rtol,
+      atol=rtol,
+    )
+
+
+class ReferenceTest(parameterized.TestCase):
+  @parameterized.named_parameters(*_CASES)
+  def test_float32(self, plan, options, batch=None):
+    # Batch normalisation multiplies the rounding of a feature that hardly
+    # varies by up to 1 / sqrt(1e-5) = 316; 2^-24 times that is 2e-5.
+    _check(*_example(plan, options, batch), rtol=1e-4)
+
+  @parameterized.named_parameters(*((plan, plan) for plan in embeddings.PLANS))
+  def test_float64(self, plan):
+    model, variables, data = _example(plan, {})
+    with jax.enable_x64(True):
+      _check(model, *examples.to_float64((variables, data)), rtol=1e-10)
+
+
+class PartsTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.model, self.variables, self.batch = _example('decoupled', {})
+
+  def test_search_then_score_equals_the_call(self):
+    batch, variables = self.batch, self.variables
+    keys = self.model.apply(variables, batch.history, method='encode_history')
+    result = self.model.apply(
+      variables,
+      keys,
+      batch.history,
+      batch.end,
+      batch.targets.ids,
+      method='search',
+    )
+    logits = self.model.apply(variables, batch, result, method='score')
+    whole = self.model.apply(variables, batch)
+    chex.assert_trees_all_equal(result, whole.search)
+    chex.assert_trees_all_equal(logits, whole.logits)
+
+  def test_gathering_the_kept_equals_masking_the_rest(self):
+    model, batch, variables = self.model, self.batch, self.variables
+    full = examples.build('dare', search='all')
+    found = model.apply(variables, batch).search
+    everything = full.apply(variables, batch).search
+    kept = jax.nn.one_hot(found.indices, examples.LENGTH, dtype=bool)
+    kept = jnp.any(kept & found.mask[..., None], axis=-2)
+    masked = everything.replace(mask=kept)
+
+    def logits(method_model: Any, result: Any, tables: Any) -> Any:
+      return method_model.apply(
+        {**variables, 'tables': tables}, batch, result, method='score'
+      )
+
+    tables = variables['tables']
+    gathered, gather_grad = jax.vjp(lambda t: logits(model, found, t), tables)
+    remasked, mask_grad = jax.vjp(lambda t: logits(full, masked, t), tables)
+    # The same terms, summed in another order.
+    chex.assert_trees_all_close(gathered, remasked, rtol=1e-5, atol=1e-6)
+    ones = jnp.ones_like(gathered)
+    chex.assert_trees_all_close(
+      gather_grad(ones), mask_grad(ones), rtol=1e-5, atol=1e-6
+    )
+
+  def test_auxiliary_head_is_optional_and_changes_no_prediction(self):
+    without = examples.build('dare', aux_hidden=None)
+    assert without.config.aux_hidden is None
+    output, _ = without.apply(
+      self.variables, self.batch, train=True, mutable=['batch_stats']
+    )
+    assert output.aux_logits is None
+    both, _ = self.model.apply(
+      self.variables, self.batch, train=True, mutable=['batch_stats']
+    )
+    chex.assert_trees_all_equal(output.logits, both.logits)
+
+  @parameterized.named_parameters(
+    {'testcase_name': 'target_aware', 'target_aware': True, 'width': 3 * 9},
+    {'testcase_name': 'plain', 'target_aware': False, 'width': 2 * 9},
+  )
+  def test_width_of_the_head_s_input(self, target_aware, width):
+    model = examples.build('dare', target_aware=target_aware)
+    variables = examples.make_variables(model, self.batch)
+    inputs = examples.head_inputs(model, variables, self.batch, train=True)
+    assert inputs['head'].shape[-1] == inputs['aux'].shape[-1] == width
+
+  def test_init_makes_every_collection(self):
+    variables = self.model.init(jax.random.key(0), self.batch)
+    assert set(variables) == {'params', 'tables', 'batch_stats'}
+    table = variables['tables']['encoder']['item_attention']
+    assert table.shape == (examples.VOCAB['item'], 3)
+    # 120 draws: the standard deviation is within a fifth of the asked one.
+    np.testing.assert_allclose(table.std(), 0.1, rtol=0.2)
+
+  def test_top_k_beyond_the_history_is_refused(self):
+    model = examples.build('dare', top_k=examples.LENGTH + 1)
+    with self.assertRaisesRegex(ValueError, 'top_k=7.*history length, 6'):
+      model.apply(self.variables, self.batch)
+
+
+if __name__ == '__main__':
+  absltest.main()
