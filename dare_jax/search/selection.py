@@ -43,6 +43,8 @@ def top_k(
       ' model.top_k or raise data.history_length.'
     )
   scores = jax.lax.stop_gradient(scores).astype(jnp.float32)
+  # -0.0 would rank below 0.0, its equal.
+  scores = jnp.where(scores == 0, 0.0, scores)
   scores = jnp.where(visible, scores, -jnp.inf)
   # lax.top_k keeps the lowest index of equals: newest first makes it ours.
   best, index = jax.lax.top_k(scores[..., ::-1], k)

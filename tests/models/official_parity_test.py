@@ -17,7 +17,6 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-import types as python_types
 from typing import Any
 
 from absl.testing import absltest
@@ -338,10 +337,7 @@ class OfficialParityTest(parameterized.TestCase):
 
   @_BOTH
   def test_one_adam_step_of_the_tables(self, name):
-    optim = python_types.SimpleNamespace(
-      tables='adam', learning_rate=0.01, table_learning_rate=None
-    )
-    optimizer = optimizers.table_optimizer(optim)
+    optimizer = optimizers.TABLE_OPTIMIZERS['adam'](0.01)
     with jax.enable_x64(True):
       tables = _variables(name, np.float64)['tables']
       grads = jax.tree.map(

@@ -43,7 +43,7 @@ class PresetsTest(parameterized.TestCase):
     ('exact', {'exact_positions': 0}, 'exact_positions=0'),
     ('dim', {'attention_dim': 0}, 'attention_dim=0'),
     ('field', {'vocab_sizes': {'item': 3}}, "lacks 'category'"),
-    ('dims', {'attention_dims': {'itme': 3}}, "'itme'.*did you mean 'item'"),
+    ('dims', {'attention_dims': {'itm': 3}}, "'itm'.*did you mean 'item'"),
     (
       'widths',
       {'plan': 'shared', 'attention_dim': 2},
