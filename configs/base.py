@@ -94,7 +94,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   model.representation_init = 0.1  # of representation and shared tables
 
   config.optim = optim = ml_collections.ConfigDict()
-  optim.learning_rate = 0.01  # of Adam, constant
+  optim.learning_rate = 0.01  # of Adam, at the first step
+  optim.schedule = 'constant'  # or linear: to 0 at the end of the run
   optim.tables = 'adam'  # optimizer of the tables
   optim.table_learning_rate = config_dict.placeholder(float)  # None: the same
   optim.aux_weight = 1.0  # of the auxiliary loss

@@ -15,6 +15,7 @@ from typing import Any
 
 from absl import flags
 import ml_collections
+from ml_collections import config_flags
 
 from dare_jax import cli
 from dare_jax import errors
@@ -85,17 +86,16 @@ def main() -> None:
   stop = interrupt.StopSignal()
   stop.install()
   runtime.configure(config.runtime)
-  workdir = pathlib.Path(_WORKDIR.value or _default_workdir(config))
-  result = train_and_evaluate(config, workdir.expanduser(), stop)
-  print(report.summary(result, workdir))
+  name = _config_name()
+  folder = _WORKDIR.value or f'runs/{name}-{config.model.name}-{config.seed}'
+  workdir = pathlib.Path(folder).expanduser()
+  result = train_and_evaluate(config, workdir, stop)
+  print(report.summary(result, workdir, name))
 
 
-def _default_workdir(config: ml_collections.ConfigDict) -> str:
-  from ml_collections import config_flags
-
-  filename = config_flags.get_config_filename(flags.FLAGS['config'])
-  stem = pathlib.Path(filename.split(':')[0]).stem
-  return f'runs/{stem}-{config.model.name}-{config.seed}'
+def _config_name() -> str:
+  path = config_flags.get_config_filename(flags.FLAGS['config'])
+  return pathlib.Path(path.split(':')[0]).stem
 
 
 if __name__ == '__main__':

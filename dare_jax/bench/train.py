@@ -67,7 +67,7 @@ def measure_one(
     train = pipeline.Pipeline(store, moments, 'train', config.data, config.seed)
     vocab = {field: store.vocab_sizes[field] for field in store.fields}
     model = experiment.build_options(config, vocab)
-    trainer = train_state.Trainer(model, config.optim)
+    trainer = train_state.Trainer(model, config.optim, 1)
     timing = _time_steps(trainer, train, config, seconds)
   return {
     'model': config.model.name,

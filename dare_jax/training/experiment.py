@@ -42,20 +42,14 @@ class Experiment:
     store: the open history store.
     pipelines: 'train', 'val', 'test'.
     trainer: model, losses and optimizers.
+    total_steps: of the whole run, train.steps or train.epochs in steps.
   """
 
   config: ml_collections.ConfigDict
   store: history_store.HistoryStore
   pipelines: Mapping[str, pipeline.Pipeline]
   trainer: train_state.Trainer
-
-  @property
-  def total_steps(self) -> int:
-    """Steps of the whole run: train.steps, or train.epochs in steps."""
-    train = self.config.train
-    if train.steps is not None:
-      return train.steps
-    return math.ceil(train.epochs * self.steps_per_epoch)
+  total_steps: int
 
   @property
   def steps_per_epoch(self) -> float:
@@ -74,9 +68,8 @@ def load(config: ml_collections.ConfigDict) -> Experiment:
     UsageError: a field out of range, an unknown name, bad data.
   """
   check_config(config)
-  build_options(
-    config, {'item': 2, 'category': 2}
-  )  # Fails before the data is read.
+  # A bad model section is told before the data is read.
+  build_options(config, {'item': 2, 'category': 2})
   store = datasets.open_or_prepare(config.data)
   moments = splits.make_splits(store, config.data)
   pipelines = {
@@ -89,8 +82,16 @@ def load(config: ml_collections.ConfigDict) -> Experiment:
     {field: vocab[field] for field in store.fields},
     {field: vocab[field] for field in store.context_fields},
   )
-  trainer = train_state.Trainer(model, config.optim)
-  return Experiment(config, store, pipelines, trainer)
+  steps = _total_steps(config, pipelines['train'].num_examples)
+  trainer = train_state.Trainer(model, config.optim, steps)
+  return Experiment(config, store, pipelines, trainer, steps)
+
+
+def _total_steps(config: ml_collections.ConfigDict, examples: int) -> int:
+  train = config.train
+  if train.steps is not None:
+    return train.steps
+  return math.ceil(train.epochs * examples / train.batch_size)
 
 
 def build_options(
@@ -138,7 +139,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
       raise errors.UsageError(
         f'{field}={tuple(widths)}: expected widths of 1 or more.'
       )
-  optimizers.table_optimizer(config.optim)
+  optimizers.table_optimizer(config.optim, 1)
   if not 0 <= config.data.unknown_rate < 1:
     raise errors.UsageError(
       f'data.unknown_rate={config.data.unknown_rate}: expected a share from'

@@ -17,8 +17,18 @@ _SHOWN = (
 )
 
 
-def summary(result: Mapping[str, Any], workdir: pathlib.Path) -> str:
-  """Returns a small table of the result and what to try next."""
+def summary(
+  result: Mapping[str, Any], workdir: pathlib.Path, config: str
+) -> str:
+  """Returns a small table of the result and what to try next.
+
+  Args:
+    result: what `result.json` holds.
+    workdir: the run's folder.
+    config: name of the config file, without `.py`.
+  """
+  command = f'python -m dare_jax.train --config=configs/{config}.py'
+  other = 'twin' if result['model'] == 'dare' else 'dare'
   lines = [
     '',
     f'{result["model"]} on {result["dataset"]}, seed {result["seed"]}:'
@@ -40,11 +50,9 @@ def summary(result: Mapping[str, Any], workdir: pathlib.Path) -> str:
     f'everything is in {workdir}',
     '',
     'Try next:',
-    '  the shared-table baseline   python -m dare_jax.train'
-    ' --config=configs/quickstart.py:model=twin',
-    '  half the attention width    python -m dare_jax.train'
-    ' --config=configs/quickstart.py:attention_dim=8'
-    ' --workdir=runs/narrow',
-    '  your own log                configs/csv_log.py says how',
+    f'  compare with {other:11}{command}:model={other}',
+    f'  a narrower search      {command}:attention_dim=8'
+    f' --workdir={workdir}-narrow',
+    '  your own log           configs/csv_log.py says how',
   ]
   return '\n'.join(lines)

@@ -46,11 +46,20 @@ class TrainState:
 class Trainer:
   """The model with its losses and optimizers, as pure jitted steps."""
 
-  def __init__(self, model: models.Ranker, optim: Any) -> None:
+  def __init__(
+    self, model: models.Ranker, optim: Any, total_steps: int
+  ) -> None:
+    """Makes a trainer.
+
+    Args:
+      model: the ranker.
+      optim: the config's optim section.
+      total_steps: length of the run, for the learning rate's schedule.
+    """
     self.model = model
     self._optim = optim
-    self._dense = optimizers.dense_optimizer(optim)
-    self._table = optimizers.table_optimizer(optim)
+    self._dense = optimizers.dense_optimizer(optim, total_steps)
+    self._table = optimizers.table_optimizer(optim, total_steps)
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
     self.predict_step = jax.jit(self._predict_step)
 
