@@ -8,11 +8,7 @@ from dare_jax.data import event_log
 from dare_jax.data import raw_log
 from tests.data import stores
 
-_ROWS = st.lists(
-  st.tuples(*(st.integers(0, top) for top in (3, 5, 2, 6))),
-  min_size=1,
-  max_size=40,
-)
+_ROWS = stores.logs()
 
 
 def _decoded(log):

@@ -17,11 +17,7 @@ from tests.data import stores
 _LABELLED = event_log.LogSchema(
   fields=('shop',), context_fields=('page',), has_labels=True
 )
-_ROWS = st.lists(
-  st.tuples(*(st.integers(0, top) for top in (3, 5, 2, 9))),
-  min_size=1,
-  max_size=30,
-)
+_ROWS = stores.logs()
 
 
 @hypothesis.given(_ROWS)

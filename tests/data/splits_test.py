@@ -12,24 +12,18 @@ from dare_jax.data import event_log
 from dare_jax.data import splits
 from tests.data import stores
 
-_ROWS = st.lists(
-  st.tuples(*(st.integers(0, top) for top in (2, 5, 2, 12))),
-  min_size=1,
-  max_size=60,
-)
+_ROWS = stores.logs()
 _LABELLED = event_log.LogSchema(has_labels=True)
-_LABELLED_ROWS = st.lists(
-  st.tuples(*(st.integers(0, top) for top in (2, 5, 2, 8, 1))),
-  min_size=1,
-  max_size=60,
-)
+_LABELLED_ROWS = stores.logs(has_labels=True)
 _NONE = {'train': [], 'val': [], 'test': []}
 
 
 def _rows(moments):
   """(user, end, target, count) of every moment, in order."""
   columns = (moments.user, moments.end, moments.target, moments.count)
-  return [tuple(int(value) for value in row) for row in zip(*columns)]
+  return [
+    tuple(int(value) for value in row) for row in zip(*columns, strict=True)
+  ]
 
 
 def _made(store, data):

@@ -5,6 +5,7 @@ import tempfile
 from typing import Any
 
 from dare_jax.configs import base
+from hypothesis import strategies as st
 import ml_collections
 import numpy as np
 import polars as pl
@@ -87,13 +88,34 @@ def events_of(table: history_store.Table, user: int) -> list[dict[str, int]]:
 
 
 def random_rows(
-  seed: int, users: int, low: int, high: int, items: int = 40, span: int = 30
-) -> list[tuple[int, int, int, int]]:
-  """Users with `low` to `high` events, items squared-uniform, times in span."""
+  seed: int,
+  users: int,
+  low: int,
+  high: int,
+  items: int = 40,
+  span: int = 30,
+  has_labels: bool = False,
+) -> list[tuple[int, ...]]:
+  """Users with `low` to `high` events, shuffled; few items are frequent."""
   rng = np.random.default_rng(seed)
   rows = []
   for user in range(users):
-    for _ in range(rng.integers(low, high + 1)):
+    for _ in range(rng.integers(low, max(low, high) + 1)):
       item = int(items * rng.random() ** 2)
-      rows.append((user, item, item % 7, int(rng.integers(span))))
+      row = (user, item, int(rng.integers(7)), int(rng.integers(span)))
+      rows.append((*row, int(rng.integers(2))) if has_labels else row)
   return [rows[i] for i in rng.permutation(len(rows))]
+
+
+def logs(has_labels: bool = False) -> st.SearchStrategy:
+  """Random logs. Drawn by NumPy, as lists of Hypothesis are too short."""
+  return st.builds(
+    random_rows,
+    seed=st.integers(0, 2**32 - 1),
+    users=st.integers(1, 4),
+    low=st.just(1),
+    high=st.integers(1, 30),
+    items=st.integers(1, 20),
+    span=st.integers(1, 20),
+    has_labels=st.just(has_labels),
+  )
