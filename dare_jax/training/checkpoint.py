@@ -143,13 +143,13 @@ def _save(
 ) -> None:
   if step in manager.all_steps():
     return  # The same step has the same state.
-  description = json.loads(json.dumps(description))
-  description[_CHECKSUM] = _checksum(state, description)
+  sealed = json.loads(json.dumps(description))
+  sealed[_CHECKSUM] = _checksum(state, sealed)
   manager.save(
     step,
     args=ocp.args.Composite(
       state=ocp.args.StandardSave(state),
-      description=ocp.args.JsonSave(description),
+      description=ocp.args.JsonSave(sealed),
     ),
   )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import functools
 from typing import Any
 
 from flax import struct
@@ -65,9 +64,7 @@ class Trainer:
 
   def init(self, seed: int, batch: types.Batch) -> TrainState:
     """Returns a fresh state; `batch` gives the shapes only."""
-    return jax.jit(functools.partial(self._init, batch=batch))(
-      jax.random.key(seed)
-    )
+    return jax.jit(self._init)(jax.random.key(seed), batch)
 
   def _init(self, rng: jax.Array, batch: types.Batch) -> TrainState:
     variables = self.model.init(rng, batch)
