@@ -7,11 +7,23 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 from dare_jax.configs import base
 import hypothesis
 import jax
+import jaxtyping
 import pytest
 
 from dare_jax.data import datasets
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+# The shapes in annotations are checked, from these modules' first import on.
+jaxtyping.install_import_hook(
+  [
+    'dare_jax.aggregate',
+    'dare_jax.embeddings',
+    'dare_jax.search',
+    'dare_jax.training.losses',
+  ],
+  'beartype.beartype',
+)
 
 # Two shared cores: a slow example is the machine's fault, not the code's. The
 # examples are the same in every run, so that a red suite can be reproduced.

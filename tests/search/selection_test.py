@@ -8,6 +8,7 @@ import hypothesis
 from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 
 from dare_jax import search
@@ -56,6 +57,11 @@ class TopKTest(parameterized.TestCase):
   def test_k_out_of_bounds_is_refused(self, k):
     with self.assertRaisesRegex(ValueError, f'top_k={k}.*length, {_LENGTH}'):
       search.top_k(jnp.zeros(_LENGTH), jnp.ones(_LENGTH, bool), k)
+
+  def test_shapes_that_contradict_are_refused(self):
+    # By the hook in tests/conftest.py: this fails if it came too late.
+    with self.assertRaises(jaxtyping.TypeCheckError):
+      search.top_k(jnp.zeros(3), jnp.ones(4, bool), 1)
 
   def test_nan_ranks_first_and_only_if_visible(self):
     scores = jnp.array([1.0, jnp.nan, 2.0, jnp.nan])
