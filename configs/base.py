@@ -90,7 +90,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   model.hidden = (200, 80)  # main head
   model.aux_hidden = (200,)  # auxiliary head
   model.aux_head = True  # full attention over the history, training only
-  model.attention_init = 1.0  # standard deviation of attention tables
+  model.attention_init = 0.5  # standard deviation of attention tables
   model.representation_init = 0.1  # of representation and shared tables
 
   config.optim = optim = ml_collections.ConfigDict()

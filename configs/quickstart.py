@@ -16,6 +16,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """Returns the quickstart's configuration."""
   config = base.get_config()
   config.data.history_length = 500
+  config.optim.learning_rate = 0.02
   config.optim.schedule = 'linear'
   config.train.steps = 600
   config.eval.every_steps = 150

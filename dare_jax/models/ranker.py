@@ -49,9 +49,9 @@ class RankerConfig:
     exact_positions: behaviors back that have a time id of their own.
     hidden: widths of the main head.
     aux_hidden: widths of the auxiliary head; None: no such head.
-    attention_init: standard deviation of fresh attention tables. With 1, a
-      behavior that equals the target stands out from the first step on:
-      <e, e> / sqrt(d) is sqrt(d) for itself, and about 1 for others.
+    attention_init: standard deviation s of fresh attention tables. Wide enough,
+      a behavior that equals the target stands out from the first step on: its
+      score is about s^2 sqrt(d), that of others s^2 from zero.
     representation_init: of fresh representation and shared tables.
   """
 
@@ -67,7 +67,7 @@ class RankerConfig:
   exact_positions: int = 200
   hidden: tuple[int, ...] = (200, 80)
   aux_hidden: tuple[int, ...] | None = (200,)
-  attention_init: float = 1.0
+  attention_init: float = 0.5
   representation_init: float = 0.1
 
 
