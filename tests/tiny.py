@@ -10,15 +10,25 @@ import jax
 import ml_collections
 import numpy as np
 
+from dare_jax import cli
 from dare_jax import train
 from dare_jax.training import checkpoint
+from dare_jax.training import experiment
 from dare_jax.training import interrupt
 from dare_jax.training import run as run_lib
 
-# What depends on the clock, or on being interrupted, and on nothing else.
+# What depends on the clock, on being interrupted, or on the revision of the
+# code, which may be committed while tests run, and on nothing else.
 CLOCK_METRICS = ('time_s', 'train/examples_per_s')
-CLOCK_RESULTS = ('examples_per_s', 'train_time_s', 'resumed_from')
+CLOCK_RESULTS = (
+  'examples_per_s',
+  'train_time_s',
+  'resumed_from',
+  'environment',
+)
 
+# Those of the base config that are tuned are named here as well, so that the
+# tests stand still.
 FIELDS = {
   'data.name': 'csv_log',
   'data.history_length': 20,
@@ -29,6 +39,10 @@ FIELDS = {
   'model.representation_dim': 4,
   'model.hidden': (8,),
   'model.aux_hidden': (8,),
+  'model.attention_init': 0.1,
+  'model.representation_init': 0.1,
+  'optim.learning_rate': 0.01,
+  'optim.schedule': 'constant',
   'train.batch_size': 32,
   'train.steps': 8,
   'train.log_every_steps': 3,
@@ -70,7 +84,6 @@ def config(root: pathlib.Path, **fields: Any) -> ml_collections.ConfigDict:
 def flags(made: ml_collections.ConfigDict) -> list[str]:
   """The command line of a config."""
   names = [*FIELDS, 'data.input', 'data.data_dir', 'runtime.compilation_cache']
-  names += ['optim.learning_rate']
   values = {
     name: made[name.split('.')[0]][name.split('.')[1]] for name in names
   }
@@ -97,6 +110,22 @@ def run(
   stop: interrupt.StopSignal | None = None,
 ) -> dict[str, Any]:
   return train.train_and_evaluate(made, workdir, stop or interrupt.StopSignal())
+
+
+def refusal(main: Callable[[], Any], capsys: Any) -> str:
+  """Runs a command's main; returns the one line of its error."""
+  capsys.readouterr()
+  try:
+    cli.run(main, ['command'])
+  except SystemExit as stopped:
+    assert stopped.code == 2
+  else:
+    raise AssertionError('was not refused')
+  lines = capsys.readouterr().err.splitlines()
+  lines = [line for line in lines if not line.startswith('preparing ')]
+  assert len(lines) == 1, lines
+  assert lines[0].startswith('error: ')
+  return lines[0]
 
 
 def metric_lines(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -135,20 +164,31 @@ def assert_same_bits(left: Any, right: Any) -> None:
 
 
 def assert_same_run(
-  made: ml_collections.ConfigDict, left: pathlib.Path, right: pathlib.Path
+  made: ml_collections.ConfigDict,
+  left: pathlib.Path,
+  right: pathlib.Path,
+  but: tuple[str, ...] = (),
 ) -> None:
-  """Two finished runs: state, best, metrics and result, the clock aside."""
+  """Two finished runs: state, best, metrics and result, the clock aside.
+
+  Args:
+    made: the config of the second.
+    left: a workdir.
+    right: another.
+    but: keys of the result that may differ.
+  """
   without = _without(CLOCK_METRICS)
   assert [without(line) for line in metric_lines(left)] == [
     without(line) for line in metric_lines(right)
   ]
-  without = _without(CLOCK_RESULTS)
+  without = _without((*CLOCK_RESULTS, *but))
   results = [
     without(json.loads((workdir / 'result.json').read_text()))
     for workdir in (left, right)
   ]
   assert results[0] == results[1]
-  (state, _), (other, _) = (restore(made, path) for path in (left, right))
+  other, _ = restore(made, right)
+  state, _ = restore(experiment.load_config(left), left)
   assert_same_bits(state, other)
 
 

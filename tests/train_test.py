@@ -1,0 +1,491 @@
+"""Whole runs on a tiny log: files, restarts, signals, diverging losses."""
+
+from collections.abc import Iterator
+import json
+import math
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from dare_jax import errors
+from dare_jax.data import datasets
+from dare_jax.training import run as run_lib
+from dare_jax.training import state as train_state
+from tests import tiny
+
+_RESULT_KEYS = [
+  'model',
+  'dataset',
+  'seed',
+  'steps',
+  'best_step',
+  'test',
+  'val',
+  'examples_per_s',
+  'train_time_s',
+  'parameters',
+  'environment',
+  'config_hash',
+  'data_fingerprint',
+  'resumed_from',
+]
+_METRICS = {
+  *('auc', 'gauc', 'category_gauc', 'logloss', 'accuracy', 'calibration')
+}
+_TRAIN_METRICS = {
+  *('loss', 'logloss', 'aux_logloss', 'accuracy', 'calibration'),
+  'examples_per_s',
+}
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory) -> Iterator[pathlib.Path]:
+  """A folder with the log, prepared data and a compilation cache."""
+  folder = tmp_path_factory.mktemp('tiny')
+  tiny.write_log(folder / 'log.csv')
+  names = {
+    'jax_compilation_cache_dir': str(folder / 'cache'),
+    'jax_persistent_cache_min_compile_time_secs': 0.2,
+  }
+  before = {name: getattr(jax.config, name) for name in names}
+  for name, value in names.items():
+    jax.config.update(name, value)
+  # One trainer for runs of one model: they need not trace it again. Real
+  # processes, below, share nothing but the compilation cache.
+  trainer = train_state.Trainer
+  made = {}
+
+  def shared(model, optim, total_steps):
+    assert optim.schedule == 'constant'  # So that the length does not matter.
+    key = (model, optim.to_json())
+    if key not in made:
+      made[key] = trainer(model, optim, total_steps)
+    return made[key]
+
+  train_state.Trainer = shared
+  yield folder
+  train_state.Trainer = trainer
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
+@pytest.fixture(scope='module')
+def straight(root):
+  """An undisturbed run of 8 steps, and what it returned."""
+  workdir = root / 'straight'
+  return workdir, tiny.run(tiny.config(root), workdir)
+
+
+def test_result(root, straight):
+  workdir, result = straight
+  assert json.loads((workdir / 'result.json').read_text()) == result
+  assert list(result) == _RESULT_KEYS
+  assert result['model'] == 'dare'
+  assert result['dataset'] == 'csv_log'
+  assert (result['seed'], result['steps'], result['resumed_from']) == (1, 8, [])
+  assert result['best_step'] in (4, 8)
+  assert _METRICS <= set(result['test']) and _METRICS <= set(result['val'])
+  assert set(result['parameters']) == {
+    'attention_tables',
+    'representation_tables',
+    'other',
+  }
+  assert {'jax', 'numpy', 'python', 'devices'} <= set(result['environment'])
+  targets = 8 * 32 * 3
+  rate = targets / result['train_time_s']
+  assert result['examples_per_s'] == pytest.approx(rate)
+  state, _ = tiny.restore(tiny.config(root), workdir)
+  sizes = [leaf.size for leaf in jax.tree.leaves((state.params, state.tables))]
+  assert sum(result['parameters'].values()) == sum(sizes)
+
+
+def test_files(straight):
+  workdir, _ = straight
+  assert {path.name for path in workdir.iterdir()} == {
+    *('config.json', 'metrics.jsonl', 'result.json'),
+    *('checkpoints', 'tensorboard'),
+  }
+  saved = json.loads((workdir / 'config.json').read_text())
+  assert saved['model.top_k'] == 5
+  assert list((workdir / 'tensorboard').iterdir())
+
+
+def test_metric_lines(straight):
+  workdir, result = straight
+  lines = tiny.metric_lines(workdir)
+  found = [(line['step'], list(line)[3].split('/')[0]) for line in lines]
+  assert found == [
+    *((3, 'train'), (4, 'val'), (6, 'train'), (8, 'val'), (8, 'test'))
+  ]
+  for line in lines:
+    assert list(line)[:3] == ['step', 'epoch', 'time_s']
+    assert all(isinstance(line[key], float) for key in list(line)[1:])
+    split = list(line)[3].split('/')[0]
+    names = {key.split('/')[1] for key in list(line)[3:]}
+    assert {key.split('/')[0] for key in list(line)[3:]} == {split}
+    if split == 'train':
+      assert names == _TRAIN_METRICS
+    else:
+      assert _METRICS <= names
+  times = [line['time_s'] for line in lines]
+  assert times == sorted(times)
+  test = {f'test/{name}': value for name, value in result['test'].items()}
+  assert test.items() <= lines[-1].items()
+
+
+def test_two_runs_are_the_same_bit_for_bit(root, straight):
+  made = tiny.config(root)
+  tiny.run(made, root / 'again')
+  tiny.assert_same_run(made, straight[0], root / 'again')
+
+
+def test_another_seed_is_another_run(root, straight):
+  result = tiny.run(tiny.config(root, seed=2, train__steps=2), root / 'seed2')
+  assert result['val'] != straight[1]['val']
+
+
+# A check comes once a step and once a batch of evaluation: with validation
+# after steps 4 and 8 in three batches each, they are, by number,
+_CHECKS = {
+  1: 'before the first step',
+  2: 'after step 1, on no boundary',
+  4: 'after step 3, which logs and saves',
+  5: 'in the validation of step 4, first batch',
+  8: 'after step 4, which validates and saves',
+  12: 'in the validation of step 8',
+  15: 'after the last save',
+  17: 'in the test',
+}
+
+
+@pytest.mark.parametrize('number', _CHECKS, ids=_CHECKS.values())
+def test_stop_and_go_on_equals_no_stop(root, straight, tmp_path, number):
+  made = tiny.config(root)
+  with pytest.raises(errors.Stopped):
+    tiny.run(made, tmp_path, tiny.StopAtCheck(number))
+  assert not (tmp_path / 'result.json').exists()
+  result = tiny.run(made, tmp_path)
+  assert len(result['resumed_from']) == 1
+  tiny.assert_same_run(made, straight[0], tmp_path)
+
+
+@pytest.mark.slow
+def test_stopped_again_and_again(root, straight, tmp_path):
+  """Every life ends at its third check: in the second step, or evaluating."""
+  made = tiny.config(root)
+  lives = 0
+  while not (tmp_path / 'result.json').exists():
+    lives += 1
+    assert lives < 20
+    # An evaluation has three batches; to get through one takes five checks.
+    stop = tiny.StopAtCheck(3 if lives % 2 else 6)
+    try:
+      tiny.run(made, tmp_path, stop)
+    except errors.Stopped:
+      pass
+  assert lives > 3
+  tiny.assert_same_run(made, straight[0], tmp_path)
+
+
+class Killed(BaseException):
+  """Stands for SIGKILL: nothing is saved on the way out."""
+
+
+@pytest.mark.parametrize(
+  ('method', 'call'), [('_write', 3), ('save', 1), ('finish', 1)]
+)
+def test_killed_after_an_effect(
+  root, straight, tmp_path, method, call, monkeypatch
+):
+  """Killed right after a metric line, a save, or before the result."""
+  original = getattr(run_lib.Run, method)
+  calls = []
+
+  def die(self, *args):
+    calls.append(1)
+    value = original(self, *args)
+    if len(calls) == call:
+      (self.workdir / 'result.json').unlink(missing_ok=True)
+      raise Killed
+    return value
+
+  made = tiny.config(root)
+  with monkeypatch.context() as patch:
+    patch.setattr(run_lib.Run, method, die)
+    with pytest.raises(Killed):
+      tiny.run(made, tmp_path)
+  tiny.run(made, tmp_path)
+  tiny.assert_same_run(made, straight[0], tmp_path)
+
+
+def test_stop_in_a_validation_then_kill_repeats_no_line(
+  root, straight, tmp_path, monkeypatch
+):
+  """The save of step 4 came before its validation, so the line must go."""
+  made = tiny.config(root)
+  with pytest.raises(errors.Stopped):
+    tiny.run(made, tmp_path, tiny.StopAtCheck(5))
+
+  def die(*unused):
+    raise Killed
+
+  with monkeypatch.context() as patch:
+    patch.setattr(run_lib.Run, 'save', die)
+    with pytest.raises(Killed):
+      tiny.run(made, tmp_path)
+  assert any('val/auc' in line for line in tiny.metric_lines(tmp_path))
+  tiny.run(made, tmp_path)
+  tiny.assert_same_run(made, straight[0], tmp_path)
+
+
+def test_a_finished_run_returns_its_result(root, straight, monkeypatch):
+  workdir, result = straight
+
+  def refuse(*unused):
+    raise AssertionError('must not train, nor restore')
+
+  monkeypatch.setattr(run_lib.Run, 'restore_or_init', refuse)
+  assert tiny.run(tiny.config(root), workdir) == result
+
+
+def test_longer_goes_on(root, straight, tmp_path):
+  """n steps and n more are 2n; the test at n gives way to that at 2n."""
+  half = tiny.run(tiny.config(root, train__steps=4), tmp_path)
+  assert (half['steps'], half['best_step']) == (4, 4)
+  made = tiny.config(root)
+  result = tiny.run(made, tmp_path)
+  assert result['resumed_from'] == [4]
+  tiny.assert_same_run(made, straight[0], tmp_path)
+
+
+def test_shorter_and_other_periods(root, straight, tmp_path):
+  """Resuming with other periods changes no weight, only when to look."""
+  made = tiny.config(root)
+  with pytest.raises(errors.Stopped):
+    tiny.run(made, tmp_path, tiny.StopAtCheck(9))
+  made = tiny.config(
+    root,
+    eval__every_steps=0,
+    checkpoint__every_steps=2,
+    train__log_every_steps=1,
+  )
+  tiny.run(made, tmp_path)
+  states = [
+    tiny.restore(tiny.config(root), workdir)[0].replace(sums={})
+    for workdir in (straight[0], tmp_path)
+  ]
+  tiny.assert_same_bits(*states)
+
+
+def test_no_steps(root, tmp_path):
+  result = tiny.run(tiny.config(root, train__steps=0), tmp_path)
+  assert (result['steps'], result['best_step']) == (0, 0)
+  assert len(tiny.metric_lines(tmp_path)) == 2
+
+
+def test_epochs(root, tmp_path):
+  made = tiny.config(root, train__epochs=0.005)
+  made.train.steps = None
+  opened = run_lib.Run(made, tmp_path)
+  examples = opened.experiment.pipelines['train'].num_examples
+  assert opened.total_steps == math.ceil(0.005 * examples / 32)
+  opened.close()
+
+
+def test_another_config_is_refused(root, straight):
+  made = tiny.config(root, optim__learning_rate=0.5)
+  with pytest.raises(errors.UsageError, match='optim.learning_rate=0.5, but'):
+    tiny.run(made, straight[0])
+  saved = json.loads((straight[0] / 'config.json').read_text())
+  assert saved['optim.learning_rate'] == 0.01
+
+
+def test_checkpoints_of_other_data_are_refused(
+  root, straight, tmp_path, capsys
+):
+  """The config is the same, but the log behind it has changed."""
+  shutil.copytree(straight[0], tmp_path / 'run')
+  (tmp_path / 'run' / 'result.json').unlink()
+  tiny.write_log(tmp_path / 'log.csv', num_users=50)
+  changed = datasets.prepare(tiny.config(tmp_path).data)
+  made = tiny.config(root)
+  store = datasets.store_path(made.data)
+  kept = store.rename(store.with_name('kept'))
+  try:
+    shutil.copytree(changed.path, store)
+    line = tiny.refusal(lambda: tiny.run(made, tmp_path / 'run'), capsys)
+  finally:
+    shutil.rmtree(store)
+    kept.rename(store)
+  assert 'was trained on data with the fingerprint' in line
+  assert str(tmp_path / 'run' / 'checkpoints') in line
+
+
+def test_a_validation_without_auc_still_has_a_best(root, tmp_path, monkeypatch):
+  """As with one class: the first is kept until one has an AUC."""
+  evaluate = run_lib.Run.evaluate
+
+  def without_auc(self, state, split, *args):
+    values = evaluate(self, state, split, *args)
+    if split == 'val':
+      values.pop('auc')
+    return values
+
+  monkeypatch.setattr(run_lib.Run, 'evaluate', without_auc)
+  result = tiny.run(tiny.config(root), tmp_path)
+  assert result['best_step'] == 4
+  assert 'auc' not in result['val']
+
+
+def test_a_diverging_loss_stops_with_the_window(root, tmp_path, capsys):
+  made = tiny.config(
+    root,
+    optim__learning_rate=1e20,
+    train__log_every_steps=2,
+    checkpoint__every_steps=1,
+  )
+  line = tiny.refusal(lambda: tiny.run(made, tmp_path), capsys)
+  assert 'not finite somewhere in steps 2 to 2;' in line
+  assert 'the last good checkpoint is that of step 1' in line
+  state, _ = tiny.restore(made, tmp_path)
+  assert int(state.step) == 1
+  leaves = jax.tree.leaves((state.params, state.tables))
+  assert all(np.isfinite(leaf).all() for leaf in leaves)
+  assert not (tmp_path / 'result.json').exists()
+
+
+def test_a_diverging_loss_between_logs(root, tmp_path):
+  made = tiny.config(
+    root,
+    optim__learning_rate=1e20,
+    train__log_every_steps=3,
+    checkpoint__every_steps=0,
+  )
+  with pytest.raises(errors.UsageError, match='steps 1 to 3; .* none yet'):
+    tiny.run(made, tmp_path)
+
+
+@pytest.mark.slow
+def test_beats_a_constant_predictor(root, tmp_path):
+  made = tiny.config(
+    root, train__steps=80, eval__every_steps=40, train__log_every_steps=40
+  )
+  test = tiny.run(made, tmp_path)['test']
+  # One positive, two negatives: the best constant says 1/3 each time.
+  constant = -(math.log(1 / 3) + 2 * math.log(2 / 3)) / 3
+  assert test['logloss'] < constant - 0.05
+  assert test['auc'] > 0.7
+  assert test['accuracy'] > 2 / 3
+
+
+# Real processes and real signals.
+
+
+def start(made, workdir) -> subprocess.Popen:
+  command = [sys.executable, '-m', 'dare_jax.train', f'--workdir={workdir}']
+  command += ['--config=configs/csv_log.py', *tiny.flags(made)]
+  return subprocess.Popen(
+    command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+  )
+
+
+def wait_for(process, condition, timeout=90.0) -> None:
+  """Polls until the condition holds; fails if the process ends before."""
+  deadline = time.monotonic() + timeout
+  while not condition():
+    assert process.poll() is None, process.communicate()
+    assert time.monotonic() < deadline, 'nothing happened'
+    time.sleep(0.002)
+
+
+def wrote(workdir, text, times=1):
+  """Is there a line with `text` in metrics.jsonl?"""
+  path = workdir / 'metrics.jsonl'
+
+  def is_there():
+    return path.exists() and path.read_text().count(text) >= times
+
+  return is_there
+
+
+def _long(root, **fields):
+  """Long enough to hit: 40 steps, validated moment by moment."""
+  return tiny.config(
+    root,
+    train__steps=40,
+    train__log_every_steps=10,
+    eval__every_steps=20,
+    eval__batch_size=1,
+    checkpoint__every_steps=7,
+    **fields,
+  )
+
+
+@pytest.fixture(scope='module')
+def long_run(root):
+  """The undisturbed twin of the runs below."""
+  workdir = root / 'long'
+  tiny.run(_long(root), workdir)
+  return workdir
+
+
+@pytest.mark.slow
+def test_sigterm_in_every_phase(root, long_run, tmp_path):
+  """One run, terminated in each phase in turn, ends as if nothing was."""
+  made = _long(root)
+  made.data.data_dir = str(tmp_path / 'data')
+  workdir = tmp_path / 'run'
+  prepared = tmp_path / 'data'
+  phases = {
+    'prepare': lambda: any(prepared.glob('*.preparing')),
+    'compile': (workdir / 'config.json').exists,
+    'train': wrote(workdir, 'train/loss', 1),
+    'evaluate': wrote(workdir, 'train/loss', 2),
+    'test': wrote(workdir, 'val/auc', 2),
+  }
+  for phase, reached in phases.items():
+    process = start(made, workdir)
+    wait_for(process, reached)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, (phase, stderr)
+    last = stderr.splitlines()[-1]
+    assert last.startswith('stopped by SIGTERM: '), (phase, stderr)
+    assert last.endswith('run the same command to go on')
+    if phase == 'prepare':
+      assert not list(prepared.glob('csv_log-*'))  # Nothing half made.
+      assert not workdir.exists()
+  process = start(made, workdir)
+  stdout, stderr = process.communicate(timeout=60)
+  assert process.returncode == 0, stderr
+  assert 'AUC' in stdout
+  tiny.assert_same_run(made, long_run, workdir, but=('config_hash',))
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments(root, long_run, tmp_path):
+  """Killed three times; each life gets on, the last one ends alike."""
+  made = _long(root)
+  rng = random.Random(5)
+  path = tmp_path / 'checkpoints'
+  for life in range(3):
+    process = start(made, tmp_path)
+    if life == 0:  # While something is being saved.
+      wait_for(process, lambda: any(path.glob('last/*tmp*')))
+    else:
+      wait_for(process, wrote(tmp_path, 'train/loss', life))
+      time.sleep(rng.random() * 0.3)
+    process.kill()
+    process.communicate()
+  process = start(made, tmp_path)
+  _, stderr = process.communicate(timeout=60)
+  assert process.returncode == 0, stderr
+  tiny.assert_same_run(made, long_run, tmp_path)
