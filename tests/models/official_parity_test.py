@@ -169,13 +169,11 @@ def _loss(output: types.RankerOutput, targets: types.Targets) -> Any:
 
 
 @functools.cache
-def _trained(name: str, batch: str, wide: bool) -> dict[str, Any]:
-  """One forward and backward pass in train mode."""
-  dtype = np.float64 if wide else np.float32
-  with jax.enable_x64(wide):
-    model = _model(name)
-    variables, data = _variables(name, dtype), _batch(name, batch, dtype)
+def _step(name: str) -> Any:
+  """A jitted pass in train mode, forward and backward, and one in eval mode."""
+  model = _model(name)
 
+  def step(variables: Any, data: types.Batch) -> dict[str, Any]:
     def compute(trained: Any) -> Any:
       output, updated = model.apply(
         {**variables, **trained}, data, train=True, mutable=['batch_stats']
@@ -187,16 +185,26 @@ def _trained(name: str, batch: str, wide: bool) -> dict[str, Any]:
     (loss, (output, aux, stats)), grads = jax.value_and_grad(
       compute, has_aux=True
     )(trained)
-    inputs = examples.head_inputs(model, variables, data, train=True)
-    result = {
+    return {
       'loss': loss,
       'aux_loss': aux,
       'output': output,
       'batch_stats': stats,
       'grads': grads,
-      'inputs': inputs,
+      'inputs': examples.head_inputs(model, variables, data, train=True),
+      'eval_logits': examples.predict(model, variables, data),
     }
-    return jax.tree.map(np.asarray, result)
+
+  return jax.jit(step)
+
+
+@functools.cache
+def _trained(name: str, batch: str, wide: bool) -> dict[str, Any]:
+  """What the pass gives, in float64 if `wide`."""
+  dtype = np.float64 if wide else np.float32
+  with jax.enable_x64(wide):
+    variables, data = _variables(name, dtype), _batch(name, batch, dtype)
+    return jax.tree.map(np.asarray, _step(name)(variables, data))
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -217,13 +225,8 @@ class OfficialParityTest(parameterized.TestCase):
         np.testing.assert_allclose(
           found[key], file[f'out/{batch}/train/{key}'], **bound
         )
-      dtype = np.float64 if wide else np.float32
-      with jax.enable_x64(wide):
-        logits = examples.predict(
-          _model(name), _variables(name, dtype), _batch(name, batch, dtype)
-        )
       np.testing.assert_allclose(
-        _sigmoid(np.asarray(logits)), prob('eval'), **bound
+        _sigmoid(found['eval_logits']), prob('eval'), **bound
       )
 
   @_ALL
