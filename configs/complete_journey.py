@@ -8,8 +8,9 @@ sessions are held out and a history ends before its target's basket.
     python -m dare_jax.train --config=configs/complete_journey.py
 """
 
-from dare_jax.configs import base
 import ml_collections
+
+from dare_jax.configs import base
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:

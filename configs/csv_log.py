@@ -9,8 +9,9 @@ item, a category and a time. `data.columns` names the columns.
         --config.data.columns.fields="('shop', 'price_bucket')"
 """
 
-from dare_jax.configs import base
 import ml_collections
+
+from dare_jax.configs import base
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:

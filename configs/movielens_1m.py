@@ -8,8 +8,9 @@ here than in the shops' logs, hence the lower limits.
         --config.data.input=ml-1m.zip
 """
 
-from dare_jax.configs import base
 import ml_collections
+
+from dare_jax.configs import base
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:

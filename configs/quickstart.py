@@ -8,8 +8,9 @@ before the target's basket; the last basket of each household tests.
     python -m dare_jax.train --config=configs/quickstart.py:model=twin
 """
 
-from dare_jax.configs import base
 import ml_collections
+
+from dare_jax.configs import base
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:

@@ -8,8 +8,9 @@ folder `truth`. Vary `data.synthetic_seed`, `data.num_categories` and
     python -m dare_jax.train --config=configs/synthetic.py
 """
 
-from dare_jax.configs import base
 import ml_collections
+
+from dare_jax.configs import base
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:

@@ -7,8 +7,9 @@ user, item, category, type, time). Expects: that file as `data.input`.
         --config.data.input=UserBehavior.csv
 """
 
-from dare_jax.configs import base
 import ml_collections
+
+from dare_jax.configs import base
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:

@@ -8,8 +8,9 @@ Expects: that file as `data.input`. Time stamps are days, as `mmdd`.
         --config.data.input=user_log_format1.csv
 """
 
-from dare_jax.configs import base
 import ml_collections
+
+from dare_jax.configs import base
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:

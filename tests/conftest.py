@@ -4,12 +4,12 @@ import os
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
-from dare_jax.configs import base
 import hypothesis
 import jax
 import jaxtyping
 import pytest
 
+from dare_jax.configs import base
 from dare_jax.data import datasets
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')

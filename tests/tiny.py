@@ -5,13 +5,13 @@ import json
 import pathlib
 from typing import Any
 
-from dare_jax.configs import base
 import jax
 import ml_collections
 import numpy as np
 
 from dare_jax import cli
 from dare_jax import train
+from dare_jax.configs import base
 from dare_jax.training import checkpoint
 from dare_jax.training import experiment
 from dare_jax.training import interrupt

@@ -23,6 +23,7 @@ from dare_jax.configs import base
 from dare_jax.data import history_store
 from dare_jax.data import pipeline
 from dare_jax.data import splits
+from dare_jax.data import store_writer
 
 _NUM_USERS = 2_000
 
@@ -125,7 +126,7 @@ def random_store(
   num_categories = 2_243
   events = max(config.data.min_events, 2 * config.data.history_length)
   fields = ('item', 'category')
-  writer = history_store.StoreWriter(folder / 'store', fields, (), False)
+  writer = store_writer.StoreWriter(folder / 'store', fields, (), False)
   for _ in range(_NUM_USERS):
     item = (rng.zipf(1.2, events) % num_items + 2).astype(np.int32)
     example = {

@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import io
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -20,6 +21,7 @@ import tqdm
 from dare_jax import errors
 from dare_jax.data import history_store
 from dare_jax.data import raw_log
+from dare_jax.data import store_writer
 
 # Dataset name -> builder class, and the data fields that shape its records.
 # `input` is recorded as provenance but is not part of a store's identity.
@@ -105,7 +107,7 @@ def prepare(data: Any) -> history_store.HistoryStore:
   cls, fields = builder_class(data.name)
   path = store_path(data)
   records = path.parent / 'tfds'
-  work = path.with_name(f'{path.name}.preparing')
+  work = path.with_name(f'{path.name}.{os.getpid()}.preparing')
   print(f'preparing {data.name} in {path}', file=sys.stderr, flush=True)
   try:
     shutil.rmtree(work, ignore_errors=True)
@@ -140,7 +142,7 @@ def _write_store(
 ) -> history_store.HistoryStore:
   """Copies the records of all users into a history store."""
   schema = builder.schema
-  writer = history_store.StoreWriter(
+  writer = store_writer.StoreWriter(
     path,
     ('item', 'category', *schema.fields),
     schema.context_fields,
@@ -154,7 +156,7 @@ def _write_store(
 
 
 def _fill_store(
-  writer: history_store.StoreWriter, builder: Any, data: Any
+  writer: store_writer.StoreWriter, builder: Any, data: Any
 ) -> history_store.HistoryStore:
   source = builder.as_data_source(split='users')
   users = tqdm.tqdm(total=len(source), unit='user', disable=None)

@@ -22,13 +22,13 @@ def read(data: Any) -> event_log.EventLog:
   return cls(options=data, data_dir=data.data_dir).read_log()
 
 
-def events(log: event_log.EventLog, field: str = 'item') -> dict[Any, list[Any]]:
+def events(log: event_log.EventLog, field: str = 'item') -> dict[Any, list]:
   """Returns raw user -> raw values of a field, in the log's order."""
   values = [None, None, *log.raw_ids[field]]
   ids = log.columns[f'{field}_id']
   return {
-      user: [values[i] for i in ids[log.offsets[row] : log.offsets[row + 1]]]
-      for row, user in enumerate(log.raw_ids['user'])
+    user: [values[i] for i in ids[log.offsets[row] : log.offsets[row + 1]]]
+    for row, user in enumerate(log.raw_ids['user'])
   }
 
 
@@ -36,14 +36,14 @@ def events(log: event_log.EventLog, field: str = 'item') -> dict[Any, list[Any]]
 
 _IN_RANGE = 1_511_600_000
 _TAOBAO = (
-    f'9,100,7,pv,{_IN_RANGE + 50}\n'
-    f'9,101,7,pv,{_IN_RANGE + 10}\n'
-    f'4,100,8,pv,{_IN_RANGE + 30}\n'
-    f'9,102,7,buy,{_IN_RANGE + 20}\n'
-    f'9,103,8,cart,{_IN_RANGE + 20}\n'
-    '4,104,8,pv,-2134949234\n'
-    '4,105,8,pv,1512316800\n'  # the first second after the range
-    '4,106,8,pv,1511539200\n'  # its first
+  f'9,100,7,pv,{_IN_RANGE + 50}\n'
+  f'9,101,7,pv,{_IN_RANGE + 10}\n'
+  f'4,100,8,pv,{_IN_RANGE + 30}\n'
+  f'9,102,7,buy,{_IN_RANGE + 20}\n'
+  f'9,103,8,cart,{_IN_RANGE + 20}\n'
+  '4,104,8,pv,-2134949234\n'
+  '4,105,8,pv,1512316800\n'  # the first second after the range
+  '4,106,8,pv,1511539200\n'  # its first
 )
 
 
@@ -80,16 +80,16 @@ def test_taobao_truncated_last_line(taobao, write):
 
 
 @pytest.mark.parametrize(
-    'bad',
-    [
-        '4,107,8,view,1511600000',
-        'u4,107,8,pv,1511600000',
-        '4,-107,8,pv,1511600000',
-        '4,99999999999999999999,8,pv,1511600000',
-        '4,107,8,pv',
-        '4,107,,pv,1511600000',
-        '4,107,8,pv,yesterday',
-    ],
+  'bad',
+  [
+    '4,107,8,view,1511600000',
+    'u4,107,8,pv,1511600000',
+    '4,-107,8,pv,1511600000',
+    '4,99999999999999999999,8,pv,1511600000',
+    '4,107,8,pv',
+    '4,107,,pv,1511600000',
+    '4,107,8,pv,yesterday',
+  ],
 )
 def test_taobao_malformed_rows(taobao, write, bad):
   taobao.input = write('bad.csv', _TAOBAO + f'{bad}\n')
@@ -100,12 +100,12 @@ def test_taobao_malformed_rows(taobao, write, bad):
 
 
 @pytest.mark.parametrize(
-    ('content', 'message'),
-    [
-        ('', 'the log is empty'),
-        ('4,107,pv,1511600000\n', r'\(5\); line 1 has 4'),
-        ('4,107,8,buy,1511600000\n', 'no usable rows'),
-    ],
+  ('content', 'message'),
+  [
+    ('', 'the log is empty'),
+    ('4,107,pv,1511600000\n', r'\(5\); line 1 has 4'),
+    ('4,107,8,buy,1511600000\n', 'no usable rows'),
+  ],
 )
 def test_taobao_refuses_other_files(taobao, write, content, message):
   taobao.input = write('other.csv', content)
@@ -124,14 +124,14 @@ def test_a_missing_file_is_refused_and_existing_data_stays(taobao):
 # Tmall.
 
 _TMALL_HEADER = (
-    'user_id,item_id,cat_id,seller_id,brand_id,time_stamp,action_type\n'
+  'user_id,item_id,cat_id,seller_id,brand_id,time_stamp,action_type\n'
 )
 _TMALL = _TMALL_HEADER + (
-    '5,10,1,3,2,1111,0\n'
-    '5,11,1,3,2,829,0\n'  # lost its leading zero
-    '5,12,1,,,0829,0\n'  # the file has empty brands
-    '5,13,1,3,2,0511,0\n'
-    '5,14,1,3,2,0829,2\n'  # a purchase
+  '5,10,1,3,2,1111,0\n'
+  '5,11,1,3,2,829,0\n'  # lost its leading zero
+  '5,12,1,,,0829,0\n'  # the file has empty brands
+  '5,13,1,3,2,0511,0\n'
+  '5,14,1,3,2,0829,2\n'  # a purchase
 )
 
 
@@ -151,27 +151,27 @@ def test_tmall_pads_days_and_keeps_the_order_within_one(tmall):
   log = read(tmall)
   assert events(log) == {5: [13, 11, 12, 10]}
   np.testing.assert_array_equal(
-      log.columns['timestamp'],
-      [_midnight(5, 11), _midnight(8, 29), _midnight(8, 29), _midnight(11, 11)],
+    log.columns['timestamp'],
+    [_midnight(5, 11), _midnight(8, 29), _midnight(8, 29), _midnight(11, 11)],
   )
   assert log.report.dropped == {'action other than click': 1}
   assert '1 kept rows had time stamps without' in '\n'.join(log.report.notes)
 
 
 @pytest.mark.parametrize(
-    'bad',
-    [
-        '5,10,1,3,2,1301,0',  # month 13
-        '5,10,1,3,2,0230,0',
-        '5,10,1,3,2,0229,0',  # 2014 was no leap year
-        '5,10,1,3,2,0431,0',
-        '5,10,1,3,2,0000,0',
-        '5,10,1,3,2,29,0',
-        '5,10,1,3,2,20140829,0',
-        '5,10,1,3,2,0829,7',
-        '5,10,1,3,0829,0',
-        '5,,1,3,2,0829,0',
-    ],
+  'bad',
+  [
+    '5,10,1,3,2,1301,0',  # month 13
+    '5,10,1,3,2,0230,0',
+    '5,10,1,3,2,0229,0',  # 2014 was no leap year
+    '5,10,1,3,2,0431,0',
+    '5,10,1,3,2,0000,0',
+    '5,10,1,3,2,29,0',
+    '5,10,1,3,2,20140829,0',
+    '5,10,1,3,2,0829,7',
+    '5,10,1,3,0829,0',
+    '5,,1,3,2,0829,0',
+  ],
 )
 def test_tmall_malformed_rows(tmall, write, bad):
   tmall.input = write('bad.csv', f'{_TMALL}{bad}\n')
@@ -191,8 +191,8 @@ def test_tmall_needs_its_header(tmall, write):
 # MovieLens.
 
 _MOVIES = (
-    "1::Toy Story (1995)::Animation|Children's|Comedy\n"
-    '2::Mis\xe9rables, Les (1995)::Drama|Musical\n'
+  "1::Toy Story (1995)::Animation|Children's|Comedy\n"
+  '2::Mis\xe9rables, Les (1995)::Drama|Musical\n'
 )
 _RATINGS = '1::2::5::978300760\n1::1::3::978300019\n2::1::4::978300000\n'
 
@@ -243,9 +243,9 @@ def test_movielens_flaws_are_reported(data, tmp_path):
 def test_movielens_refuses_other_inputs(data, write, tmp_path):
   data.name = 'movielens_1m'
   for given, message in [
-      (None, 'data.input is not set'),
-      (write('ml-1m.zip', 'not a zip'), 'expected MovieLens'),
-      (str(tmp_path), 'holds no movies.dat'),
+    (None, 'data.input is not set'),
+    (write('ml-1m.zip', 'not a zip'), 'expected MovieLens'),
+    (str(tmp_path), 'holds no movies.dat'),
   ]:
     data.input = given
     with pytest.raises(errors.UsageError, match=message):
@@ -255,11 +255,11 @@ def test_movielens_refuses_other_inputs(data, write, tmp_path):
 # csv_log.
 
 _SHOP = (
-    'when,who,what,kind,shop,device,shown\n'
-    '30,ann,soap,bath,s1,phone,1\n'
-    '10,ann,rice,food,s2,,0\n'
-    '20,bob,soap,bath,,laptop,1\n'
-    '20,ann,milk,food,s1,phone,1\n'
+  'when,who,what,kind,shop,device,shown\n'
+  '30,ann,soap,bath,s1,phone,1\n'
+  '10,ann,rice,food,s2,,0\n'
+  '20,bob,soap,bath,,laptop,1\n'
+  '20,ann,milk,food,s1,phone,1\n'
 )
 
 
@@ -304,12 +304,12 @@ def test_csv_log_formats_give_the_same_log(shop, write, tmp_path):
   bare = _SHOP.split('\n', 1)
   path = tmp_path / 'shop.parquet'
   pl.read_csv(_SHOP.encode()).with_columns(
-      pl.from_epoch(pl.col('when'), time_unit='s')
+    pl.from_epoch(pl.col('when'), time_unit='s')
   ).write_parquet(path)
   for given, order in [
-      (write('shop.csv.gz', gzip.compress(_SHOP.encode())), None),
-      (write('bare.csv', bare[1]), tuple(bare[0].split(','))),
-      (str(path), None),
+    (write('shop.csv.gz', gzip.compress(_SHOP.encode())), None),
+    (write('bare.csv', bare[1]), tuple(bare[0].split(','))),
+    (str(path), None),
   ]:
     shop.input = given
     shop.columns.order = order
@@ -329,18 +329,18 @@ def test_csv_log_labels_are_0_or_1(shop, write, label):
 
 
 @pytest.mark.parametrize(
-    ('option', 'value', 'message'),
-    [
-        ('category', 'aisle', "no column 'aisle'; it has when, who, what"),
-        ('category', '', 'data.columns.category is empty'),
-        ('category', 'what', "already used as 'item'"),
-        ('label', 'clicked', "no column 'clicked'"),
-        ('fields', ('shelf',), "no column 'shelf'"),
-        ('fields', ('shop', 'shop'), "already used as 'shop'"),
-        ('context', ('a b',), "cannot be named 'a b'"),
-        ('fields', ('timestamp',), "cannot be named 'timestamp'"),
-        ('order', ('who', 'what', 'when', 'kind'), r'\(4\); line 1 has 7'),
-    ],
+  ('option', 'value', 'message'),
+  [
+    ('category', 'aisle', "no column 'aisle'; it has when, who, what"),
+    ('category', '', 'data.columns.category is empty'),
+    ('category', 'what', "already used as 'item'"),
+    ('label', 'clicked', "no column 'clicked'"),
+    ('fields', ('shelf',), "no column 'shelf'"),
+    ('fields', ('shop', 'shop'), "already used as 'shop'"),
+    ('context', ('a b',), "cannot be named 'a b'"),
+    ('fields', ('timestamp',), "cannot be named 'timestamp'"),
+    ('order', ('who', 'what', 'when', 'kind'), r'\(4\); line 1 has 7'),
+  ],
 )
 def test_csv_log_refuses_wrong_columns(shop, option, value, message):
   shop.columns[option] = value
@@ -352,7 +352,7 @@ def test_csv_log_parquet_flaws(shop, tmp_path):
   path = pathlib.Path(tmp_path / 'shop.parquet')
   frame = pl.read_csv(_SHOP.encode())
   frame.with_columns(
-      who=pl.when(pl.col('who') == 'bob').then(None).otherwise('who')
+    who=pl.when(pl.col('who') == 'bob').then(None).otherwise('who')
   ).write_parquet(path)
   shop.input = str(path)
   with pytest.raises(errors.UsageError, match='1 of 4 rows are malformed'):

@@ -4,11 +4,11 @@ import importlib.resources
 import itertools
 import pathlib
 
-from dare_jax.configs import base
 import numpy as np
 import polars as pl
 import pytest
 
+from dare_jax.configs import base
 from dare_jax.data import datasets
 from dare_jax.data import pipeline
 from dare_jax.data import splits

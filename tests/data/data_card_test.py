@@ -13,9 +13,9 @@ from dare_jax.data import datasets
 @pytest.fixture
 def taobao(data, write):
   rows = [
-      f'{user},{event % 7 + 1},{event % 3 + 1},pv,{1_511_600_000 + event}'
-      for user in range(1, 5)
-      for event in range(10 * user)
+    f'{user},{event % 7 + 1},{event % 3 + 1},pv,{1_511_600_000 + event}'
+    for user in range(1, 5)
+    for event in range(10 * user)
   ]
   rows.insert(3, 'x,1,1,pv,1511600000')
   rows.append('1,9,1,buy,1511600000')
@@ -42,10 +42,10 @@ def test_card_counts_rows_and_sizes(taobao):
   assert (card['users'], card['items'], card['categories']) == ('4', '7', '3')
   assert card['behaviors'] == '100'
   assert card['behaviors a user'] == (
-      'min 10, 10 % 10, 50 % 20, 90 % 30, 99 % 30, max 40'
+    'min 10, 10 % 10, 50 % 20, 90 % 30, 99 % 30, max 40'
   )
   assert card['time range'].startswith(
-      '2017-11-25 08:53:20 to 2017-11-25 08:53:59 UTC'
+    '2017-11-25 08:53:20 to 2017-11-25 08:53:59 UTC'
   )
 
 

@@ -6,7 +6,7 @@ import pytest
 from dare_jax import errors
 from dare_jax.data import datasets
 from dare_jax.data import event_log
-from dare_jax.data import history_store
+from dare_jax.data import store_writer
 from dare_jax.data.builders import base
 from tests.data import stores
 
@@ -78,7 +78,7 @@ def test_a_failed_write_leaves_nothing_behind(data, monkeypatch):
   def fail(*unused, **also_unused):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(history_store.StoreWriter, 'commit', fail)
+  monkeypatch.setattr(store_writer.StoreWriter, 'commit', fail)
   with pytest.raises(KeyboardInterrupt):
     datasets.prepare(data)
   assert not datasets.store_path(data).exists()

@@ -140,9 +140,9 @@ def _rewrite(path: pathlib.Path, name: str, change):
   manifest['files'][name] = {
     'shape': list(array.shape),
     'dtype': str(array.dtype),
-    'crc32': history_store._crc(array),
+    'crc32': history_store.checksum(array),
   }
-  manifest['fingerprint'] = history_store._fingerprint(
+  manifest['fingerprint'] = history_store.fingerprint_of(
     manifest['files'], manifest['vocab_sizes']
   )
   (path / 'manifest.json').write_text(json.dumps(manifest))

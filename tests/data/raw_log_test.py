@@ -13,34 +13,32 @@ from dare_jax.data import raw_log
 from dare_jax.data import raw_parquet
 
 _COLUMNS = (
-    raw_log.Column('a'),
-    raw_log.Column('b', 'str'),
-    raw_log.Column('c', 'real_int'),
+  raw_log.Column('a'),
+  raw_log.Column('b', 'str'),
+  raw_log.Column('c', 'real_int'),
 )
 
 
 def _read(path, columns=_COLUMNS, header=False, share=1.0, select=None):
   report = raw_log.RowReport()
   blocks = list(
-      raw_log.read_csv(
-          pathlib.Path(path), columns, report, header, share, select
-      )
+    raw_log.read_csv(pathlib.Path(path), columns, report, header, share, select)
   )
   return pl.concat(blocks).rows(), report
 
 
 @pytest.mark.parametrize(
-    'bad',
-    [
-        '1,x',  # too few columns
-        '1,x,2,3',  # too many
-        'one,x,2',  # letters for a number
-        '-1,x,2',  # a negative id
-        '9223372036854775808,x,2',  # above int64
-        ',x,2',  # an empty field
-        '',  # an empty line
-        '1,x,2.5',
-    ],
+  'bad',
+  [
+    '1,x',  # too few columns
+    '1,x,2,3',  # too many
+    'one,x,2',  # letters for a number
+    '-1,x,2',  # a negative id
+    '9223372036854775808,x,2',  # above int64
+    ',x,2',  # an empty field
+    '',  # an empty line
+    '1,x,2.5',
+  ],
 )
 def test_a_malformed_row_is_left_out_and_reported_with_its_line(write, bad):
   path = write('log.csv', f'1,x,2\n{bad}\n3,y,-4\n')
@@ -123,13 +121,13 @@ def test_damaged_gzip_is_refused(write):
 
 
 @pytest.mark.parametrize(
-    ('text', 'header', 'message'),
-    [
-        ('1,2\n', False, r'a,b,c \(3\); line 1 has 2'),
-        ('a,b,d\n1,x,2\n', True, 'header with the columns a,b,c'),
-        ('a,b,c\n', True, 'no rows'),
-        (b'\xff\xfe\x00,1,2\n', False, 'not UTF-8'),
-    ],
+  ('text', 'header', 'message'),
+  [
+    ('1,2\n', False, r'a,b,c \(3\); line 1 has 2'),
+    ('a,b,d\n1,x,2\n', True, 'header with the columns a,b,c'),
+    ('a,b,c\n', True, 'no rows'),
+    (b'\xff\xfe\x00,1,2\n', False, 'not UTF-8'),
+  ],
 )
 def test_a_file_of_another_kind_is_refused(write, text, header, message):
   with pytest.raises(errors.UsageError, match=message):
@@ -161,11 +159,13 @@ def test_header_reads_quoted_names_and_refuses_doubles(write):
 
 def test_parquet_rows_with_nulls_or_bad_values_are_malformed(tmp_path):
   path = tmp_path / 'log.parquet'
-  pl.DataFrame({
+  pl.DataFrame(
+    {
       'a': [1, -1, None, 4, 5],
       'b': ['x', 'x', 'x', None, 'y'],
       'c': [1, 2, 3, 4, -5],
-  }).write_parquet(path)
+    }
+  ).write_parquet(path)
   report = raw_log.RowReport()
   select = {'a': 'user', 'b': 'item', 'c': 'time'}
   frames = list(raw_parquet.read(path, _COLUMNS, report, 1.0, select))

@@ -4,15 +4,16 @@ import pathlib
 import tempfile
 from typing import Any
 
-from dare_jax.configs import base
 from hypothesis import strategies as st
 import ml_collections
 import numpy as np
 import polars as pl
 
+from dare_jax.configs import base
 from dare_jax.data import event_log
 from dare_jax.data import history_store
 from dare_jax.data import raw_log
+from dare_jax.data import store_writer
 
 PLAIN = event_log.LogSchema()
 
@@ -30,7 +31,7 @@ def encode(rows, schema=PLAIN) -> event_log.EventLog:
 
 def writer(log, path, schema=PLAIN):
   """A store writer that holds all users of `log`."""
-  made = history_store.StoreWriter(
+  made = store_writer.StoreWriter(
     pathlib.Path(path),
     ('item', 'category', *schema.fields),
     schema.context_fields,

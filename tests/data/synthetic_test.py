@@ -14,19 +14,19 @@ from dare_jax.data import datasets
 from dare_jax.data import synthetic
 
 _SPEC = synthetic.Spec(
-    num_users=400,
-    num_items=500,
-    num_categories=20,
-    events_per_user=200,
-    max_events=600,
-    events_sigma=0.5,
-    num_partners=2,
-    self_share=0.5,
-    recency_scale=5.0,
-    relevance=0.7,
-    item_exponent=1.1,
-    category_exponent=0.8,
-    synthetic_seed=0,
+  num_users=400,
+  num_items=500,
+  num_categories=20,
+  events_per_user=200,
+  max_events=600,
+  events_sigma=0.5,
+  num_partners=2,
+  self_share=0.5,
+  recency_scale=5.0,
+  relevance=0.7,
+  item_exponent=1.1,
+  category_exponent=0.8,
+  synthetic_seed=0,
 )
 
 
@@ -37,8 +37,8 @@ def log() -> synthetic.SyntheticLog:
 
 def _equal(one: synthetic.SyntheticLog, two: synthetic.SyntheticLog) -> bool:
   return all(
-      np.array_equal(getattr(one, name), getattr(two, name))
-      for name in ('offsets', 'item', 'category', 'timestamp')
+    np.array_equal(getattr(one, name), getattr(two, name))
+    for name in ('offsets', 'item', 'category', 'timestamp')
   )
 
 
@@ -69,9 +69,9 @@ def test_truth_is_a_distribution_over_distinct_partners(log):
   np.testing.assert_array_equal(ids[:, 0], np.arange(20))
   assert all(len(set(row)) == 3 for row in ids.tolist())
   np.testing.assert_allclose(
-      log.truth.affinity_weights,
-      [0.5, 0.5 * 1 / 1.5, 0.5 * 0.5 / 1.5],
-      rtol=1e-6,
+    log.truth.affinity_weights,
+    [0.5, 0.5 * 1 / 1.5, 0.5 * 0.5 / 1.5],
+    rtol=1e-6,
   )
   np.testing.assert_allclose(log.truth.popularity.sum(), 1, rtol=1e-6)
   np.testing.assert_allclose(log.truth.decay[5], np.exp(-1), rtol=1e-6)
@@ -87,7 +87,7 @@ def _dense_affinity(truth: synthetic.Truth) -> np.ndarray:
 
 
 def _predicted(
-    log: synthetic.SyntheticLog, rows: np.ndarray, window: int
+  log: synthetic.SyntheticLog, rows: np.ndarray, window: int
 ) -> np.ndarray:
   """P(category | history) [rows, categories], from the published formula."""
   back = np.arange(1, window + 1)
@@ -141,24 +141,24 @@ def test_relevance_equals_its_definition(log):
   target, behavior = np.meshgrid(ids + 2, ids + 2, indexing='ij')
   for position in (1, 7, 600):
     np.testing.assert_allclose(
-        synthetic.relevance(log.truth, target, behavior, position),
-        _dense_affinity(log.truth).T * np.exp(-(position - 1) / 5),
-        rtol=1e-5,
-        atol=1e-38,
+      synthetic.relevance(log.truth, target, behavior, position),
+      _dense_affinity(log.truth).T * np.exp(-(position - 1) / 5),
+      rtol=1e-5,
+      atol=1e-38,
     )
 
 
 @pytest.mark.parametrize(
-    ('target', 'behavior', 'position'),
-    [
-        (2, 0, 1),
-        (2, 1, 1),
-        (0, 2, 1),
-        (1, 2, 1),
-        (2, 22, 1),
-        (2, 2, 0),
-        (2, 2, 601),
-    ],
+  ('target', 'behavior', 'position'),
+  [
+    (2, 0, 1),
+    (2, 1, 1),
+    (0, 2, 1),
+    (1, 2, 1),
+    (2, 22, 1),
+    (2, 2, 0),
+    (2, 2, 601),
+  ],
 )
 def test_relevance_is_0_outside_the_tables(log, target, behavior, position):
   assert synthetic.relevance(log.truth, target, behavior, position) == 0
@@ -167,7 +167,7 @@ def test_relevance_is_0_outside_the_tables(log, target, behavior, position):
 
 def test_zipf_items_and_categories(log):
   no_causes = dataclasses.replace(
-      _SPEC, relevance=0.0, num_categories=2, num_partners=0, num_users=2_000
+    _SPEC, relevance=0.0, num_categories=2, num_partners=0, num_users=2_000
   )
   flat = synthetic.generate(no_causes)
   share = (flat.category == 0).mean()
@@ -187,7 +187,7 @@ def test_exponents_keep_items_in_range(exponent):
 
 def test_large_catalogue():
   large = dataclasses.replace(
-      _SPEC, num_items=10_000_000, num_categories=100_000, num_users=100
+    _SPEC, num_items=10_000_000, num_categories=100_000, num_users=100
   )
   log = synthetic.generate(large)
   assert log.item.max() > 5_000_000
@@ -196,7 +196,7 @@ def test_large_catalogue():
 
 def test_long_histories():
   long = dataclasses.replace(
-      _SPEC, num_users=3, events_per_user=100_000, max_events=200_000
+    _SPEC, num_users=3, events_per_user=100_000, max_events=200_000
   )
   log = synthetic.generate(long)
   assert np.diff(log.offsets).min() >= 50_000
@@ -204,25 +204,25 @@ def test_long_histories():
 
 
 @pytest.mark.parametrize(
-    ('field', 'value'),
-    [
-        ('num_users', 0),
-        ('num_items', 0),
-        ('num_items', 19),
-        ('num_categories', 0),
-        ('events_per_user', 0),
-        ('max_events', 199),
-        ('num_partners', 20),
-        ('num_partners', -1),
-        ('self_share', 1.5),
-        ('recency_scale', 0.0),
-        ('recency_scale', float('nan')),
-        ('relevance', 2.0),
-        ('relevance', 1.0),
-        ('relevance', -0.1),
-        ('item_exponent', -1.0),
-        ('synthetic_seed', -1),
-    ],
+  ('field', 'value'),
+  [
+    ('num_users', 0),
+    ('num_items', 0),
+    ('num_items', 19),
+    ('num_categories', 0),
+    ('events_per_user', 0),
+    ('max_events', 199),
+    ('num_partners', 20),
+    ('num_partners', -1),
+    ('self_share', 1.5),
+    ('recency_scale', 0.0),
+    ('recency_scale', float('nan')),
+    ('relevance', 2.0),
+    ('relevance', 1.0),
+    ('relevance', -0.1),
+    ('item_exponent', -1.0),
+    ('synthetic_seed', -1),
+  ],
 )
 def test_bad_values_are_refused(field, value):
   with pytest.raises(errors.UsageError, match=f'data.{field}=.*expected'):
@@ -243,10 +243,10 @@ def test_store_keeps_the_whole_catalogue_and_the_truth(tmp_path):
   spec = synthetic.Spec.from_config(data)
   made = synthetic.generate(spec)
   np.testing.assert_array_equal(
-      store.behaviors.columns['item_id'], made.item + 2
+    store.behaviors.columns['item_id'], made.item + 2
   )
   np.testing.assert_array_equal(
-      store.behaviors.columns['category_id'], made.category + 2
+    store.behaviors.columns['category_id'], made.category + 2
   )
   truth = synthetic.load_truth(store.path / 'truth')
   for name, table in vars(made.truth).items():

@@ -3,10 +3,10 @@
 import json
 
 from absl.testing import parameterized
-from dare_jax.configs import base
 import pytest
 
 from dare_jax import errors
+from dare_jax.configs import base
 from dare_jax.training import experiment
 
 
