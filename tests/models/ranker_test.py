@@ -222,12 +222,14 @@ class PartsTest(parameterized.TestCase):
     assert inputs['head'].shape[-1] == inputs['aux'].shape[-1] == width
 
   def test_init_makes_every_collection(self):
-    variables = self.model.init(jax.random.key(0), self.batch)
+    model = examples.build('dare', attention_init=0.3, representation_init=0.02)
+    variables = model.init(jax.random.key(0), self.batch)
     assert set(variables) == {'params', 'tables', 'batch_stats'}
-    table = variables['tables']['encoder']['item_attention']
-    assert table.shape == (examples.VOCAB['item'], 3)
-    # 120 draws: the standard deviation is within a fifth of the asked one.
-    np.testing.assert_allclose(table.std(), 0.1, rtol=0.2)
+    for role, std in (('attention', 0.3), ('representation', 0.02)):
+      table = variables['tables']['encoder'][f'item_{role}']
+      assert table.shape == (examples.VOCAB['item'], 3)
+      # 120 draws: within a fifth, three standard errors.
+      np.testing.assert_allclose(table.std(), std, rtol=0.2)
 
   def test_top_k_beyond_the_history_is_refused(self):
     model = examples.build('dare', top_k=examples.LENGTH + 1)
