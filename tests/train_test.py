@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from dare_jax import errors
-from dare_jax.data import history_store
 from dare_jax.data import datasets
+from dare_jax.data import history_store
 from dare_jax.training import run as run_lib
 from dare_jax.training import state as train_state
 from tests import tiny
