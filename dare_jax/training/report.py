@@ -50,7 +50,7 @@ def summary(
     f'everything is in {workdir}',
     '',
     'Try next:',
-    f'  compare with {other:11}{command}:model={other}',
+    f'  compare with {other:10}{command}:model={other}',
     f'  a narrower search      {command}:attention_dim=8'
     f' --workdir={workdir}-narrow',
     '  your own log           configs/csv_log.py says how',
