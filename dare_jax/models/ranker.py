@@ -173,7 +173,7 @@ class Ranker(nn.Module):
       query=self.encoder.lookup('attention', 'target', target_ids),
       keys=keys,
       time_bias=jnp.take(bias, distance, mode='clip'),
-      visible=_visible(history, end),
+      visible=visible_behaviors(history, end),
       target_ids=target_ids,
       history_ids=history.ids,
     )
@@ -256,9 +256,10 @@ def _distance(end: Int[Array, 'b m'], length: int) -> Int[Array, 'b m l']:
   return jnp.maximum(end[:, :, None] - index[None, None, :], 0)
 
 
-def _visible(
+def visible_behaviors(
   history: types.History, end: Int[Array, 'b m']
 ) -> Bool[Array, 'b m l']:
+  """Returns where a moment has a real behavior before its end."""
   index = jnp.arange(history.mask.shape[1], dtype=end.dtype)
   before = index[None, None, :] < end[:, :, None]
   return history.mask[:, None, :] & before

@@ -13,6 +13,7 @@ import optax
 
 from dare_jax import models
 from dare_jax import types
+from dare_jax.models import ranker
 from dare_jax.training import losses
 from dare_jax.training import optimizers
 
@@ -149,9 +150,7 @@ class Trainer:
     }
     output: Any = self.model.apply(variables, batch, train=False)
     history = batch.history
-    index = jnp.arange(history.mask.shape[1])
-    before = index[None, None, :] < batch.end[:, :, None]
-    visible = (history.mask[:, None, :] & before)[:, :, None, :]
+    visible = ranker.visible_behaviors(history, batch.end)[:, :, None, :]
     seen = {
       field: jnp.any(
         (history.ids[field][:, None, None, :] == ids[..., None]) & visible,
