@@ -89,9 +89,21 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   model.exact_positions = 200  # farther behaviors share log-spaced buckets
   model.hidden = (200, 80)  # main head
   model.aux_hidden = (200,)  # auxiliary head
-  model.aux_head = True  # full attention over the history, training only
+  # The auxiliary head sees attention over the whole history, in training only.
+  model.aux_head = config_dict.placeholder(bool)  # None: the preset's
+  model.use_time = config_dict.placeholder(bool)  # None: the preset's
+  model.only_product = False  # the head sees target * interest alone
+  model.projection_init = 'lecun'  # or identity, orthogonal, official
+  model.hash_bits = config_dict.placeholder(int)  # None: the preset's
+  model.hash_width = 3  # bits of a bucket's signature
+  model.search_dim = 16  # of sim_soft's own search space
+  model.cluster_size = 10  # twin_v2: most members of a cluster
+  model.cluster_every_steps = 150  # twin_v2: steps between two clusterings
   model.attention_init = 0.5  # standard deviation of attention tables
   model.representation_init = 0.1  # of representation and shared tables
+  model.two_outputs = False  # published: click and no click
+  model.batch_statistics = False  # published: in evaluation, too
+  model.keep_padding = False  # published: padding fills up the top k
 
   config.optim = optim = ml_collections.ConfigDict()
   optim.learning_rate = 0.01  # of Adam, at the first step
@@ -100,9 +112,16 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   optim.table_learning_rate = config_dict.placeholder(float)  # None: the same
   optim.aux_weight = 1.0  # of the auxiliary loss
   optim.l2 = 1e-6  # on dense kernels and projections, sum of squares
+  optim.balance_gradients = False  # attention's as long as representation's
+  optim.l2_on_norms = False  # published: l2 on norm scales and slopes, too
+  optim.loss_epsilon = 0.0  # published: 1e-8, added to probabilities
+  optim.published_init = False  # published: all but biases N(0, 0.01^2)
 
   config.train = train = ml_collections.ConfigDict()
   train.batch_size = 683  # moments a step
+  # A step takes batch_size / moments_per_window windows, rounded, at least one.
+  # Some are not full: a step may train on a little less than batch_size.
+  train.moments_per_window = 1  # of one user, that share a window of behaviors
   train.epochs = 2.0  # run length, parts of an epoch too
   train.steps = config_dict.placeholder(int)  # replaces epochs when set
   train.log_every_steps = 50  # running metrics
@@ -110,6 +129,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.eval = evaluation = ml_collections.ConfigDict()
   evaluation.batch_size = 1024  # moments
   evaluation.every_steps = 150  # 0: at the end only
+  evaluation.drop_last = False  # published: leave out the last partial batch
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.every_steps = 500  # besides those at evaluations; 0: none

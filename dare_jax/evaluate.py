@@ -33,7 +33,6 @@ def evaluate(
     UsageError: no run or no such checkpoint there, unknown split.
   """
   from dare_jax.training import checkpoint
-  from dare_jax.training import evaluation
   from dare_jax.training import experiment
 
   config = experiment.load_config(workdir)
@@ -48,9 +47,7 @@ def evaluate(
   state, description = checkpoints.restore(
     step, loaded.init_state(), loaded.store.fingerprint
   )
-  metrics = evaluation.evaluate(
-    loaded.trainer, state, loaded.pipelines[split], config.eval.batch_size
-  )
+  metrics = loaded.predict(state, split).compute()
   return {
     'checkpoint': which,
     'step': step,

@@ -33,8 +33,8 @@ def train_and_evaluate(
 
   Args:
     config: as `configs/base.py`.
-    workdir: takes config.json, metrics.jsonl, result.json, checkpoints/ and
-      tensorboard/.
+    workdir: takes config.json, metrics.jsonl, result.json,
+      predictions_test.npz, checkpoints/ and tensorboard/.
     stop: notes SIGTERM.
 
   Raises:
@@ -66,6 +66,7 @@ def train_and_evaluate(
           stop.check()
           if done:
             break
+          state = run.cluster(state, progress)
           batch = batches.next()
           pending.block_until_ready()  # One step in flight bounds the memory.
           state, pending = step_fn(state, batch)

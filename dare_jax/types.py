@@ -4,8 +4,8 @@ Letters: b windows in a batch, m moments of a window, c candidate targets of a
 moment, l behaviors of a history, k behaviors kept by the search, d width.
 
 A window holds one user's behaviors, oldest first, right-aligned: padding comes
-first. A moment `m` sees the behaviors at indices below `end[b, m]`; positions
-are counted back from there, the most recent one is 1.
+first. A moment `m` sees the behaviors at indices from `start[b, m]` on, below
+`end[b, m]`; positions are counted back from there, the most recent one is 1.
 """
 
 from __future__ import annotations
@@ -23,11 +23,29 @@ Array = Any
 
 
 @struct.dataclass
+class Clusters:
+  """A grouping of each user's behaviors; both int32, 0 in padding.
+
+  `cluster` numbers a user's groups from 0; `rank` orders the members of a
+  group, 0 is the nearest to its centroid.
+  """
+
+  cluster: Int[Array, 'b l']
+  rank: Int[Array, 'b l']
+
+
+@struct.dataclass
 class History:
-  """Behaviors of b users. `ids[field]` is int32, 0 where `mask` is False."""
+  """Behaviors of b users. `ids[field]` is int32, 0 where `mask` is False.
+
+  `clusters` is for searches over clusters; None: each behavior by itself. `row`
+  is 1 + the behavior's row in the history store, where a trainer asks for it.
+  """
 
   ids: Mapping[str, Int[Array, 'b l']]
   mask: Bool[Array, 'b l']
+  clusters: Clusters | None = None
+  row: Int[Array, 'b l'] | None = None
 
 
 @struct.dataclass
@@ -41,12 +59,17 @@ class Targets:
 
 @struct.dataclass
 class Batch:
-  """One step's input; `context[field]`, int32, is for the head alone."""
+  """One step's input; `context[field]`, int32, is for the head alone.
+
+  `start` bounds what a moment sees where moments share a window that is longer
+  than the history each may see; None: from the window's beginning.
+  """
 
   history: History
   end: Int[Array, 'b m']
   targets: Targets
   context: Mapping[str, Int[Array, 'b m']] = struct.field(default_factory=dict)
+  start: Int[Array, 'b m'] | None = None
 
 
 @struct.dataclass
@@ -54,19 +77,27 @@ class SearchResult:
   """The behaviors that a search kept for each target.
 
   `indices` point into the window; `scores` carry gradient, `indices` do not;
-  `mask` is False where fewer than k behaviors were there to keep.
+  `mask` is False where fewer than k behaviors were there to keep. `distance`
+  is how far back each lies from its moment. `everything` says that nothing was
+  left out: index i is behavior i, k = l.
   """
 
   indices: Int[Array, 'b m c k']
   scores: Float[Array, 'b m c k']
   mask: Bool[Array, 'b m c k']
+  distance: Int[Array, 'b m c k']
+  everything: bool = struct.field(pytree_node=False, default=False)
 
 
 @struct.dataclass
 class RankerOutput:
-  """`logits` are of a click. `aux_logits` is None unless the aux head ran."""
+  """`logits` are of a click. `aux_logits` is None unless the aux head ran.
+
+  `weights` say how much each behavior of `search` counts in the interest.
+  """
 
   logits: Float[Array, 'b m c']
   aux_logits: Float[Array, 'b m c'] | None
   extra_losses: Mapping[str, Float[Array, '']]
   search: SearchResult
+  weights: Float[Array, 'b m c k']

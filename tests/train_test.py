@@ -112,7 +112,7 @@ def test_files(straight):
   workdir, _ = straight
   assert {path.name for path in workdir.iterdir()} == {
     *('config.json', 'metrics.jsonl', 'result.json'),
-    *('checkpoints', 'tensorboard'),
+    *('checkpoints', 'predictions_test.npz', 'tensorboard'),
   }
   saved = json.loads((workdir / 'config.json').read_text())
   assert saved['model.top_k'] == 5

@@ -1,9 +1,20 @@
 """Aggregation: from the behaviors kept to one vector of user interest."""
 
+from dare_jax.aggregate.buckets import BucketPooling
+from dare_jax.aggregate.buckets import signatures
+from dare_jax.aggregate.pooling import AggregationOptions
 from dare_jax.aggregate.pooling import masked_softmax
 from dare_jax.aggregate.pooling import SoftmaxPooling
-from dare_jax.aggregate.pooling import weighted_sum
+from dare_jax.aggregate.values import Values
 
-AGGREGATIONS = {'softmax': SoftmaxPooling}
+AGGREGATIONS = {'softmax': SoftmaxPooling, 'buckets': BucketPooling}
 
-__all__ = ['AGGREGATIONS', 'SoftmaxPooling', 'masked_softmax', 'weighted_sum']
+__all__ = [
+  'AGGREGATIONS',
+  'AggregationOptions',
+  'BucketPooling',
+  'SoftmaxPooling',
+  'Values',
+  'masked_softmax',
+  'signatures',
+]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import ClassVar
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Bool
 from jaxtyping import Float
+
+from dare_jax import types
+from dare_jax.aggregate import values as value_lib
 
 
 def masked_softmax(
@@ -31,26 +37,48 @@ def masked_softmax(
   return power / jnp.where(total > 0, total, 1.0)
 
 
-def weighted_sum(
-  weights: Float[Array, 'b m c k'], values: Float[Array, 'b m c k d']
-) -> Float[Array, 'b m c d']:
-  """Returns h = sum_i w_i r_i (arXiv 2410.02604, equation 2).
+@dataclasses.dataclass(frozen=True)
+class AggregationOptions:
+  """Sizes of the aggregations; each reads what it needs.
 
-  >>> import jax.numpy as jnp
-  >>> weights = jnp.array([0.25, 0.75]).reshape(1, 1, 1, 2)
-  >>> weighted_sum(weights, jnp.eye(2).reshape(1, 1, 1, 2, 2)).tolist()
-  [[[[0.25, 0.75]]]]
+  Attributes:
+    hash_bits: bits of a hash code.
+    hash_width: bits of a bucket's signature; divides `hash_bits`.
   """
-  return jnp.einsum('bmck,bmckd->bmcd', weights, values)
+
+  hash_bits: int = 48
+  hash_width: int = 3
 
 
-class SoftmaxPooling(nn.Module):
+class Aggregation(nn.Module):
+  """What an aggregation is: `(result, values, target) -> (interest, weights)`.
+
+  Attributes:
+    options: sizes.
+    uses_scores: whether the scores of the search weigh the behaviors, and so
+      learn from the prediction.
+  """
+
+  options: AggregationOptions
+  uses_scores: ClassVar[bool] = True
+
+
+class SoftmaxPooling(Aggregation):
   """Softmax over the behaviors kept, then their weighted sum."""
 
   def __call__(
     self,
-    scores: Float[Array, 'b m c k'],
-    mask: Bool[Array, 'b m c k'],
-    values: Float[Array, 'b m c k d'],
-  ) -> Float[Array, 'b m c d']:
-    return weighted_sum(masked_softmax(scores, mask), values)
+    result: types.SearchResult,
+    values: value_lib.Values,
+    target: Float[Array, 'b m c d'],
+  ) -> tuple[Float[Array, 'b m c v'], Float[Array, 'b m c k']]:
+    """Returns the interest and the weights of the behaviors.
+
+    Args:
+      result: the behaviors kept and their scores.
+      values: their representation vectors.
+      target: the targets' content vectors; not used here.
+    """
+    del target
+    weights = masked_softmax(result.scores, result.mask)
+    return values.weigh(weights), weights

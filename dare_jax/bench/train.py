@@ -35,6 +35,9 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   items = flags.DEFINE_integer('items', 68_000, 'Rows of the item table.')
   dim = flags.DEFINE_integer('dim', 16, 'Width of each vector.')
   moments = flags.DEFINE_integer('moments', 683, 'Moments a step.')
+  shared = flags.DEFINE_integer(
+    'moments_per_window', 1, 'Moments that share a history.'
+  )
   seconds = flags.DEFINE_float('seconds', 10.0, 'Time for each row.')
 
   def measure() -> list[dict[str, Any]]:
@@ -46,6 +49,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
         config.model.attention_dim = dim.value
         config.model.representation_dim = dim.value
         config.train.batch_size = moments.value
+        config.train.moments_per_window = shared.value
         config.data.history_length = history_length
         config.data.split = 'leave_last'
         rows.append(measure_one(config, items.value, seconds.value))
@@ -65,7 +69,14 @@ def measure_one(
   with tempfile.TemporaryDirectory() as folder:
     store = random_store(pathlib.Path(folder), num_items, config)
     moments = splits.make_splits(store, config.data)['train']
-    train = pipeline.Pipeline(store, moments, 'train', config.data, config.seed)
+    train = pipeline.Pipeline(
+      store,
+      moments,
+      'train',
+      config.data,
+      config.seed,
+      config.train.moments_per_window,
+    )
     vocab = {field: store.vocab_sizes[field] for field in store.fields}
     model = experiment.build_options(config, vocab)
     trainer = train_state.Trainer(model, config.optim, 1)
@@ -75,7 +86,8 @@ def measure_one(
     'history_length': config.data.history_length,
     'items': num_items,
     'dim': config.model.attention_dim,
-    'targets_per_step': config.train.batch_size * train.targets_per_example,
+    'moments_per_window': config.train.moments_per_window,
+    'targets_per_step': _targets_per_step(train, config),
     **timing,
     'peak_rss_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
   }
@@ -110,12 +122,17 @@ def _time_steps(
       times.append(time.perf_counter() - start)
     total = time.perf_counter() - begin
     wait = batches.wait_s
-  targets = size * train.targets_per_example
+  targets = _targets_per_step(train, config)
   return {
     'step_ms': 1e3 * statistics.median(times),
     'examples_per_s': targets * len(times) / total,
     'wait_share': wait / total,
   }
+
+
+def _targets_per_step(train: pipeline.Pipeline, config: Any) -> int:
+  rows = train.examples_a_step(config.train.batch_size)
+  return round(rows * train.targets_per_example)
 
 
 def random_store(

@@ -1,7 +1,8 @@
 """Batches as pure functions of (seed, epoch, index), and a thread ahead.
 
-Every example is (user, end position, targets); histories are cut out of the
-store when a batch is assembled, so nothing is ever stored padded.
+Every example is a window: (user, end position, targets), or several of these
+that share their user's history. Histories are cut out of the store when a batch
+is assembled, so nothing is ever stored padded.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dare_jax.data import history_store
 from dare_jax.data import id_map
 from dare_jax.data import negatives
 from dare_jax.data import splits
+from dare_jax.data import windows
 
 SPLITS = ('train', 'val', 'test')
 # Names of independent random streams.
@@ -49,6 +51,8 @@ class Pipeline:
     split: str,
     data: Any,
     seed: int,
+    moments_per_window: int = 1,
+    with_rows: bool = False,
   ) -> None:
     """Makes a pipeline.
 
@@ -59,6 +63,9 @@ class Pipeline:
       data: the config's data section.
       seed: the run's seed; negatives of val and test do not depend on it, so
         that all runs are tested on the same rows.
+      moments_per_window: moments that may share a history; above 1 only with
+        `data.group_candidates`.
+      with_rows: fill `History.row`.
     """
     if data.history_length < 1:
       raise errors.UsageError(
@@ -78,82 +85,130 @@ class Pipeline:
     )
     self._width = 1 + data.num_negatives
     self._rows_a_moment = 1 if data.group_candidates else self._width
+    self._moments_per_window = moments_per_window
+    self._with_rows = with_rows
+    self._windows: windows.Windows | None = None
+    if moments_per_window > 1:
+      self._windows = windows.group(
+        moments, moments_per_window, max_slack=data.history_length
+      )
+
+  @property
+  def moments(self) -> splits.Moments:
+    return self._moments
 
   @property
   def num_examples(self) -> int:
-    """Rows of an epoch: moments, or single targets if not grouped."""
+    """Rows of an epoch: windows, or single targets if not grouped."""
+    if self._windows is not None:
+      return len(self._windows)
     return len(self._moments) * self._rows_a_moment
 
   @property
-  def targets_per_example(self) -> int:
+  def targets_per_example(self) -> float:
+    """Real targets of a row, the mean where windows are not all full."""
+    if self._windows is not None:
+      return len(self._moments) * self._width / self.num_examples
     return self._width // self._rows_a_moment
+
+  def examples_a_step(self, batch_size: int) -> int:
+    """Returns the rows of a training step of `batch_size` moments."""
+    return max(1, round(batch_size / self._moments_per_window))
 
   def train_batch(self, step: int, batch_size: int) -> types.Batch:
     """Returns the batch of global step `step`; batches cross epoch borders.
 
     Position p of the endless stream is example p mod n of epoch p div n, so
     every batch is full and every example is seen once an epoch.
+
+    Args:
+      step: number of the step, from 0 on.
+      batch_size: moments, or single targets if not grouped.
     """
-    position = step * batch_size + np.arange(batch_size, dtype=np.int64)
+    rows = self.examples_a_step(batch_size)
+    position = step * rows + np.arange(rows, dtype=np.int64)
     size = self.num_examples
     epoch, index = position // size, position % size
     if not self._data.reshuffle:
       index = counter_rng.permute(index, size, self._seed * 8 + _ORDER, 0)
     else:
       for value in np.unique(epoch):
-        rows = epoch == value
-        index[rows] = counter_rng.permute(
-          index[rows], size, self._seed * 8 + _ORDER, int(value)
+        own = epoch == value
+        index[own] = counter_rng.permute(
+          index[own], size, self._seed * 8 + _ORDER, int(value)
         )
-    return self._assemble(index, epoch, np.ones(batch_size, bool)).batch
+    return self._assemble(index, epoch, np.ones(len(index), bool)).batch
 
-  def eval_batches(self, batch_size: int) -> Iterator[EvalBatch]:
-    """Yields every example exactly once, the last batch padded by weight 0."""
+  def eval_batches(
+    self, batch_size: int, drop_last: bool = False
+  ) -> Iterator[EvalBatch]:
+    """Yields every example exactly once, the last batch padded by weight 0.
+
+    Args:
+      batch_size: moments, or single targets if not grouped.
+      drop_last: leave a last partial batch out, as the published code does.
+    """
     for start in range(0, self.num_examples, batch_size):
       index = np.arange(start, start + batch_size, dtype=np.int64)
       real = index < self.num_examples
+      if drop_last and not real.all():
+        return
       index[~real] = 0
       yield self._assemble(index, np.zeros_like(index), real)
 
   def _assemble(
     self, index: np.ndarray, epoch: np.ndarray, real: np.ndarray
   ) -> EvalBatch:
-    moments = self._moments.take(index // self._rows_a_moment)
-    ids, mask = self._history(moments)
-    drawn = epoch if self._data.fresh_negatives else np.zeros_like(epoch)
+    if self._windows is None:
+      row, real = index[:, None], real[:, None]
+    else:
+      row, filled = self._windows.moments(index)
+      real = real[:, None] & filled
+    shape = row.shape  # [b, m]; what is made for each moment comes flat first.
+    row, epoch_of_row = row.ravel(), np.repeat(epoch, shape[1])
+    moments = self._moments.take(row // self._rows_a_moment)
+    last = moments.take(np.arange(shape[1] - 1, len(row), shape[1]))
+    ids, mask, store_row = self._history(last)
+    drawn = epoch_of_row * bool(self._data.fresh_negatives)
     if self._store.impressions is None:
-      targets, label, weight = self._sampled_targets(moments, index, drawn)
+      targets, label, weight = self._sampled_targets(moments, row, drawn)
     else:
       targets, label, weight = self._logged_targets(moments)
     if self._rows_a_moment > 1:
-      slot = (index % self._rows_a_moment)[:, None]
+      slot = (row % self._rows_a_moment)[:, None]
       targets, label, weight = _take_slot((targets, label, weight), slot)
     context = {
       field: targets.pop(field)[:, 0] for field in self._store.context_fields
     }
     category = targets['category']
     if self._split == 0 and self._data.unknown_rate > 0:
-      self._replace_by_unknown(ids['item'], mask, targets, index, epoch)
-    weight = weight * real[:, None].astype(np.float32)
-    batch = types.Batch(
-      history=types.History(ids=ids, mask=mask),
-      end=np.full((len(index), 1), self._data.history_length, np.int32),
-      targets=types.Targets(
-        ids={field: value[:, None] for field, value in targets.items()},
-        label=label[:, None],
-        weight=weight[:, None],
-      ),
-      context={field: value[:, None] for field, value in context.items()},
-    )
+      self._replace_in_history(ids['item'], mask, index, epoch)
+      targets['item'] = self._replaced(targets['item'], row, epoch_of_row)
+    weight = weight * real.reshape(-1, 1).astype(np.float32)
     user = np.broadcast_to(moments.user[:, None], category.shape)
-    return EvalBatch(batch, user[:, None], category[:, None])
+    targets, label, weight, context, user, category = jax.tree.map(
+      lambda array: array.reshape(*shape, *array.shape[1:]),
+      (targets, label, weight, context, user, category),
+    )
+    back = np.repeat(last.end, shape[1]) - moments.end
+    end = (mask.shape[1] - back).astype(np.int32).reshape(shape)
+    batch = types.Batch(
+      history=types.History(ids=ids, mask=mask, row=store_row),
+      end=end,
+      targets=types.Targets(ids=targets, label=label, weight=weight),
+      context=context,
+      start=None if self._windows is None else end - self._data.history_length,
+    )
+    return EvalBatch(batch, user, category)
 
   def _history(
     self, moments: splits.Moments
-  ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+  ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray | None]:
     """The last behaviors before each moment, right-aligned, [b, l]."""
     table = self._store.behaviors
     length = self._data.history_length
+    if self._windows is not None:
+      length += self._windows.slack
     row = moments.end[:, None] + np.arange(-length, 0)
     mask = row >= table.offsets[moments.user][:, None]
     np.maximum(row, 0, out=row)
@@ -162,7 +217,9 @@ class Pipeline:
       values = table.columns[f'{field}_id'][row]
       values[~mask] = id_map.PADDING
       ids[field] = values
-    return ids, mask
+    if not self._with_rows:
+      return ids, mask, None
+    return ids, mask, np.where(mask, row + 1, 0).astype(np.int32)
 
   def _sampled_targets(
     self, moments: splits.Moments, index: np.ndarray, epoch: np.ndarray
@@ -209,29 +266,33 @@ class Pipeline:
     label = table.columns['label'][row] * real
     return targets, label.astype(np.float32), real.astype(np.float32)
 
-  def _replace_by_unknown(
+  def _replace_in_history(
     self,
     history: np.ndarray,
     mask: np.ndarray,
-    targets: dict[str, np.ndarray],
     index: np.ndarray,
     epoch: np.ndarray,
   ) -> None:
     """Maps a small random share of item ids to the unknown id, in place."""
-    rate = self._data.unknown_rate
     stream = (self._seed * 8 + _UNKNOWN, epoch, index)
     length = history.shape[1]
-    count = np.floor(rate * length + counter_rng.uniform(*stream)).astype(int)
+    count = self._data.unknown_rate * length + counter_rng.uniform(*stream)
+    count = np.floor(count).astype(int)
     for turn in range(int(count.max(initial=0))):
       row = np.flatnonzero(count > turn)
       slot = counter_rng.below(length, stream[0], epoch[row], index[row], turn)
       hit = mask[row, slot]
       history[row[hit], slot[hit]] = id_map.UNKNOWN
-    item = targets['item'].copy()
+
+  def _replaced(
+    self, item: np.ndarray, row: np.ndarray, epoch: np.ndarray
+  ) -> np.ndarray:
+    """Returns targets [n, c], the same share of them made unknown."""
+    seed = self._seed * 8 + _UNKNOWN
     slots = -1 - np.arange(item.shape[1])
-    draw = counter_rng.uniform(stream[0], epoch[:, None], index[:, None], slots)
-    item[(draw < rate) & (item > 0)] = id_map.UNKNOWN
-    targets['item'] = item
+    draw = counter_rng.uniform(seed, epoch[:, None], row[:, None], slots)
+    unknown = (draw < self._data.unknown_rate) & (item > 0)
+    return np.where(unknown, id_map.UNKNOWN, item)
 
 
 def _take_slot(arrays: Any, slot: np.ndarray) -> Any:

@@ -3,6 +3,8 @@
 from dare_jax.embeddings.encoder import FeatureEncoder
 from dare_jax.embeddings.positions import num_position_ids
 from dare_jax.embeddings.positions import position_ids
+from dare_jax.embeddings.projections import KERNEL_INITS
+from dare_jax.embeddings.projections import Projection
 from dare_jax.embeddings.tables import Feature
 from dare_jax.embeddings.tables import Plan
 from dare_jax.embeddings.tables import PLANS
@@ -10,8 +12,10 @@ from dare_jax.embeddings.tables import PLANS
 __all__ = [
   'Feature',
   'FeatureEncoder',
+  'KERNEL_INITS',
   'PLANS',
   'Plan',
+  'Projection',
   'num_position_ids',
   'position_ids',
 ]

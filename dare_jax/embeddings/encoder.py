@@ -12,6 +12,8 @@ from jaxtyping import Array
 from jaxtyping import Float
 from jaxtyping import Int
 
+from dare_jax import layers
+from dare_jax.embeddings import projections
 from dare_jax.embeddings import tables
 
 COLLECTION = 'tables'
@@ -26,31 +28,45 @@ class FeatureEncoder(nn.Module):
 
   Attributes:
     content: item, category and further fields of a behavior.
-    time: the position feature; its id 0 is the target's.
-    plan: which table each use reads.
+    time: the position feature, if any; its id 0 is the target's.
+    plan: which table each use reads, and what maps follow.
     init_std: role -> standard deviation of a fresh table.
+    projection_init: name in `projections.KERNEL_INITS`.
   """
 
   content: tuple[tables.Feature, ...]
-  time: tables.Feature
+  time: tables.Feature | None
   plan: tables.Plan
   init_std: Mapping[str, float]
+  projection_init: str = 'lecun'
 
   def setup(self) -> None:
+    features = self.content if self.time is None else (*self.content, self.time)
     variables = {}
-    for feature in (*self.content, self.time):
+    for feature in features:
       self.plan.check(feature)
       for suffix in self.plan.suffixes:
         name = f'{feature.name}_{suffix}'
         variables[name] = self._table(feature, suffix, name)
     self._tables = variables
-    if self.plan.projected:
+    shape = self.plan.projection
+    if shape is None:
+      return
+    kernel_init = projections.KERNEL_INITS[self.projection_init]
+    uses = {shape.name(*use): use[0] for use in self.plan.table_of}
+    if shape.per_field:
       self.projection = {
-        f'{feature.name}_{role}_{side}': nn.Dense(
-          feature.dim(role), use_bias=False
-        )
-        for feature in (*self.content, self.time)
-        for role, side in self.plan.table_of
+        f'{feature.name}_{use}': projections.FieldMap(shape.hidden, kernel_init)
+        for feature in features
+        for use in uses
+      }
+    else:
+      width = {
+        role: sum(f.dim(role) for f in features) for role in tables.ROLES
+      }
+      self.joint_projection = {
+        use: layers.Affine(width[role], width[role], kernel_init)
+        for use, role in uses.items()
       }
 
   def _table(self, feature: tables.Feature, suffix: str, name: str) -> Any:
@@ -62,6 +78,16 @@ class FeatureEncoder(nn.Module):
       name,
       lambda: std * jax.random.normal(self.make_rng('params'), shape),
     )
+
+  @property
+  def mixes_time(self) -> bool:
+    """Whether one map takes content and time together.
+
+    Then a whole vector is the sum of its content and time vectors; otherwise
+    it is one beside the other.
+    """
+    shape = self.plan.projection
+    return shape is not None and not shape.per_field and self.time is not None
 
   def lookup(
     self, role: str, side: str, ids: Mapping[str, Int[Array, ...]]
@@ -78,13 +104,26 @@ class FeatureEncoder(nn.Module):
       self._use(feature, role, side, ids[feature.name])
       for feature in self.content
     ]
-    return jnp.concatenate(vectors, axis=-1)
+    joined = jnp.concatenate(vectors, axis=-1)
+    shape = self.plan.projection
+    if shape is None or shape.per_field:
+      return joined
+    affine = self.joint_projection[shape.name(role, side)]
+    if self.time is None:
+      return affine(joined)
+    return joined @ affine.kernel[: joined.shape[-1]]
 
   def time_rows(
     self, role: str, side: str, ids: Int[Array, ' n']
   ) -> Float[Array, 'n d']:
     """Returns the time vectors of position ids."""
-    return self._use(self.time, role, side, ids)
+    assert self.time is not None
+    rows = self._use(self.time, role, side, ids)
+    if self.mixes_time:
+      assert self.plan.projection is not None
+      affine = self.joint_projection[self.plan.projection.name(role, side)]
+      rows = rows @ affine.kernel[-rows.shape[-1] :] + affine.bias
+    return rows
 
   def _use(
     self, feature: tables.Feature, role: str, side: str, ids: Any
@@ -92,6 +131,8 @@ class FeatureEncoder(nn.Module):
     suffix = self.plan.table_of[role, side]
     table = self._tables[f'{feature.name}_{suffix}'].value
     vectors = jnp.take(table, ids, axis=0, mode='clip')
-    if self.plan.projected:
-      vectors = self.projection[f'{feature.name}_{role}_{side}'](vectors)
+    shape = self.plan.projection
+    if shape is not None and shape.per_field:
+      name = f'{feature.name}_{shape.name(role, side)}'
+      vectors = self.projection[name](vectors)
     return vectors

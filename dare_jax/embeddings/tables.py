@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 import types
+from typing import Any
+
+from dare_jax.embeddings import projections
 
 ROLES = ('attention', 'representation')
 SIDES = ('target', 'behavior')
@@ -54,12 +57,23 @@ class Plan:
   Attributes:
     name: the plan's name in configs.
     table_of: (role, side) -> suffix of the table's name.
-    projected: whether a linear map of each use's own follows the lookup.
+    projection: the maps that follow the lookup, if any.
+    by_role: name of the plan with a table of its own for each role and else
+      the same uses; None where no table serves both roles.
   """
 
   name: str
   table_of: Mapping[Use, str]
-  projected: bool = False
+  projection: projections.Projection | None = None
+  by_role: str | None = None
+
+  @property
+  def shares_roles(self) -> bool:
+    """Whether a table serves attention and representation."""
+    searching = {self.table_of['attention', side] for side in SIDES}
+    return any(
+      self.table_of['representation', side] in searching for side in SIDES
+    )
 
   @property
   def suffixes(self) -> tuple[str, ...]:
@@ -78,11 +92,9 @@ class Plan:
 
   def check(self, feature: Feature) -> None:
     """Raises ValueError if a feature's widths contradict the sharing."""
-    shares = (
-      self.table_of['attention', 'target']
-      == (self.table_of['representation', 'target'])
-    )
-    if shares and feature.attention_dim != feature.representation_dim:
+    if (
+      self.shares_roles and feature.attention_dim != feature.representation_dim
+    ):
       raise ValueError(
         f'plan {self.name!r} reads one table in both roles, but'
         f' {feature.name} has attention_dim={feature.attention_dim} and'
@@ -97,7 +109,8 @@ def _plan(
   attention_behavior: str,
   representation_target: str,
   representation_behavior: str,
-  projected: bool = False,
+  projection: projections.Projection | None = None,
+  by_role: str | None = None,
 ) -> Plan:
   table_of = {
     ('attention', 'target'): attention_target,
@@ -105,23 +118,34 @@ def _plan(
     ('representation', 'target'): representation_target,
     ('representation', 'behavior'): representation_behavior,
   }
-  return Plan(name, types.MappingProxyType(table_of), projected)
+  return Plan(name, types.MappingProxyType(table_of), projection, by_role)
 
 
+def _projected(name: str, **shape: Any) -> tuple[Plan, Plan]:
+  """A shared table with maps, and the same with a table a role."""
+  projection = projections.Projection(**shape)
+  split = f'{name}_by_role'
+  return (
+    _plan(name, _S, _S, _S, _S, projection, split),
+    _plan(split, _A, _A, _R, _R, projection),
+  )
+
+
+_S = 'shared'
 _A, _R = ROLES
+_AT, _AB = (f'{_A}_{side}' for side in SIDES)
+_RT, _RB = (f'{_R}_{side}' for side in SIDES)
 PLANS: Mapping[str, Plan] = {
   plan.name: plan
   for plan in (
-    _plan('shared', 'shared', 'shared', 'shared', 'shared'),
+    _plan('shared', _S, _S, _S, _S, by_role='decoupled'),
     _plan('decoupled', _A, _A, _R, _R),
-    _plan('three', f'{_A}_target', f'{_A}_behavior', _R, _R),
-    _plan(
-      'four',
-      f'{_A}_target',
-      f'{_A}_behavior',
-      f'{_R}_target',
-      f'{_R}_behavior',
-    ),
-    _plan('projected', 'shared', 'shared', 'shared', 'shared', projected=True),
+    _plan('three', _AT, _AB, _R, _R),
+    _plan('four', _AT, _AB, _RT, _RB),
+    *_projected('projected'),
+    *_projected('projected_tied', tied=True),
+    *_projected('projected_mlp', hidden=1),
+    *_projected('projected_concat', per_field=False),
+    *_projected('projected_concat_tied', per_field=False, tied=True),
   )
 }

@@ -13,13 +13,19 @@ class Head(nn.Module):
 
   The published network (arXiv 2410.02604, appendix; 200 and 80 wide, PReLU
   with one slope a layer). Its two-way softmax equals a sigmoid of the outputs'
-  difference, so one output does.
+  difference, so one output does; Adam and l2 tell the two apart.
 
   Attributes:
     hidden: widths of the hidden layers.
+    two_outputs: as published: click and no click; the logit is click minus no
+      click.
+    batch_statistics: as published: never use the running statistics. Apply
+      with `mutable=['batch_stats']` in evaluation, too.
   """
 
   hidden: tuple[int, ...]
+  two_outputs: bool = False
+  batch_statistics: bool = False
 
   @nn.compact
   def __call__(
@@ -35,8 +41,12 @@ class Head(nn.Module):
       mask: False rows stay out of the batch statistics.
       train: normalise by batch statistics and update the running ones.
     """
-    norm = nn.BatchNorm(use_running_average=not train, momentum=0.9)
-    x = norm(features, mask=mask[..., None] if train else None)
+    of_batch = train or self.batch_statistics
+    norm = nn.BatchNorm(use_running_average=not of_batch, momentum=0.9)
+    x = norm(features, mask=mask[..., None] if of_batch else None)
     for width in self.hidden:
       x = nn.PReLU(negative_slope_init=0.1)(nn.Dense(width)(x))
+    if self.two_outputs:
+      outputs = nn.Dense(2)(x)
+      return outputs[..., 0] - outputs[..., 1]
     return nn.Dense(1)(x)[..., 0]

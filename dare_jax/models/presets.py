@@ -12,10 +12,38 @@ from dare_jax import embeddings
 from dare_jax import search
 from dare_jax.models import ranker
 
-# arXiv 2410.02604, Table 1; what is not named keeps RankerConfig's default.
+# The models of arXiv 2410.02604, Table 1, and some more; what is not named
+# keeps RankerConfig's default.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
   'dare': {'plan': 'decoupled'},
+  # DIN (arXiv 1706.06978) with a search stage, and over the whole history.
+  'din': {'plan': 'shared', 'scorer': 'network', 'use_time': False},
+  'din_full': {
+    'plan': 'shared',
+    'scorer': 'network',
+    'use_time': False,
+    'search': 'all',
+  },
+  # TWIN (arXiv 2302.02352) and the paper's variants of it.
   'twin': {'plan': 'shared'},
+  'twin_hard': {'plan': 'shared', 'search': 'category'},
+  'twin_no_tr': {'plan': 'shared', 'target_aware': False},
+  'twin_proj': {'plan': 'projected'},
+  'twin_3e': {'plan': 'three'},
+  'twin_4e': {'plan': 'four'},
+  'twin_v2': {'plan': 'shared', 'search': 'clusters'},
+  # SIM (arXiv 2006.05639): its soft search has a loss of its own.
+  'sim_hard': {'plan': 'shared', 'search': 'category', 'aux_head': False},
+  'sim_soft': {'plan': 'shared', 'search': 'projected'},
+  # ETA (arXiv 2108.04468) and SDIM (arXiv 2205.10249): hashes.
+  'eta': {'plan': 'shared', 'search': 'simhash'},
+  'sdim': {
+    'plan': 'shared',
+    'search': 'all',
+    'aggregation': 'buckets',
+    'aux_head': False,
+    'hash_bits': 48,
+  },
 }
 
 _CHOICES: Mapping[str, Mapping[str, Any]] = {
@@ -23,6 +51,7 @@ _CHOICES: Mapping[str, Mapping[str, Any]] = {
   'scorer': search.SCORERS,
   'search': search.SEARCHES,
   'aggregation': aggregate.AGGREGATIONS,
+  'projection_init': embeddings.KERNEL_INITS,
 }
 _FIELDS = frozenset(
   field.name for field in dataclasses.fields(ranker.RankerConfig)
@@ -69,7 +98,7 @@ def build(
       raise ValueError(_unknown('model option', option, _FIELDS))
     if option in _CHOICES and value is not None:
       _choose(f'model.{option}', value, _CHOICES[option])
-    if value is not None or option == 'aux_hidden':
+    if value is not None:
       preset[option] = value
   fields = dict(vocab_sizes)
   exact = preset.get('exact_positions', 200)
@@ -120,15 +149,33 @@ def _check_fields(fields: Mapping[str, int], dims: Mapping[str, Any]) -> None:
 
 
 def _check(config: ranker.RankerConfig) -> None:
-  if config.top_k < 1:
-    raise ValueError(f'model.top_k={config.top_k}: expected 1 or more.')
-  if config.exact_positions < 1:
-    raise ValueError(
-      f'model.exact_positions={config.exact_positions}: expected 1 or more.'
-    )
+  for option in ('top_k', 'exact_positions', 'hash_bits', 'search_dim'):
+    value = getattr(config, option)
+    if value < 1:
+      raise ValueError(f'model.{option}={value}: expected 1 or more.')
+  if config.hash_width < 1 or config.hash_bits % config.hash_width:
+    if config.aggregation == 'buckets':
+      raise ValueError(
+        f'model.hash_width={config.hash_width} must divide'
+        f' model.hash_bits={config.hash_bits}.'
+      )
   plan = embeddings.PLANS[config.plan]
   for feature in (*config.content, config.time):
     plan.check(feature)
+  if config.aux_head:
+    return
+  if search.SEARCHES[config.search].learns_by_aux:
+    raise ValueError(
+      f'model.search={config.search!r} learns from the auxiliary loss alone;'
+      ' set model.aux_head=True.'
+    )
+  weighs = aggregate.AGGREGATIONS[config.aggregation].uses_scores
+  if not weighs and not plan.shares_roles:
+    raise ValueError(
+      f'model.aggregation={config.aggregation!r} does not use scores, so no'
+      f' gradient would reach the attention tables of plan {plan.name!r};'
+      ' set model.aux_head=True or choose a plan that shares them (shared).'
+    )
 
 
 def _choose(what: str, value: str, known: Mapping[str, Any]) -> Any:

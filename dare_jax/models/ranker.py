@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 from flax import linen as nn
 import jax.numpy as jnp
@@ -45,14 +46,25 @@ class RankerConfig:
     search: name in `search.SEARCHES`.
     aggregation: name in `aggregate.AGGREGATIONS`.
     top_k: behaviors kept.
+    use_time: whether positions have vectors; False leaves `time` out.
     target_aware: feed the head target * interest as well (the paper's TR).
+    only_product: feed the head nothing but target * interest (and context).
     exact_positions: behaviors back that have a time id of their own.
+    hash_bits: bits of a SimHash code.
+    hash_width: bits of one bucket's signature; divides hash_bits.
+    search_dim: width of a search space of its own.
+    num_clusters: bound of the cluster numbers of a window.
     hidden: widths of the main head.
-    aux_hidden: widths of the auxiliary head; None: no such head.
+    aux_hidden: widths of the auxiliary head.
+    aux_head: whether there is an auxiliary head.
+    projection_init: name in `embeddings.KERNEL_INITS`.
     attention_init: standard deviation s of fresh attention tables. Wide enough,
       a behavior that equals the target stands out from the first step on: its
       score is about s^2 sqrt(d), that of others s^2 from zero.
     representation_init: of fresh representation and shared tables.
+    two_outputs: as `head.Head`.
+    batch_statistics: as `head.Head`.
+    keep_padding: as `search.SearchOptions`.
   """
 
   content: tuple[embeddings.Feature, ...]
@@ -63,19 +75,31 @@ class RankerConfig:
   search: str = 'score'
   aggregation: str = 'softmax'
   top_k: int = 20
+  use_time: bool = True
   target_aware: bool = True
+  only_product: bool = False
   exact_positions: int = 200
+  hash_bits: int = 32
+  hash_width: int = 3
+  search_dim: int = 16
+  num_clusters: int = 4096
   hidden: tuple[int, ...] = (200, 80)
-  aux_hidden: tuple[int, ...] | None = (200,)
+  aux_hidden: tuple[int, ...] = (200,)
+  aux_head: bool = True
+  projection_init: str = 'lecun'
   attention_init: float = 0.5
   representation_init: float = 0.1
+  two_outputs: bool = False
+  batch_statistics: bool = False
+  keep_padding: bool = False
 
 
 class Ranker(nn.Module):
   """Scores targets against histories.
 
-  Collections: `params` (heads, projections), `tables` (all embeddings of the
-  history and the targets), `batch_stats`.
+  Collections: `params` (heads, projections, scorer, search), `tables` (all
+  embeddings of the history and the targets), `batch_stats`, and `constants`
+  where something random is fixed (the directions of hashes).
   """
 
   config: RankerConfig
@@ -84,19 +108,31 @@ class Ranker(nn.Module):
     config = self.config
     self.encoder = embeddings.FeatureEncoder(
       content=config.content,
-      time=config.time,
+      time=config.time if config.use_time else None,
       plan=embeddings.PLANS[config.plan],
       init_std={
         'attention': config.attention_init,
         'representation': config.representation_init,
       },
+      projection_init=config.projection_init,
     )
     self.scorer = searches.SCORERS[config.scorer]()
-    self.searcher = searches.SEARCHES[config.search](top_k=config.top_k)
-    self.aggregator = aggregate.AGGREGATIONS[config.aggregation]()
-    self.head = head.Head(config.hidden)
-    if config.aux_hidden is not None:
-      self.aux = head.Head(config.aux_hidden)
+    self.searcher = searches.SEARCHES[config.search](
+      searches.SearchOptions(
+        top_k=config.top_k,
+        hash_bits=config.hash_bits,
+        search_dim=config.search_dim,
+        num_clusters=config.num_clusters,
+        keep_padding=config.keep_padding,
+      )
+    )
+    self.aggregator = aggregate.AGGREGATIONS[config.aggregation](
+      aggregate.AggregationOptions(config.hash_bits, config.hash_width)
+    )
+    published = (config.two_outputs, config.batch_statistics)
+    self.head = head.Head(config.hidden, *published)
+    if config.aux_head:
+      self.aux = head.Head(config.aux_hidden, *published)
     self.context_tables = {
       feature.name: nn.Embed(feature.vocab_size, feature.dim)
       for feature in config.context
@@ -116,15 +152,20 @@ class Ranker(nn.Module):
         with `mutable=['batch_stats']` then.
     """
     keys = self.encode_history(batch.history)
-    view = self._view(keys, batch.history, batch.end, batch.targets.ids)
-    result = self.searcher(view, self.scorer)
-    logits = self.score(batch, result, train)
+    view = self._view(
+      keys, batch.history, batch.end, batch.targets.ids, batch.start
+    )
+    result, attention = self.searcher(view, self.scorer)
+    logits, weights = self._predict(batch, result, train)
     aux_logits = None
-    if self.config.aux_hidden is not None:
-      if train or self.is_initializing():
-        aux_logits = self._full_attention_logits(batch, view, train)
+    if self.config.aux_head and (train or self.is_initializing()):
+      aux_logits = self._aux_logits(batch, attention, train)
     return types.RankerOutput(
-      logits=logits, aux_logits=aux_logits, extra_losses={}, search=result
+      logits=logits,
+      aux_logits=aux_logits,
+      extra_losses={},
+      search=result,
+      weights=weights,
     )
 
   def encode_history(self, history: types.History) -> Float[Array, 'b l d']:
@@ -140,10 +181,11 @@ class Ranker(nn.Module):
     history: types.History,
     end: Int[Array, 'b m'],
     target_ids: Mapping[str, Int[Array, 'b m c']],
+    start: Int[Array, 'b m'] | None = None,
   ) -> types.SearchResult:
     """Returns the behaviors to keep for each target, from ready keys."""
-    view = self._view(keys, history, end, target_ids)
-    return self.searcher(view, self.scorer)
+    view = self._view(keys, history, end, target_ids, start)
+    return self.searcher(view, self.scorer)[0]
 
   def score(
     self,
@@ -155,10 +197,31 @@ class Ranker(nn.Module):
 
     Representation rows are read for those behaviors only.
     """
-    values = self._values_at(batch, result.indices)
-    interest = self.aggregator(result.scores, result.mask, values)
-    features = self._features(batch, interest)
-    return self.head(features, batch.targets.weight > 0, train)
+    return self._predict(batch, result, train)[0]
+
+  def _predict(
+    self, batch: types.Batch, result: types.SearchResult, train: bool
+  ) -> tuple[Float[Array, 'b m c'], Float[Array, 'b m c k']]:
+    """Returns the logits, and the weights of the behaviors found."""
+    if result.everything:
+      values = self._all_values(batch, _distance(batch.end, _length(batch)))
+    else:
+      values = self._values_at(batch, result)
+    target = self.encoder.lookup('representation', 'target', batch.targets.ids)
+    interest, weights = self.aggregator(result, values, target)
+    features = self._features(batch, target, interest)
+    logits = self.head(features, batch.targets.weight > 0, train)
+    return logits, weights
+
+  def _aux_logits(
+    self, batch: types.Batch, attention: searches.Attention, train: bool
+  ) -> Float[Array, 'b m c']:
+    """The auxiliary head: softmax attention over the whole history."""
+    weights = aggregate.masked_softmax(attention.scores, attention.mask)
+    values = self._all_values(batch, attention.distance)
+    target = self.encoder.lookup('representation', 'target', batch.targets.ids)
+    features = self._features(batch, target, values.weigh(weights))
+    return self.aux(features, batch.targets.weight > 0, train)
 
   def _view(
     self,
@@ -166,88 +229,113 @@ class Ranker(nn.Module):
     history: types.History,
     end: Int[Array, 'b m'],
     target_ids: Mapping[str, Int[Array, 'b m c']],
+    start: Int[Array, 'b m'] | None,
   ) -> searches.SearchView:
-    distance = _distance(end, keys.shape[1])
-    bias = self._time_bias(keys.shape[1])
+    length = keys.shape[1]
+    query = self.encoder.lookup('attention', 'target', target_ids)
+    query, bias = self._position_scores(query, self._position_ids(length))
     return searches.SearchView(
-      query=self.encoder.lookup('attention', 'target', target_ids),
+      query=query,
       keys=keys,
-      time_bias=jnp.take(bias, distance, mode='clip'),
-      visible=visible_behaviors(history, end),
+      bias_by_distance=bias,
+      distance=_distance(end, length),
+      visible=visible_behaviors(history, end, start),
       target_ids=target_ids,
-      history_ids=history.ids,
+      history=history,
+      time_dim=self.config.time.attention_dim if self.config.use_time else 0,
     )
 
-  def _time_bias(self, length: int) -> Float[Array, ' l']:
-    """The score of each distance 0..length, the same for every target."""
-    ids = self._position_ids(length)
-    rows = self.encoder.time_rows('attention', 'behavior', ids)
-    target = self.encoder.time_rows('attention', 'target', ids[:1])
-    return rows @ target[0] * rows.shape[-1] ** -0.5
+  def _position_scores(
+    self, query: Float[Array, 'b m c d'], ids: Int[Array, ' p']
+  ) -> tuple[Float[Array, 'b m c d'], Float[Array, ' p'] | Any]:
+    """Returns the query, and the score of each position alone.
 
-  def _position_ids(self, length: int) -> Int[Array, ' l']:
+    Apart from content, a position's score is the same for all targets. Where
+    one map takes both, the target's time is part of the query and a position's
+    score depends on it; each part keeps the scale of its own width.
+    """
+    if not self.config.use_time:
+      return query, jnp.zeros(ids.shape, query.dtype)
+    rows = self.encoder.time_rows('attention', 'behavior', ids)
+    target = self.encoder.time_rows('attention', 'target', ids[:1])[0]
+    if not self.encoder.mixes_time:
+      return query, rows @ target * rows.shape[-1] ** -0.5
+    query = query + target
+    width, time_dim = query.shape[-1], self.config.time.attention_dim
+    parts = jnp.array([width - time_dim, time_dim])
+    scale = jnp.repeat((width / parts) ** 0.5, parts, total_repeat_length=width)
+    query = query * scale.astype(query.dtype)
+    return query, jnp.einsum('bmcd,pd->bmcp', query * width**-0.5, rows)
+
+  def _position_ids(self, length: int) -> Int[Array, ' p']:
+    """Time ids of distances 0 to length."""
     exact = self.config.exact_positions
     return jnp.asarray(embeddings.position_ids(length, exact))
 
   def _values_at(
-    self, batch: types.Batch, indices: Int[Array, 'b m c k']
-  ) -> Float[Array, 'b m c k d']:
-    """Representation vectors of behaviors, content | time."""
+    self, batch: types.Batch, result: types.SearchResult
+  ) -> aggregate.Values:
+    """Representation vectors of the behaviors kept."""
+    indices = result.indices
     flat = indices.reshape(indices.shape[0], -1)
     ids = {
       field: jnp.take_along_axis(values, flat, axis=1).reshape(indices.shape)
       for field, values in batch.history.ids.items()
     }
     content = self.encoder.lookup('representation', 'behavior', ids)
-    position = self._position_ids(batch.history.mask.shape[1])
-    rows = self.encoder.time_rows('representation', 'behavior', position)
-    distance = jnp.maximum(batch.end[:, :, None, None] - indices, 0)
-    time = jnp.take(rows, distance, axis=0, mode='clip')
-    return jnp.concatenate([content, time], axis=-1)
+    return self._values(batch, content, result.distance)
 
-  def _full_attention_logits(
-    self, batch: types.Batch, view: searches.SearchView, train: bool
-  ) -> Float[Array, 'b m c']:
-    """The auxiliary head: attention over all visible behaviors."""
-    weights = aggregate.masked_softmax(
-      self.scorer(view), view.visible[:, :, None, :]
-    )
-    length = batch.history.mask.shape[1]
-    values = self.encoder.lookup(
+  def _all_values(
+    self, batch: types.Batch, distance: Int[Array, 'b m l']
+  ) -> aggregate.Values:
+    """Representation vectors of all behaviors of the windows."""
+    content = self.encoder.lookup(
       'representation', 'behavior', batch.history.ids
     )
-    rows = self.encoder.time_rows(
-      'representation', 'behavior', self._position_ids(length)
-    )
-    time = jnp.take(rows, _distance(batch.end, length), axis=0, mode='clip')
-    interest = jnp.concatenate(
-      [
-        jnp.einsum('bmcl,bld->bmcd', weights, values),
-        jnp.einsum('bmcl,bmld->bmcd', weights, time),
-      ],
-      axis=-1,
-    )
-    features = self._features(batch, interest)
-    return self.aux(features, batch.targets.weight > 0, train)
+    return self._values(batch, content, distance)
+
+  def _values(
+    self, batch: types.Batch, content: Any, distance: Int[Array, 'b m ...']
+  ) -> aggregate.Values:
+    if not self.config.use_time:
+      return aggregate.Values(content, None)
+    ids = self._position_ids(_length(batch))
+    rows = self.encoder.time_rows('representation', 'behavior', ids)
+    time = jnp.take(rows, distance, axis=0, mode='clip')
+    return aggregate.Values(content, time, self.encoder.mixes_time)
 
   def _features(
-    self, batch: types.Batch, interest: Float[Array, 'b m c d']
+    self,
+    batch: types.Batch,
+    content: Float[Array, 'b m c d'],
+    interest: Float[Array, 'b m c v'],
   ) -> Float[Array, 'b m c f']:
     """Target | interest | target * interest | context, the heads' input."""
-    content = self.encoder.lookup('representation', 'target', batch.targets.ids)
-    origin = jnp.zeros((1,), jnp.int32)
-    time = self.encoder.time_rows('representation', 'target', origin)[0]
-    time = jnp.broadcast_to(time, (*content.shape[:-1], time.shape[0]))
-    target = jnp.concatenate([content, time], axis=-1)
-    parts = [target, interest]
-    if self.config.target_aware:
-      parts.append(target * interest)
+    target = content
+    if self.config.use_time:
+      origin = jnp.zeros((1,), jnp.int32)
+      time = self.encoder.time_rows('representation', 'target', origin)[0]
+      if self.encoder.mixes_time:
+        target = content + time
+      else:
+        time = jnp.broadcast_to(time, (*content.shape[:-1], time.shape[0]))
+        target = jnp.concatenate([content, time], axis=-1)
+    product = target * interest
+    if self.config.only_product:
+      parts = [product]
+    else:
+      parts = [target, interest]
+      parts += [product] if self.config.target_aware else []
     for name, table in self.context_tables.items():
       vector = table(batch.context[name])[:, :, None, :]
       parts.append(
         jnp.broadcast_to(vector, (*target.shape[:-1], vector.shape[-1]))
       )
     return jnp.concatenate(parts, axis=-1)
+
+
+def _length(batch: types.Batch) -> int:
+  return batch.history.mask.shape[1]
 
 
 def _distance(end: Int[Array, 'b m'], length: int) -> Int[Array, 'b m l']:
@@ -257,9 +345,11 @@ def _distance(end: Int[Array, 'b m'], length: int) -> Int[Array, 'b m l']:
 
 
 def visible_behaviors(
-  history: types.History, end: Int[Array, 'b m']
+  history: types.History,
+  end: Int[Array, 'b m'],
+  start: Int[Array, 'b m'] | None = None,
 ) -> Bool[Array, 'b m l']:
-  """Returns where a moment has a real behavior before its end."""
-  index = jnp.arange(history.mask.shape[1], dtype=end.dtype)
-  before = index[None, None, :] < end[:, :, None]
-  return history.mask[:, None, :] & before
+  """Returns where a moment has a real behavior from its start to its end."""
+  index = jnp.arange(history.mask.shape[1], dtype=end.dtype)[None, None, :]
+  visible = history.mask[:, None, :] & (index < end[:, :, None])
+  return visible if start is None else visible & (index >= start[:, :, None])

@@ -13,7 +13,7 @@ from dare_jax.search import view as search_view
 def inner_product_scores(
   query: Float[Array, 'b m c d'],
   keys: Float[Array, 'b l d'],
-  time_bias: Float[Array, 'b m l'],
+  time_bias: Float[Array, 'b m #c l'],
 ) -> Float[Array, 'b m c l']:
   """Returns <q, k_i> / sqrt(d) + bias of i's position.
 
@@ -31,16 +31,34 @@ def inner_product_scores(
 
   >>> import jax.numpy as jnp
   >>> query, keys = jnp.ones((1, 1, 1, 4)), jnp.ones((1, 3, 4))
-  >>> inner_product_scores(query, keys, jnp.zeros((1, 1, 3))).tolist()
+  >>> inner_product_scores(query, keys, jnp.zeros((1, 1, 1, 3))).tolist()
   [[[[2.0, 2.0, 2.0]]]]
   """
   scale = query.shape[-1] ** -0.5
-  content = jnp.einsum('bmcd,bld->bmcl', query * scale, keys)
-  return content + time_bias[:, :, None, :]
+  return jnp.einsum('bmcd,bld->bmcl', query * scale, keys) + time_bias
 
 
 class DotScorer(nn.Module):
   """Scores of a view by scaled inner products; no parameters."""
 
   def __call__(self, view: search_view.SearchView) -> Float[Array, 'b m c l']:
-    return inner_product_scores(view.query, view.keys, view.time_bias)
+    return inner_product_scores(view.query, view.keys, view.time_bias())
+
+
+class TimeTwiceScorer(nn.Module):
+  """The published code's scores in hard search, which count time twice.
+
+  (<q, k_i> + <q_time, k_time>) / sqrt(d + d_time) + <q_time, k_time> /
+  sqrt(d_time): once within all dimensions, once by itself. A quirk, here to
+  compare with that code.
+  """
+
+  def __call__(self, view: search_view.SearchView) -> Float[Array, 'b m c l']:
+    bias = view.time_bias()
+    width = view.query.shape[-1]
+    shrink = (width / (width + view.time_dim)) ** 0.5
+    again = (view.time_dim / (width + view.time_dim)) ** 0.5
+    scores = inner_product_scores(
+      view.query * shrink, view.keys, jnp.zeros_like(bias)
+    )
+    return scores + bias * (1.0 + again)

@@ -1,49 +1,120 @@
-"""Search methods: modules from a view and a scorer to the behaviors kept."""
+"""Searches by score: modules from a view and a scorer to the behaviors kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from typing import ClassVar
 
 from flax import linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array
-from jaxtyping import Float
 
 from dare_jax import types
 from dare_jax.search import selection
 from dare_jax.search import view as search_view
 
-Scorer = Callable[[search_view.SearchView], Float[Array, 'b m c l']]
+Found = tuple[types.SearchResult, search_view.Attention]
 
 
-class ScoreSearch(nn.Module):
-  """Keeps the `top_k` behaviors with the best scores (TWIN, DARE)."""
+class Search(nn.Module):
+  """What a search is: `(view, scorer) -> (result, attention)`.
 
-  top_k: int
+  The result keeps some behaviors, with the scores that weigh them; the
+  attention gives the auxiliary head its scores over the whole history.
+
+  Attributes:
+    options: sizes.
+    learns_by_aux: whether its parameters learn from the auxiliary loss alone.
+    clusters_history: whether it reads `History.clusters`.
+  """
+
+  options: search_view.SearchOptions
+  learns_by_aux: ClassVar[bool] = False
+  clusters_history: ClassVar[bool] = False
+
+
+class ScoreSearch(Search):
+  """Keeps the `top_k` behaviors with the best scores (TWIN, DARE, DIN)."""
 
   def __call__(
-    self, view: search_view.SearchView, scorer: Scorer
-  ) -> types.SearchResult:
+    self, view: search_view.SearchView, scorer: search_view.Scorer
+  ) -> Found:
     scores = scorer(view)
     indices, mask = selection.top_k(
-      scores, view.visible[:, :, None, :], self.top_k
+      scores, view.visible[:, :, None, :], self.options.top_k
     )
-    kept = jnp.take_along_axis(scores, indices, axis=-1)
-    return types.SearchResult(indices=indices, scores=kept, mask=mask)
+    if self.options.keep_padding:
+      mask = jnp.ones_like(mask)
+    result = search_view.kept(view, scores, indices, mask)
+    return result, search_view.attention(view, scores)
 
 
-class FullSearch(nn.Module):
+class FullSearch(Search):
   """Keeps all behaviors: exact attention over the whole history."""
 
-  top_k: int
+  def __call__(
+    self, view: search_view.SearchView, scorer: search_view.Scorer
+  ) -> Found:
+    scores = scorer(view)
+    shape = scores.shape
+    indices = jnp.arange(shape[-1], dtype=jnp.int32)
+    result = types.SearchResult(
+      indices=jnp.broadcast_to(indices, shape),
+      scores=scores,
+      mask=jnp.broadcast_to(view.visible[:, :, None, :], shape),
+      distance=jnp.broadcast_to(view.distance[:, :, None, :], shape),
+      everything=True,
+    )
+    return result, search_view.attention(view, scores)
+
+
+class ProjectedSearch(Search):
+  """SIM's soft search: a linear space of its own, with a loss of its own.
+
+  Ranks by <W_a q, W_b k_i> / sqrt(search_dim) (arXiv 2006.05639, equation 1)
+  and keeps the best `top_k`; the scorer weighs them. The choice carries no
+  gradient: W_a and W_b learn from the auxiliary head, which pools the whole
+  history by a softmax of these scores.
+  """
+
+  learns_by_aux: ClassVar[bool] = True
+
+  @nn.compact
+  def __call__(
+    self, view: search_view.SearchView, scorer: search_view.Scorer
+  ) -> Found:
+    width = self.options.search_dim
+    query = nn.Dense(width, use_bias=False, name='target')(view.query)
+    keys = nn.Dense(width, use_bias=False, name='behavior')(view.keys)
+    own = jnp.einsum('bmcd,bld->bmcl', query * width**-0.5, keys)
+    visible = view.visible[:, :, None, :]
+    indices, mask = selection.top_k(own, visible, self.options.top_k)
+    result = search_view.kept(view, scorer(view), indices, mask)
+    return result, search_view.attention(view, own)
+
+
+class CategorySearch(Search):
+  """Hard search: the most recent behaviors of the target's category.
+
+  SIM's hard search (arXiv 2006.05639, section 3.2). Where fewer than `top_k`
+  match, the most recent others fill up, as in the published DARE code, but
+  never padding. The auxiliary head attends to the behaviors kept.
+  """
 
   def __call__(
-    self, view: search_view.SearchView, scorer: Scorer
-  ) -> types.SearchResult:
+    self, view: search_view.SearchView, scorer: search_view.Scorer
+  ) -> Found:
+    target = view.target_ids['category'][..., None]
+    same = view.history.ids['category'][:, None, None, :] == target
+    visible = view.visible[:, :, None, :]
+    length = same.shape[-1]
+    rank = jnp.where(same & visible, length, 0) + jnp.arange(length)
+    rank = rank.astype(jnp.float32)
+    indices, mask = selection.top_k(rank, visible, self.options.top_k)
     scores = scorer(view)
-    indices = jnp.arange(scores.shape[-1], dtype=jnp.int32)
-    return types.SearchResult(
-      indices=jnp.broadcast_to(indices, scores.shape),
-      scores=scores,
-      mask=jnp.broadcast_to(view.visible[:, :, None, :], scores.shape),
-    )
+    result = search_view.kept(view, scores, indices, mask)
+    if self.options.keep_padding:
+      result = dataclasses.replace(result, mask=jnp.ones_like(mask))
+    worst = jnp.take_along_axis(rank, indices, axis=-1)
+    worst = jnp.min(worst, axis=-1, keepdims=True, where=mask, initial=jnp.inf)
+    among = visible & (rank >= worst)
+    return result, search_view.Attention(scores, among, view.distance)

@@ -1,14 +1,40 @@
-"""What a search sees of a batch."""
+"""What a search sees of a batch, and what it gives back."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
+import dataclasses
+from typing import Any
 
 from flax import struct
+import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Bool
 from jaxtyping import Float
 from jaxtyping import Int
+
+from dare_jax import types
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchOptions:
+  """Sizes of the searches; each reads what it needs.
+
+  Attributes:
+    top_k: behaviors kept.
+    hash_bits: bits of a SimHash code.
+    search_dim: width of a search space of its own.
+    num_clusters: bound of the cluster numbers of a window.
+    keep_padding: let padding take part where fewer than `top_k` behaviors are
+      there, as the published code does (a quirk: off but for comparisons).
+  """
+
+  top_k: int
+  hash_bits: int = 32
+  search_dim: int = 16
+  num_clusters: int = 1
+  keep_padding: bool = False
 
 
 @struct.dataclass
@@ -18,15 +44,67 @@ class SearchView:
   Attributes:
     query: attention vectors of the targets.
     keys: attention vectors of the behaviors; one set serves all moments.
-    time_bias: score of a behavior's position alone, the same for all targets.
+    bias_by_distance: score of a position alone, for distances 0 to l; the
+      same for all targets unless a plan mixes time and content.
+    distance: of each behavior from each moment, 1 is the most recent.
     visible: True for real behaviors before the moment.
     target_ids: field -> ids of the targets.
-    history_ids: field -> ids of the behaviors.
+    history: the behaviors.
+    time_dim: width of a time vector; 0 without time.
   """
 
   query: Float[Array, 'b m c d']
   keys: Float[Array, 'b l d']
-  time_bias: Float[Array, 'b m l']
+  bias_by_distance: Float[Array, ' p'] | Float[Array, 'b m c p']
+  distance: Int[Array, 'b m l']
   visible: Bool[Array, 'b m l']
   target_ids: Mapping[str, Int[Array, 'b m c']]
-  history_ids: Mapping[str, Int[Array, 'b l']]
+  history: types.History
+  time_dim: int = struct.field(pytree_node=False, default=0)
+
+  def time_bias(self) -> Float[Array, 'b m #c l']:
+    """Returns the time term of each behavior's score."""
+    if self.bias_by_distance.ndim == 1:
+      bias = jnp.take(self.bias_by_distance, self.distance, mode='clip')
+      return bias[:, :, None, :]
+    distance = self.distance[:, :, None, :]
+    return jnp.take_along_axis(self.bias_by_distance, distance, axis=-1)
+
+
+Scorer = Callable[[SearchView], Float[Array, 'b m c l']]
+
+
+@struct.dataclass
+class Attention:
+  """Scores over the whole history, for the auxiliary head.
+
+  Attributes:
+    scores: of every behavior.
+    mask: the behaviors that count.
+    distance: of each behavior from each moment.
+  """
+
+  scores: Float[Array, 'b m c l']
+  mask: Bool[Array, 'b m #c l']
+  distance: Int[Array, 'b m l']
+
+
+def attention(view: SearchView, scores: Any) -> Attention:
+  """Returns scores over all that a view shows."""
+  return Attention(scores, view.visible[:, :, None, :], view.distance)
+
+
+def kept(
+  view: SearchView,
+  scores: Float[Array, 'b m c l'],
+  indices: Int[Array, 'b m c k'],
+  mask: Bool[Array, 'b m c k'],
+) -> types.SearchResult:
+  """Returns the result that keeps `indices`, with their scores."""
+  distance = jnp.broadcast_to(view.distance[:, :, None, :], scores.shape)
+  return types.SearchResult(
+    indices=indices,
+    scores=jnp.take_along_axis(scores, indices, axis=-1),
+    mask=mask,
+    distance=jnp.take_along_axis(distance, indices, axis=-1),
+  )

@@ -1,4 +1,4 @@
-"""Metrics of a state over a split: every row once, running statistics."""
+"""Predictions and metrics over a split: every row once, running statistics."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ import jax
 import numpy as np
 
 from dare_jax.data import pipeline
+from dare_jax.data import synthetic
 from dare_jax.training import metrics
+from dare_jax.training import retrieval
 from dare_jax.training import state as train_state
 
 
-def evaluate(
+def predict(
   trainer: train_state.Trainer,
   state: train_state.TrainState,
   batches: pipeline.Pipeline,
   batch_size: int,
   check_stop: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-  """Returns the metrics of a split.
+  truth: synthetic.Truth | None = None,
+  drop_last: bool = False,
+) -> metrics.Predictions:
+  """Returns the predictions for a split; `compute` gives the metrics.
 
-  Besides the metrics of `Predictions.compute`, AUC by slice: moments whose
-  positive is (not) in the visible history, by item and by category.
+  The slices are moments whose positive is (not) in the visible history, by
+  item and by category.
 
   Args:
     trainer: gives the predict step.
@@ -30,19 +34,31 @@ def evaluate(
     batches: the split.
     batch_size: moments a batch.
     check_stop: called before each batch; raises to abandon the evaluation.
+    truth: the planted relevance, where it is known: to score the search by.
+    drop_last: as `Pipeline.eval_batches`.
   """
-  iterator = batches.eval_batches(batch_size)
+  keep = retrieval.KEEP if truth is not None else 0
+  iterator = batches.eval_batches(batch_size, drop_last)
   parts = []
   with pipeline.Prefetcher(lambda _: next(iterator, None), 0, 2) as prefetcher:
     while (item := prefetcher.next()) is not None:
       check_stop()
-      logits, seen = jax.device_get(trainer.predict_step(state, item.batch))
-      parts.append(_predictions(item, logits, seen))
-  return metrics.merge(parts).compute()
+      logits, seen, found = jax.device_get(
+        trainer.predict_step(state, item.batch, keep)
+      )
+      means = {}
+      if truth is not None:
+        ndcg = retrieval.search_ndcg(truth, item.batch, found)
+        means[retrieval.METRIC] = ndcg.ravel()
+      parts.append(_predictions(item, logits, seen, means))
+  return metrics.merge(parts)
 
 
 def _predictions(
-  item: pipeline.EvalBatch, logits: np.ndarray, seen: dict[str, np.ndarray]
+  item: pipeline.EvalBatch,
+  logits: np.ndarray,
+  seen: dict[str, np.ndarray],
+  means: dict[str, np.ndarray],
 ) -> metrics.Predictions:
   targets = item.batch.targets
   slices = {}
@@ -58,4 +74,5 @@ def _predictions(
     user=item.user.ravel(),
     category=item.category.ravel(),
     slices=slices,
+    means=means,
   )

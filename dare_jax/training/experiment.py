@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import hashlib
@@ -12,15 +13,21 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from dare_jax import errors
 from dare_jax import models
+from dare_jax import search as searches
 from dare_jax.configs import base
 from dare_jax.data import datasets
 from dare_jax.data import history_store
 from dare_jax.data import pipeline
 from dare_jax.data import splits
+from dare_jax.training import clustering
+from dare_jax.training import evaluation
+from dare_jax.training import metrics
 from dare_jax.training import optimizers
+from dare_jax.training import retrieval
 from dare_jax.training import state as train_state
 
 # Fields that a resumed run may change, as prefixes.
@@ -53,12 +60,51 @@ class Experiment:
 
   @property
   def steps_per_epoch(self) -> float:
-    return self.pipelines['train'].num_examples / self.config.train.batch_size
+    train = self.pipelines['train']
+    return train.num_examples / train.examples_a_step(
+      self.config.train.batch_size
+    )
 
   def init_state(self) -> train_state.TrainState:
     """Returns the fresh state of step 0."""
     batch = self.pipelines['train'].train_batch(0, self.config.train.batch_size)
-    return self.trainer.init(self.config.seed, batch)
+    state = self.trainer.init(self.config.seed, batch)
+    if self.clusters_history:
+      state = clustering.blank(state, self.store)
+    return state
+
+  def predict(
+    self,
+    state: train_state.TrainState,
+    split: str,
+    check_stop: Callable[[], None] = lambda: None,
+  ) -> metrics.Predictions:
+    """Returns a state's predictions for a split, as `evaluation.predict`."""
+    return evaluation.predict(
+      self.trainer,
+      state,
+      self.pipelines[split],
+      self.config.eval.batch_size,
+      check_stop,
+      retrieval.truth_of(self.store),
+      self.config.eval.drop_last,
+    )
+
+  @property
+  def clusters_history(self) -> bool:
+    """Whether the search works on clusters of behaviors."""
+    model = self.trainer.model.config
+    return searches.SEARCHES[model.search].clusters_history
+
+  def cluster(self, state: train_state.TrainState) -> train_state.TrainState:
+    """Returns the state with the histories clustered by its tables."""
+    return clustering.refresh(
+      state,
+      self.store,
+      self.trainer.model.config.plan,
+      self.config.model.cluster_size,
+      [self.pipelines[split] for split in ('val', 'test')],
+    )
 
 
 def load(config: ml_collections.ConfigDict) -> Experiment:
@@ -72,41 +118,67 @@ def load(config: ml_collections.ConfigDict) -> Experiment:
   build_options(config, {'item': 2, 'category': 2})
   store = datasets.open_or_prepare(config.data)
   moments = splits.make_splits(store, config.data)
-  pipelines = {
-    name: pipeline.Pipeline(store, part, name, config.data, config.seed)
-    for name, part in moments.items()
-  }
+  shared = {'train': config.train.moments_per_window}
   vocab = store.vocab_sizes
   model = build_options(
     config,
     {field: vocab[field] for field in store.fields},
     {field: vocab[field] for field in store.context_fields},
+    num_clusters=int(np.diff(store.behaviors.offsets).max(initial=1)),
   )
-  steps = _total_steps(config, pipelines['train'].num_examples)
+  with_rows = searches.SEARCHES[model.config.search].clusters_history
+  pipelines = {
+    name: pipeline.Pipeline(
+      store,
+      part,
+      name,
+      config.data,
+      config.seed,
+      shared.get(name, 1),
+      with_rows,
+    )
+    for name, part in moments.items()
+  }
+  steps = _total_steps(config, pipelines['train'])
   trainer = train_state.Trainer(model, config.optim, steps)
   return Experiment(config, store, pipelines, trainer, steps)
 
 
-def _total_steps(config: ml_collections.ConfigDict, examples: int) -> int:
+def _total_steps(
+  config: ml_collections.ConfigDict, batches: pipeline.Pipeline
+) -> int:
   train = config.train
   if train.steps is not None:
     return train.steps
-  return math.ceil(train.epochs * examples / train.batch_size)
+  rows = batches.examples_a_step(train.batch_size)
+  return math.ceil(train.epochs * batches.num_examples / rows)
 
 
 def build_options(
   config: ml_collections.ConfigDict,
   vocab_sizes: Mapping[str, int],
   context: Mapping[str, int] | None = None,
+  num_clusters: int = 1,
 ) -> models.Ranker:
-  """Returns the model of the config's model section."""
+  """Returns the model of the config's model section.
+
+  Args:
+    config: a run's.
+    vocab_sizes: field -> table rows.
+    context: the same for fields of the head alone.
+    num_clusters: bound of the cluster numbers of a user.
+  """
   options = config.model.to_dict()
   name = options.pop('name')
-  if not options.pop('aux_head'):
-    options['aux_hidden'] = None
+  for field in ('cluster_size', 'cluster_every_steps'):
+    options.pop(field)
   try:
     return models.build(
-      name, vocab_sizes=vocab_sizes, context=context, **options
+      name,
+      vocab_sizes=vocab_sizes,
+      context=context,
+      num_clusters=num_clusters,
+      **options,
     )
   except ValueError as error:
     raise errors.UsageError(str(error)) from None
@@ -119,7 +191,10 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     'data.prefetch',
     'model.top_k',
     'model.context_dim',
+    'model.cluster_size',
+    'model.cluster_every_steps',
     'train.batch_size',
+    'train.moments_per_window',
     'train.log_every_steps',
     'eval.batch_size',
   )
@@ -144,6 +219,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     raise errors.UsageError(
       f'data.unknown_rate={config.data.unknown_rate}: expected a share from'
       ' 0 to below 1.'
+    )
+  if config.train.moments_per_window > 1 and not config.data.group_candidates:
+    raise errors.UsageError(
+      f'train.moments_per_window={config.train.moments_per_window} needs'
+      ' data.group_candidates=True: single targets do not share a window.'
     )
   if config.model.top_k > config.data.history_length:
     raise errors.UsageError(

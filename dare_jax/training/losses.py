@@ -41,11 +41,20 @@ def weighted_mean(
   return jnp.sum(values * weights) / jnp.where(total > 0, total, 1.0)
 
 
-def l2_penalty(params: Mapping[str, Any]) -> Float[Array, '']:
-  """Returns the sum of squares of all kernels (no biases, norms, slopes)."""
+def l2_penalty(
+  params: Mapping[str, Any], norms: bool = False
+) -> Float[Array, '']:
+  """Returns the sum of squares of all kernels.
+
+  Args:
+    params: a model's parameters, without tables.
+    norms: as published: the scales of batch normalisation and the slopes of
+      PReLU, too.
+  """
+  counted = {'kernel'} | ({'scale', 'negative_slope'} if norms else set())
   squares = [
     jnp.sum(jnp.square(value))
     for path, value in jax.tree_util.tree_leaves_with_path(params)
-    if path[-1].key == 'kernel'
+    if path[-1].key in counted
   ]
   return sum(squares, jnp.zeros(()))

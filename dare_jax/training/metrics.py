@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import dataclasses
+import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,8 @@ class Predictions:
     user: int, group of GAUC.
     category: int, group of category GAUC.
     slices: name -> bool, subsets to report AUC of.
+    means: name -> float, a metric's own value for each target, to report the
+      weighted mean of; NaN where a target has none.
   """
 
   logit: np.ndarray
@@ -31,6 +35,7 @@ class Predictions:
   user: np.ndarray
   category: np.ndarray
   slices: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  means: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   def compute(self) -> dict[str, float]:
     """Returns all metrics that are defined, by name."""
@@ -51,23 +56,62 @@ class Predictions:
     for name, subset in self.slices.items():
       part = subset[real]
       values[f'auc_{name}'] = auc(logit[part], label[part], weight[part])
+    for name, column in self.means.items():
+      own = column[real]
+      part = ~np.isnan(own)
+      values[name] = _mean(own[part], weight[part])
     return {k: float(v) for k, v in values.items() if np.isfinite(v)}
 
 
 def merge(parts: Iterable[Predictions]) -> Predictions:
   """Returns all predictions as one; the order does not matter to metrics."""
   parts = list(parts)
-  names = [field.name for field in dataclasses.fields(Predictions)]
-  names.remove('slices')
+  joined: dict[str, Any] = {}
+  for field in dataclasses.fields(Predictions):
+    values = [getattr(part, field.name) for part in parts]
+    if isinstance(values[0], dict):
+      joined[field.name] = {
+        name: np.concatenate([value[name] for value in values])
+        for name in values[0]
+      }
+    else:
+      joined[field.name] = np.concatenate(values)
+  return Predictions(**joined)
+
+
+_SAVED = {
+  'logit': np.float32,
+  'label': np.uint8,
+  'weight': np.float32,
+  'user': np.int32,
+  'category': np.int32,
+}
+
+
+def save(predictions: Predictions, path: pathlib.Path) -> None:
+  """Writes an npz of all but slices and means, without the padding.
+
+  The same split of the same data gives the same rows in the same order.
+  """
+  real = predictions.weight > 0
   arrays = {
-    name: np.concatenate([getattr(part, name) for part in parts])
-    for name in names
+    name: getattr(predictions, name)[real].astype(kind)
+    for name, kind in _SAVED.items()
   }
-  slices = {
-    name: np.concatenate([part.slices[name] for part in parts])
-    for name in parts[0].slices
-  }
-  return Predictions(**arrays, slices=slices)
+  temporary = path.with_suffix('.tmp')
+  with temporary.open('wb') as file:
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+  temporary.replace(path)
+
+
+def load(path: pathlib.Path) -> Predictions:
+  """Returns what `save` wrote.
+
+  Raises:
+    OSError, ValueError, KeyError: it cannot be read, or is something else.
+  """
+  with np.load(path, allow_pickle=False) as arrays:
+    return Predictions(**{name: arrays[name] for name in _SAVED})
 
 
 def auc(

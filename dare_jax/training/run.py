@@ -26,8 +26,8 @@ from dare_jax import errors
 from dare_jax import types
 from dare_jax.data import pipeline
 from dare_jax.training import checkpoint
-from dare_jax.training import evaluation
 from dare_jax.training import experiment
+from dare_jax.training import metrics
 from dare_jax.training import state as train_state
 from dare_jax.training import writer
 
@@ -167,6 +167,16 @@ class Run:
     yield
     self._clock_started = time.perf_counter()
 
+  def cluster(self, state: TrainState, progress: Progress) -> TrainState:
+    """Clusters the histories anew at fixed steps, if the search needs it.
+
+    A function of the step and the state: a resumed run does the same.
+    """
+    period = self.config.model.cluster_every_steps
+    if not self.experiment.clusters_history or progress.step % period:
+      return state
+    return self.experiment.cluster(state)
+
   def log(self, state: TrainState, progress: Progress) -> TrainState:
     """Writes the running metrics; returns the state with empty sums."""
     with self._untimed(state, progress):
@@ -228,13 +238,7 @@ class Run:
     check_stop: Callable[[], None] = lambda: None,
   ) -> dict[str, float]:
     """Returns the metrics of a split."""
-    return evaluation.evaluate(
-      self.trainer,
-      state,
-      self.experiment.pipelines[split],
-      self.config.eval.batch_size,
-      check_stop,
-    )
+    return self.experiment.predict(state, split, check_stop).compute()
 
   def save(self, state: TrainState, progress: Progress) -> None:
     """Saves the state to go on from, in the background."""
@@ -274,12 +278,14 @@ class Run:
     progress: Progress,
     check_stop: Callable[[], None],
   ) -> dict[str, Any]:
-    """Tests the best checkpoint and writes the result."""
+    """Tests the best checkpoint; writes its predictions, then the result."""
     self._checkpoints.wait()
     best, _ = self._checkpoints.restore(
       progress.best_step, state, self.experiment.store.fingerprint
     )
-    test = self.evaluate(best, 'test', check_stop)
+    predictions = self.experiment.predict(best, 'test', check_stop)
+    metrics.save(predictions, self.workdir / 'predictions_test.npz')
+    test = predictions.compute()
     self._write(progress, 'test', test)
     seconds = progress.train_time_s
     result = {

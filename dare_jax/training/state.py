@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 from flax import struct
@@ -11,11 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dare_jax import embeddings
+from dare_jax import errors
 from dare_jax import models
 from dare_jax import types
+from dare_jax.models import published
 from dare_jax.models import ranker
 from dare_jax.training import losses
 from dare_jax.training import optimizers
+from dare_jax.training import retrieval
 
 # Sums over the targets since the last log line; all that a log line needs.
 SUM_NAMES = (
@@ -32,7 +37,12 @@ SUM_NAMES = (
 
 @struct.dataclass
 class TrainState:
-  """All that changes in training; saved and restored as a whole."""
+  """All that changes in training; saved and restored as a whole.
+
+  `constants` are the model's fixed random directions. `clusters` is entry by
+  entry of `History.row`: entry 0 is padding, entry r + 1 row r of the store;
+  None where the search does not group behaviors.
+  """
 
   step: jax.Array
   params: Mapping[str, Any]
@@ -41,6 +51,8 @@ class TrainState:
   dense_slots: Any
   table_slots: Any
   sums: Mapping[str, jax.Array]
+  constants: Mapping[str, Any]
+  clusters: types.Clusters | None
 
 
 class Trainer:
@@ -57,11 +69,12 @@ class Trainer:
       total_steps: length of the run, for the learning rate's schedule.
     """
     self.model = model
+    self._learner = _by_role(model) if optim.balance_gradients else model
     self._optim = optim
     self._dense = optimizers.dense_optimizer(optim, total_steps)
     self._table = optimizers.table_optimizer(optim, total_steps)
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
-    self.predict_step = jax.jit(self._predict_step)
+    self.predict_step = jax.jit(self._predict_step, static_argnums=2)
 
   def init(self, seed: int, batch: types.Batch) -> TrainState:
     """Returns a fresh state; `batch` gives the shapes only."""
@@ -69,6 +82,8 @@ class Trainer:
 
   def _init(self, rng: jax.Array, batch: types.Batch) -> TrainState:
     variables = self.model.init(rng, batch)
+    if self._optim.published_init:
+      variables = published.redraw(jax.random.fold_in(rng, 1), variables)
     params = variables['params']
     return TrainState(
       step=jnp.zeros((), jnp.int32),
@@ -78,16 +93,21 @@ class Trainer:
       dense_slots=self._dense.init(params),
       table_slots=self._table.init(variables['tables']),
       sums=zero_sums(),
+      constants=variables.get('constants', {}),
+      clusters=None,
     )
 
   def _train_step(
     self, state: TrainState, batch: types.Batch
   ) -> tuple[TrainState, jax.Array]:
     """Returns the next state and the loss; the old state is donated."""
+    batch = _with_clusters(batch, state.clusters)
+    rest = {'batch_stats': state.batch_stats, 'constants': state.constants}
     grad = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)
     (loss, (batch_stats, sums)), (dense_grad, table_grad) = grad(
-      state.params, state.tables, state.batch_stats, batch
+      state.params, self._by_role(state.tables), rest, batch
     )
+    table_grad = self._merge_roles(table_grad, state.tables)
     dense_update, dense_slots = self._dense.update(
       dense_grad, state.dense_slots, state.params
     )
@@ -102,30 +122,36 @@ class Trainer:
       dense_slots=dense_slots,
       table_slots=table_slots,
       sums=jax.tree.map(jnp.add, state.sums, sums),
+      constants=state.constants,
+      clusters=state.clusters,
     )
     return new_state, loss
 
   def _loss(
-    self, params: Any, tables: Any, batch_stats: Any, batch: types.Batch
+    self, params: Any, tables: Any, rest: Any, batch: types.Batch
   ) -> tuple[jax.Array, Any]:
     """The training loss: main + aux_weight * auxiliary + extra + l2."""
-    applied: Any = self.model.apply(
-      {'params': params, 'tables': tables, 'batch_stats': batch_stats},
+    applied: Any = self._learner.apply(
+      {'params': params, 'tables': tables, **rest},
       batch,
       train=True,
       mutable=['batch_stats'],
     )
     output, updated = applied
     label, weight = batch.targets.label, batch.targets.weight
-    entropy = losses.binary_cross_entropy(output.logits, label)
+    epsilon = self._optim.loss_epsilon
+    entropy = losses.binary_cross_entropy(output.logits, label, epsilon)
     main = losses.weighted_mean(entropy, weight)
     aux = jnp.zeros(())
     if output.aux_logits is not None:
-      aux_entropy = losses.binary_cross_entropy(output.aux_logits, label)
+      aux_entropy = losses.binary_cross_entropy(
+        output.aux_logits, label, epsilon
+      )
       aux = losses.weighted_mean(aux_entropy, weight)
     loss = main + self._optim.aux_weight * aux
     loss += sum(output.extra_losses.values())
-    loss += self._optim.l2 * losses.l2_penalty(params)
+    norms = self._optim.l2_on_norms
+    loss += self._optim.l2 * losses.l2_penalty(params, norms)
     total = jnp.sum(weight)
     sums = {
       'steps': jnp.ones(()),
@@ -140,17 +166,28 @@ class Trainer:
     return loss, (updated['batch_stats'], sums)
 
   def _predict_step(
-    self, state: TrainState, batch: types.Batch
-  ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns logits, and whether each target is in the visible history."""
+    self, state: TrainState, batch: types.Batch, keep: int = 0
+  ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
+    """Returns logits, whether each target is in the visible history, and,
+    where `keep` is above 0, `retrieval.best_found` of the search.
+    """
     variables = {
       'params': state.params,
       'tables': state.tables,
       'batch_stats': state.batch_stats,
+      'constants': state.constants,
     }
-    output: Any = self.model.apply(variables, batch, train=False)
+    # Mutable: with batch_statistics a head writes them in evaluation, too.
+    applied: Any = self.model.apply(
+      variables,
+      _with_clusters(batch, state.clusters),
+      train=False,
+      mutable=['batch_stats'],
+    )
+    output, _ = applied
     history = batch.history
-    visible = ranker.visible_behaviors(history, batch.end)[:, :, None, :]
+    visible = ranker.visible_behaviors(history, batch.end, batch.start)
+    visible = visible[:, :, None, :]
     seen = {
       field: jnp.any(
         (history.ids[field][:, None, None, :] == ids[..., None]) & visible,
@@ -159,7 +196,69 @@ class Trainer:
       for field, ids in batch.targets.ids.items()
       if field in ('item', 'category')
     }
-    return output.logits, seen
+    found = None
+    if keep:
+      ranked = dataclasses.replace(output.search, scores=output.weights)
+      found = retrieval.best_found(ranked, keep)
+    return output.logits, seen, found
+
+  def _by_role(self, tables: Any) -> Any:
+    """Copies each shared table for each role, where gradients are balanced."""
+    if not self._optim.balance_gradients:
+      return tables
+    plan = embeddings.PLANS[self._learner.config.plan]
+    encoder = tables['encoder']
+    return {
+      'encoder': {
+        f'{name.removesuffix("_shared")}_{suffix}': table
+        for name, table in encoder.items()
+        for suffix in plan.suffixes
+      }
+    }
+
+  def _merge_roles(self, grads: Any, tables: Any) -> Any:
+    """Sums the roles' gradients of each table at equal length.
+
+    The attention gradient is rescaled to the norm of the representation one
+    (a remedy that arXiv 2410.02604, section 3, tries before decoupling).
+    """
+    if not self._optim.balance_gradients:
+      return grads
+    merged = {}
+    for name in tables['encoder']:
+      field = name.removesuffix('_shared')
+      attention = grads['encoder'][f'{field}_attention']
+      representation = grads['encoder'][f'{field}_representation']
+      norm = jnp.linalg.norm(attention)
+      scale = jnp.linalg.norm(representation) / jnp.where(norm > 0, norm, 1.0)
+      merged[name] = representation + scale * attention
+    return {'encoder': merged}
+
+
+def _by_role(model: models.Ranker) -> models.Ranker:
+  """Returns the same model with a table for each role.
+
+  Raises:
+    UsageError: no table of its plan serves both roles.
+  """
+  plan = embeddings.PLANS[model.config.plan].by_role
+  if plan is None:
+    raise errors.UsageError(
+      'optim.balance_gradients=True is for plans with a table that serves both'
+      f' roles; model.plan={model.config.plan!r} has none.'
+    )
+  return models.Ranker(dataclasses.replace(model.config, plan=plan))
+
+
+def _with_clusters(
+  batch: types.Batch, clusters: types.Clusters | None
+) -> types.Batch:
+  """Looks up the clusters of a batch's behaviors."""
+  if clusters is None:
+    return batch
+  found = jax.tree.map(lambda x: x[batch.history.row], clusters)
+  history = dataclasses.replace(batch.history, clusters=found, row=None)
+  return dataclasses.replace(batch, history=history)
 
 
 @jax.jit

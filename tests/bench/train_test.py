@@ -15,6 +15,7 @@ class TrainBenchTest(absltest.TestCase):
     config.train.batch_size = 8
     config.runtime.compilation_cache = ''
     row = train.measure_one(config, num_items=5_000, seconds=0.01)
+    self.assertEqual(row['moments_per_window'], 1)
     self.assertEqual(row['targets_per_step'], 24)
     self.assertGreater(row['examples_per_s'], 0)
     self.assertBetween(row['wait_share'], 0, 1)

@@ -10,15 +10,15 @@ from dare_jax import errors
 from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.training import evaluation
-from dare_jax.training import metrics
 from tests.data import stores
 
 
 class Scorer:
   """Stands for a trainer: scores a target by its item id."""
 
-  def predict_step(self, state, batch):
+  def predict_step(self, state, batch, keep):
     del state
+    assert keep == 0
     history, targets = batch.history, batch.targets
     seen = {
       field: np.any(
@@ -28,7 +28,7 @@ class Scorer:
       )
       for field in ('item', 'category')
     }
-    return jax.numpy.asarray(targets.ids['item'], float), seen
+    return jax.numpy.asarray(targets.ids['item'], float), seen, None
 
 
 def _rows():
@@ -52,34 +52,29 @@ def parts():
 
 
 def test_batch_size_changes_nothing(parts):
-  expected = evaluation.evaluate(Scorer(), None, parts[2], 7)
+  expected = evaluation.predict(Scorer(), None, parts[2], 7).compute()
   assert {'auc', 'gauc', 'auc_item_seen', 'auc_item_unseen'} <= set(expected)
   for size in (1, 2, 3, 6, 8, 50):
-    values = evaluation.evaluate(Scorer(), None, parts[2], size)
+    values = evaluation.predict(Scorer(), None, parts[2], size).compute()
     assert values == pytest.approx(expected, rel=1e-12), size
 
 
-def test_every_row_once_with_its_slices(parts, monkeypatch):
-  caught = []
-  merge = metrics.merge
-  monkeypatch.setattr(
-    metrics, 'merge', lambda given: caught.append(merge(given)) or caught[0]
-  )
+def test_every_row_once_with_its_slices(parts):
   _, moments, made = parts
-  evaluation.evaluate(Scorer(), None, made, 4)
-  real = caught[0].weight > 0
-  assert collections.Counter(caught[0].user[real].tolist()) == dict.fromkeys(
+  found = evaluation.predict(Scorer(), None, made, 4)
+  real = found.weight > 0
+  assert collections.Counter(found.user[real].tolist()) == dict.fromkeys(
     range(7), 3
   )
   assert (~real).sum() == 3  # 8 moments in two batches, 3 targets each
-  assert caught[0].label[real].sum() == len(moments) == 7
+  assert found.label[real].sum() == len(moments) == 7
   for user in range(7):
-    own = real & (caught[0].user == user)
+    own = real & (found.user == user)
     # One flag a moment, that of its positive, for all of its targets.
-    assert caught[0].slices['item_seen'][own].tolist() == [user % 2 == 0] * 3
+    assert found.slices['item_seen'][own].tolist() == [user % 2 == 0] * 3
   for field in ('item', 'category'):
     np.testing.assert_array_equal(
-      caught[0].slices[f'{field}_seen'], ~caught[0].slices[f'{field}_unseen']
+      found.slices[f'{field}_seen'], ~found.slices[f'{field}_unseen']
     )
 
 
@@ -92,5 +87,5 @@ def test_a_stop_request_abandons_it(parts):
       raise errors.Stopped('now')
 
   with pytest.raises(errors.Stopped):
-    evaluation.evaluate(Scorer(), None, parts[2], 1, check)
+    evaluation.predict(Scorer(), None, parts[2], 1, check)
   assert len(calls) == 3

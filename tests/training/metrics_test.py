@@ -1,5 +1,6 @@
 """Metrics against scikit-learn and against a pair by pair count."""
 
+import dataclasses
 import itertools
 
 import hypothesis
@@ -188,6 +189,29 @@ def test_extreme_logits():
   assert values['logloss'] == pytest.approx(1000 / 3)
   assert values['calibration'] == 2.0
   assert values['auc'] == (1 + 0.5) / 2
+
+
+def test_means_are_over_the_targets_that_have_a_value():
+  made = predictions(np.zeros(5), np.array([0, 1, 0, 1, 1]), [1, 2, 1, 1, 0])
+  value = np.array([np.nan, 0.5, np.nan, 0.2, 9.0])
+  made = dataclasses.replace(
+    made, means={'found': value, 'none': value * np.nan}
+  )
+  values = metrics.merge([made, made]).compute()
+  assert values['found'] == pytest.approx((2 * 0.5 + 0.2) / 3)
+  assert 'none' not in values
+
+
+def test_saved_predictions_have_the_metrics_of_the_whole(tmp_path):
+  rng = np.random.default_rng(4)
+  logit = rng.normal(size=50).astype(np.float32)
+  weight = np.append(np.ones(45), np.zeros(5)).astype(np.float32)
+  made = predictions(logit, rng.integers(0, 2, 50), weight)
+  metrics.save(made, tmp_path / 'predictions.npz')
+  loaded = metrics.load(tmp_path / 'predictions.npz')
+  assert len(loaded.logit) == 45
+  assert loaded.compute() == made.compute()
+  assert [path.name for path in tmp_path.iterdir()] == ['predictions.npz']
 
 
 def test_slices_restrict_auc():

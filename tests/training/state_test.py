@@ -145,7 +145,8 @@ class TrainStepTest(absltest.TestCase):
 class PredictStepTest(absltest.TestCase):
   def test_logits_are_the_model_s_and_seen_is_exact(self):
     state, batch = _trained()[0], _batch(1)
-    logits, seen = _trainer().predict_step(state, batch)
+    logits, seen, found = _trainer().predict_step(state, batch)
+    assert found is None
     variables = {
       'params': state.params,
       'tables': state.tables,

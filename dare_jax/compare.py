@@ -1,0 +1,110 @@
+"""Compares models over several seeds on your data, in one table.
+
+    python -m dare_jax.compare --config=... --models=a,b,c --seeds=N
+                               --output=DIR [--base=NAME] [--config.a.b=v ...]
+
+A model is a preset, or LABEL=PRESET with fields of config.model:
+
+    --models=dare,twin,narrow=dare:attention_dim=8:representation_dim=16
+
+Every run is a fresh `python -m dare_jax.train` in DIR/runs/LABEL-SEED. After
+each one, DIR/table.md, DIR/table.json and DIR/comparison.png are made anew. The
+same command goes on where it was stopped; finished runs are not repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import json
+import pathlib
+import re
+import shlex
+import sys
+
+from absl import flags
+
+from dare_jax import cli
+from dare_jax import errors
+
+_OWN_FLAGS = ('models', 'seeds', 'output', 'base')
+
+
+def train_arguments(arguments: Sequence[str]) -> list[str]:
+  """Returns the arguments that the runs share: all but compare's own.
+
+  >>> train_arguments(['--models=dare,twin', '--seeds', '2', '--config=x.py'])
+  ['--config=x.py']
+  """
+  kept = []
+  left = iter(arguments)
+  for argument in left:
+    match = re.fullmatch(f'--?({"|".join(_OWN_FLAGS)})(=.*)?', argument, re.S)
+    if match is None:
+      kept.append(argument)
+    elif match[2] is None:
+      next(left, None)
+  return kept
+
+
+def main() -> None:
+  """Compares as the flags say, and prints the table."""
+  from dare_jax.comparison import figure
+  from dare_jax.comparison import plan
+  from dare_jax.comparison import runs as runs_lib
+  from dare_jax.comparison import summary
+  from dare_jax.comparison import table
+
+  if not _MODELS.value:
+    raise errors.UsageError('--models is missing: presets, with commas.')
+  if not _OUTPUT.value:
+    raise errors.UsageError("--output is missing: the comparison's folder.")
+  stop = runs_lib.Stop()
+  stop.install()
+  variants = plan.parse_models(_MODELS.value)
+  labels = [variant.label for variant in variants]
+  base = _BASE.value or labels[0]
+  if base not in labels:
+    raise errors.UsageError(
+      f'--base={base}: not among --models.{plan.hint(base, labels)}'
+    )
+  output = pathlib.Path(_OUTPUT.value).expanduser()
+  runs = plan.plan(_CONFIG.value, variants, _SEEDS.value, output)
+  command = f'python -m dare_jax.compare {shlex.join(sys.argv[1:])}'
+  made = summary.Summary(runs, base, command)
+
+  def write(outcomes: summary.Outcomes) -> None:
+    found = made.table(outcomes)
+    has_figure = figure.draw(found, output / 'comparison.png')
+    page = table.markdown(found, has_figure)
+    for name, content in (
+      ('table.md', page),
+      ('table.json', json.dumps(found, indent=1)),
+    ):
+      temporary = output / f'{name}.tmp'
+      temporary.write_text(content)
+      temporary.replace(output / name)
+
+  if not figure.can_draw():
+    print(figure.MISSING, file=sys.stderr)
+  arguments = train_arguments(sys.argv[1:])
+  outcomes = runs_lib.run_all(runs, arguments, output, stop, write)
+  print(table.text(made.table(outcomes)))
+  print(f'\neverything is in {output}')
+  reasons = [outcome.reason for outcome in outcomes.values()]
+  if all(reasons):
+    raise errors.UsageError(f'every run failed: {reasons[0]}')
+
+
+if __name__ == '__main__':
+  _CONFIG = cli.define_config()
+  _MODELS = flags.DEFINE_list(
+    'models', None, 'Presets, or LABEL=PRESET:FIELD=VALUE, with commas.'
+  )
+  _SEEDS = flags.DEFINE_integer(
+    'seeds', 3, 'Runs of each model, with the seeds 1 to this.', lower_bound=1
+  )
+  _OUTPUT = flags.DEFINE_string('output', None, 'Folder of the comparison.')
+  _BASE = flags.DEFINE_string(
+    'base', None, 'Model to compare the others with; default the first.'
+  )
+  cli.run(main, default_config='quickstart')

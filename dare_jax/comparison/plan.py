@@ -1,0 +1,202 @@
+"""What a comparison runs: models with overrides, times seeds."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+import copy
+import dataclasses
+import difflib
+import json
+import pathlib
+import re
+from typing import Any
+
+import ml_collections
+
+from dare_jax import errors
+from dare_jax.training import experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """A preset with fields of `config.model` set, under a name of its own.
+
+  Attributes:
+    label: the name, part of a folder's.
+    preset: `config.model.name`.
+    fields: (field below `config.model`, value as on the command line).
+  """
+
+  label: str
+  preset: str
+  fields: tuple[tuple[str, str], ...] = ()
+
+  def flags(self, seed: int) -> list[str]:
+    """Returns what makes a `train` command that of this model and seed."""
+    settings = [('seed', str(seed)), ('model.name', self.preset)]
+    settings += [(f'model.{name}', value) for name, value in self.fields]
+    return [f'--config.{name}={value}' for name, value in settings]
+
+  def apply(
+    self, config: ml_collections.ConfigDict, seed: int
+  ) -> ml_collections.ConfigDict:
+    """Returns a copy of `config` that says what `flags` say.
+
+    Raises:
+      UsageError: an unknown field, or a value of the wrong kind.
+    """
+    changed = copy.deepcopy(config)
+    changed.update(seed=seed)
+    changed.model.name = self.preset
+    known = [
+      name.removeprefix('model.')
+      for name in experiment.flatten(config)
+      if name.startswith('model.') and name != 'model.name'
+    ]
+    for name, value in self.fields:
+      if name not in known:
+        raise errors.UsageError(
+          f'--models: {self.label}: unknown field model.{name}.'
+          f'{hint(name, known)}'
+        )
+      try:
+        changed.update_from_flattened_dict({f'model.{name}': _parse(value)})
+      except (TypeError, ValueError):
+        raise errors.UsageError(
+          f'--models: {self.label}: model.{name}={value} is not of the'
+          ' kind that configs/base.py has there.'
+        ) from None
+    return changed
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+  """One run of a comparison; `config` is its whole resolved config."""
+
+  variant: Variant
+  seed: int
+  workdir: pathlib.Path
+  config: ml_collections.ConfigDict
+
+  @property
+  def name(self) -> str:
+    return f'{self.variant.label}, seed {self.seed}'
+
+  @property
+  def log(self) -> pathlib.Path:
+    """What its process prints."""
+    return self.workdir.with_name(f'{self.workdir.name}.log')
+
+  def result(self) -> dict[str, Any] | None:
+    """Returns what `result.json` holds; None if there is none."""
+    path = self.workdir / 'result.json'
+    return json.loads(path.read_text()) if path.is_file() else None
+
+  def is_finished(self) -> bool:
+    """Is there the result of this very config?"""
+    result = self.result()
+    expected = experiment.config_hash(self.config)
+    return result is not None and result['config_hash'] == expected
+
+
+def parse_models(entries: Sequence[str]) -> list[Variant]:
+  """Returns the variants that `--models` names.
+
+  >>> parse_models(['twin', 'narrow=dare:attention_dim=8'])[1]
+  Variant(label='narrow', preset='dare', fields=(('attention_dim', '8'),))
+
+  Args:
+    entries: PRESET, or LABEL=PRESET with `:FIELD=VALUE` any number of times.
+
+  Raises:
+    UsageError: a malformed entry, or two of one name.
+  """
+  variants = [_parse_entry(entry.strip()) for entry in entries if entry.strip()]
+  labels = [variant.label for variant in variants]
+  for label in labels:
+    if labels.count(label) > 1:
+      raise errors.UsageError(
+        f'--models names {label} twice; give one a label: other={label}.'
+      )
+  return variants
+
+
+def _parse_entry(entry: str) -> Variant:
+  head, *settings = entry.split(':')
+  label, labelled, preset = head.partition('=')
+  pairs = []
+  for setting in settings:
+    name, _, value = setting.partition('=')
+    if not name or not value:
+      raise errors.UsageError(
+        f'--models: {entry!r}: expected FIELD=VALUE after each colon.'
+      )
+    pairs.append((name, value))
+  if not re.fullmatch(r'\w[\w.+-]*', label) or (labelled and not preset):
+    raise errors.UsageError(
+      f'--models: {entry!r}: expected PRESET, or LABEL=PRESET:FIELD=VALUE.'
+    )
+  if pairs and not labelled:
+    raise errors.UsageError(
+      f'--models: {entry!r} changes fields; give it a label: LABEL={entry}.'
+    )
+  return Variant(label, preset if labelled else label, tuple(pairs))
+
+
+def _parse(value: str) -> Any:
+  try:
+    return ast.literal_eval(value)
+  except (SyntaxError, ValueError):
+    return value
+
+
+def plan(
+  config: ml_collections.ConfigDict,
+  variants: Sequence[Variant],
+  seeds: int,
+  output: pathlib.Path,
+) -> list[PlannedRun]:
+  """Returns the runs, all models of seed 1 first, with every config checked.
+
+  Args:
+    config: what the models share.
+    variants: the models.
+    seeds: 1 to this.
+    output: takes `runs/<label>-<seed>`.
+
+  Raises:
+    UsageError: a bad config, or the folder holds runs of another one.
+  """
+  runs = []
+  for seed in range(1, seeds + 1):
+    for variant in variants:
+      workdir = output / 'runs' / f'{variant.label}-{seed}'
+      made = variant.apply(config, seed)
+      runs.append(PlannedRun(variant, seed, workdir, made))
+  for run in runs:
+    if run.seed == 1:
+      _check_model(run)
+    if (run.workdir / 'config.json').exists():
+      try:
+        experiment.check_same_run(run.config, run.workdir / 'config.json')
+      except errors.UsageError as error:
+        text = str(error).replace('--workdir', '--output')
+        raise errors.UsageError(text) from None
+  return runs
+
+
+def _check_model(run: PlannedRun) -> None:
+  try:
+    experiment.check_config(run.config)
+    experiment.build_options(run.config, {'item': 2, 'category': 2})
+  except errors.UsageError as error:
+    raise errors.UsageError(f'--models: {run.variant.label}: {error}') from None
+
+
+def hint(wrong: str, known: Sequence[str]) -> str:
+  """Returns ' Did you mean ..?', or what is known if nothing is close."""
+  close = difflib.get_close_matches(wrong, known, n=1)
+  if close:
+    return f' Did you mean {close[0]}?'
+  return f' Expected one of {", ".join(known)}.'

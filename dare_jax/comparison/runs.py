@@ -1,0 +1,201 @@
+"""The runs of a comparison, one after the other, each in a fresh process.
+
+Whatever happens here can happen again: finished runs are kept, others resume.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import fcntl
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from dare_jax import cli
+from dare_jax import errors
+from dare_jax.comparison import plan
+from dare_jax.comparison import progress
+
+TRAIN = (sys.executable, '-m', 'dare_jax.train')
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What became of a run: its result, or the reason why it has none."""
+
+  result: dict[str, Any] | None
+  reason: str | None = None
+
+
+class Stop:
+  """Takes SIGTERM and SIGINT; the run under way gets SIGTERM, and saves."""
+
+  def __init__(self) -> None:
+    self.requested = False
+    self._process: subprocess.Popen | None = None
+
+  def install(self) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+      signal.signal(number, self._handle)
+
+  def _handle(self, *unused: Any) -> None:
+    self.requested = True
+    self._pass_on()
+
+  def _pass_on(self) -> None:
+    if self.requested and self._process is not None:
+      self._process.send_signal(signal.SIGTERM)
+
+  @contextlib.contextmanager
+  def passed_to(self, process: subprocess.Popen) -> Iterator[None]:
+    self._process = process
+    self._pass_on()  # It may have come before there was a process.
+    try:
+      yield
+    finally:
+      self._process = None
+
+  def check(self, what: str = 'no run was under way') -> None:
+    """Raises Stopped if a signal has come."""
+    if self.requested:
+      raise errors.Stopped(what)
+
+
+def run_all(
+  runs: Sequence[plan.PlannedRun],
+  arguments: Sequence[str],
+  output: pathlib.Path,
+  stop: Stop,
+  on_change: Callable[[dict[pathlib.Path, Outcome]], None],
+) -> dict[pathlib.Path, Outcome]:
+  """Brings every run to its end; returns workdir -> outcome.
+
+  Args:
+    runs: what to run.
+    arguments: of `train`, the same for all: the config and its overrides.
+    output: the comparison's folder.
+    stop: the signals.
+    on_change: called with the outcomes so far, at first and after each run.
+
+  Raises:
+    Stopped: a signal came; the run under way has saved its state.
+  """
+  outcomes: dict[pathlib.Path, Outcome] = {}
+  try:
+    (output / 'runs').mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise errors.UsageError(
+      f'--output={output}: cannot be written ({error.strerror}); choose'
+      ' another folder.'
+    ) from None
+  with _alone(output / 'runs' / 'lock', stop) as lock:
+    for run in runs:
+      if run.is_finished():
+        outcomes[run.workdir] = Outcome(run.result())
+    on_change(outcomes)
+    with contextlib.closing(
+      progress.Progress(len(runs), len(outcomes))
+    ) as shown:
+      for number, run in enumerate(runs, 1):
+        stop.check()
+        if run.workdir in outcomes:
+          continue
+        shown.start(number, run.name)
+        outcome = _run(run, arguments, stop, lock, shown)
+        outcomes[run.workdir] = outcome
+        shown.end(_describe(outcome))
+        on_change(outcomes)
+  return outcomes
+
+
+@contextlib.contextmanager
+def _alone(path: pathlib.Path, stop: Stop) -> Iterator[int]:
+  """Holds a lock, by which no two processes ever train in one workdir.
+
+  The runs inherit it, so it outlives a comparison that was killed. Such an
+  orphan ends at its next line of output, which nobody reads any more.
+  """
+  with path.open('a') as file:
+    told = False
+    while True:
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        break
+      except BlockingIOError:
+        if not told:
+          print(
+            f'waiting: another comparison, or a run that one has left behind,'
+            f' is still at work in {path.parent}',
+            file=sys.stderr,
+            flush=True,
+          )
+          told = True
+        stop.check()
+        time.sleep(0.1)
+    yield file.fileno()
+
+
+def _run(
+  run: plan.PlannedRun,
+  arguments: Sequence[str],
+  stop: Stop,
+  lock: int,
+  shown: progress.Progress,
+) -> Outcome:
+  command = [*TRAIN, *arguments, *run.variant.flags(run.seed)]
+  command.append(f'--workdir={run.workdir}')
+  lines: collections.deque[str] = collections.deque(maxlen=200)
+  with run.log.open('a') as log:
+    # In a process group of its own: Ctrl-C is for us, and we pass SIGTERM.
+    process = subprocess.Popen(
+      command,
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+      errors='replace',
+      pass_fds=[lock],
+      process_group=0,
+    )
+    with process, stop.passed_to(process):
+      assert process.stdout is not None
+      for line in process.stdout:
+        log.write(line)
+        log.flush()
+        lines.append(line)
+        shown.line(line.rstrip())
+  if process.returncode == cli.EXIT_STOPPED:
+    raise errors.Stopped(f'{run.name} is saved')
+  if process.returncode == 0 and (result := run.result()) is not None:
+    return Outcome(result)
+  stop.check(f'{run.name} is saved up to its last checkpoint')
+  return Outcome(None, _reason(process.returncode, lines))
+
+
+def _reason(code: int, lines: Iterable[str]) -> str:
+  """The line of a failed run's output that says most."""
+  if code < 0:
+    return f'killed by {signal.Signals(-code).name}'
+  raised = r'((?:\w+\.)*\w*(?:Error|Exception)\b.*)'
+  for pattern in (r'error: (.+)', raised, r'(.+)'):
+    for line in reversed([*lines]):
+      if (match := re.fullmatch(pattern, line.strip())) is not None:
+        return match[1]
+  return f'exit code {code}'
+
+
+def _describe(outcome: Outcome) -> str:
+  if outcome.result is None:
+    return f'failed: {outcome.reason}'
+  auc = outcome.result['test'].get('auc')
+  return 'done' if auc is None else f'done, test AUC {auc:.4f}'

@@ -1,0 +1,336 @@
+"""Comparisons: restarts, failures, signals and what is written."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dare_jax import compare
+from dare_jax import errors
+from dare_jax.comparison import figure
+from dare_jax.comparison import plan
+from dare_jax.comparison import runs as runs_lib
+from dare_jax.comparison import summary
+from dare_jax.comparison import table
+from dare_jax.configs import base
+from dare_jax.training import metrics
+from tests import tiny
+from tests.comparison import bootstrap_test
+
+# Stands for `train`: what it does is named by the workdir.
+_FAKE = """
+import json, pathlib, signal, sys, time
+workdir = pathlib.Path(sys.argv[-1].removeprefix('--workdir='))
+workdir.mkdir(parents=True, exist_ok=True)
+with (workdir / 'starts').open('a') as file:
+  file.write('.')
+print('step 1/2  val/auc 0.5', flush=True)
+kind = workdir.name
+def stop(*unused):
+  (workdir / 'saved').touch()
+  sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+if 'raise' in kind:
+  raise ValueError('no luck')
+if 'refuse' in kind:
+  sys.exit('error: optim.learning_rate is too high')
+if 'killed' in kind:
+  signal.raise_signal(signal.SIGKILL)
+if 'slow' in kind and not (workdir / 'saved').exists():
+  while True:
+    print('step 1/2', flush=True)
+    time.sleep(0.02)
+result = json.loads(sys.argv[1])
+(workdir / 'result.json').write_text(json.dumps(result))
+"""
+
+
+def result(auc=0.7, config_hash=''):
+  return {
+    'test': {'auc': auc},
+    'examples_per_s': 10.0,
+    'train_time_s': 2.0,
+    'parameters': dict.fromkeys(
+      ('attention_tables', 'representation_tables', 'other'), 5
+    ),
+    'environment': {'python': '3', 'devices': ['cpu']},
+    'config_hash': config_hash,
+  }
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+  """Returns a function that runs fake runs of the given labels."""
+  script = tmp_path / 'fake.py'
+  script.write_text(_FAKE)
+  monkeypatch.setattr(runs_lib, 'TRAIN', (sys.executable, str(script)))
+  monkeypatch.setattr(plan.PlannedRun, 'is_finished', plan.PlannedRun.result)
+
+  def run(labels, stop=None, on_change=lambda outcomes: None):
+    variants = plan.parse_models([f'{label}=dare' for label in labels])
+    planned = plan.plan(base.get_config(), variants, 1, tmp_path / 'out')
+    outcomes = runs_lib.run_all(
+      planned,
+      [json.dumps(result())],
+      tmp_path / 'out',
+      stop or runs_lib.Stop(),
+      on_change,
+    )
+    return [outcomes[run.workdir] for run in planned]
+
+  run.starts = lambda label: len(
+    (tmp_path / 'out' / 'runs' / f'{label}-1' / 'starts').read_text()
+  )
+  return run
+
+
+def test_a_failed_run_has_its_reason_and_stops_no_other(fake, capfd):
+  seen = []
+  outcomes = fake(
+    ['raise', 'refuse', 'killed', 'good'],
+    on_change=lambda outcomes: seen.append(len(outcomes)),
+  )
+  assert [outcome.reason for outcome in outcomes] == [
+    'ValueError: no luck',
+    'optim.learning_rate is too high',
+    'killed by SIGKILL',
+    None,
+  ]
+  assert outcomes[3].result['test'] == {'auc': 0.7}
+  assert seen == [0, 1, 2, 3, 4]
+  shown = capfd.readouterr().out
+  assert '[2/4] refuse, seed 1: failed: optim.learning_rate is too' in shown
+  assert '[4/4] good, seed 1: done, test AUC 0.7000' in shown
+  assert 'about 0:00:' in shown
+
+
+def test_finished_runs_are_kept_and_failed_ones_repeated(fake, capfd):
+  fake(['raise', 'good'])
+  fake(['raise', 'good', 'more'])
+  assert [fake.starts(label) for label in ('raise', 'good', 'more')] == [
+    2,
+    1,
+    1,
+  ]
+  assert '1 of 3 runs were finished before' in capfd.readouterr().out
+
+
+def test_a_signal_reaches_the_run_which_saves(fake, tmp_path):
+  stop = runs_lib.Stop()
+  passed_to = stop.passed_to
+
+  def interrupted(process):
+    if 'slow' in process.args[-1]:
+      stop._handle(signal.SIGTERM)
+      time.sleep(0.5)  # The fake has its handler by the next one.
+    return passed_to(process)
+
+  stop.passed_to = interrupted
+  with pytest.raises(errors.Stopped, match='slow, seed 1 is saved'):
+    fake(['good', 'slow', 'more'], stop)
+  assert (tmp_path / 'out' / 'runs' / 'slow-1' / 'saved').exists()
+  assert not (tmp_path / 'out' / 'runs' / 'more-1').exists()
+  outcomes = fake(['good', 'slow', 'more'])
+  assert all(outcome.result for outcome in outcomes)
+  assert [fake.starts(label) for label in ('good', 'slow', 'more')] == [1, 2, 1]
+
+
+def test_an_orphan_is_waited_for(fake, tmp_path, capfd):
+  (tmp_path / 'out' / 'runs').mkdir(parents=True)
+  lock = tmp_path / 'out' / 'runs' / 'lock'
+  hold = f'import fcntl, time; f = open({str(lock)!r}, "a");'
+  hold += ' fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); time.sleep(1)'
+  with subprocess.Popen(
+    [sys.executable, '-c', hold], stdout=subprocess.PIPE
+  ) as orphan:
+    orphan.stdout.readline()
+    assert fake(['good'])[0].result
+    assert orphan.poll() is not None
+  assert 'waiting: another comparison' in capfd.readouterr().err
+
+
+def _planned(tmp_path, seeds):
+  variants = plan.parse_models(['twin', 'dare', 'bad=dare:attention_dim=8'])
+  return plan.plan(base.get_config(), variants, seeds, tmp_path)
+
+
+@pytest.fixture
+def summarized(tmp_path):
+  """The table of twin (0.70), dare (0.75, better) and one that failed."""
+  runs = _planned(tmp_path, 2)
+  outcomes = {}
+  for run in runs:
+    label, seed = run.variant.label, run.seed
+    if label == 'bad':
+      outcomes[run.workdir] = runs_lib.Outcome(None, 'no | luck')
+      continue
+    is_dare = label == 'dare'
+    value = result(0.7 + 0.05 * is_dare + 0.001 * seed)
+    outcomes[run.workdir] = runs_lib.Outcome(value)
+    run.workdir.mkdir(parents=True)
+    metrics.save(
+      bootstrap_test.made(seed, skill=1.0 + is_dare),
+      run.workdir / 'predictions_test.npz',
+    )
+  return summary.Summary(runs, 'twin', 'the command').table(outcomes)
+
+
+def test_table_json(summarized):
+  assert json.loads(json.dumps(summarized)) == summarized
+  assert summarized['base'] == 'twin'
+  twin, dare, bad = summarized['rows']
+  assert (twin['status'], dare['status'], bad['status']) == (
+    *('done', 'done', 'failed'),
+  )
+  assert (twin['reason'], bad['reason']) == (None, 'seeds 1, 2: no | luck')
+  assert (twin['seeds'], bad['seeds']) == (2, 0)
+  assert dare['auc'] == {
+    'mean': pytest.approx(0.7515),
+    'std': pytest.approx(0.001 / 2**0.5),
+  }
+  assert 'auc' not in bad and 'auc_difference' not in twin
+  found = dare['auc_difference']
+  assert 0 < found['low'] < found['mean'] < found['high']
+  assert [one['seed'] for one in found['by_seed']] == [1, 2]
+  mean = sum(one['mean'] for one in found['by_seed']) / 2
+  assert found['mean'] == pytest.approx(mean)
+  assert dare['parameters']['other'] == 5
+  assert dare['examples_per_s'] == {'mean': 10.0, 'std': 0.0}
+
+
+def test_unfinished_models_say_so(tmp_path):
+  runs = _planned(tmp_path, 2)
+  outcomes = {runs[0].workdir: runs_lib.Outcome(result())}
+  rows = summary.Summary(runs, 'twin', '').table(outcomes)['rows']
+  assert [row['status'] for row in rows] == ['unfinished'] * 3
+  assert rows[0]['auc'] == {'mean': 0.7, 'std': None}
+
+
+def test_text_and_markdown(summarized):
+  lines = table.text(summarized).splitlines()
+  assert any(line.startswith('  dare') and ' (+0.' in line for line in lines)
+  assert 'bad failed: seeds 1, 2: no | luck' in lines
+  page = table.markdown(summarized, True)
+  assert '| dare | 2 | 0.7515 ± 0.0007 | +0.' in page
+  assert 'comparison.png' in page
+  assert 'Made with 2 seeds by\n\n    the command\n' in page
+  assert 'on 1 x cpu, python 3.' in page
+  heads = [line for line in page.splitlines() if line.startswith('| model')]
+  for head in heads:
+    rule = page.splitlines()[page.splitlines().index(head) + 1]
+    assert rule.count('|') == head.count('|')
+  assert 'NDCG' not in page  # Nobody has it here.
+  assert 'comparison.png' not in table.markdown(summarized, False)
+
+
+def test_figure(summarized, tmp_path, monkeypatch):
+  path = tmp_path / 'comparison.png'
+  assert figure.draw(summarized, path)
+  assert path.read_bytes().startswith(b'\x89PNG')
+  assert not figure.draw({'rows': [], 'base': 'x'}, tmp_path / 'none.png')
+  monkeypatch.setattr(figure, 'can_draw', lambda: False)
+  assert not figure.draw(summarized, tmp_path / 'none.png')
+  assert not (tmp_path / 'none.png').exists()
+
+
+def test_own_flags_do_not_reach_the_runs():
+  assert compare.train_arguments(
+    ['--config', 'x.py:dim=4', '-models', 'a,b', '--config.model.top_k=3']
+    + ['--output=a b', '--base=a', '--seeds=2', '--config.data.input=--base=a']
+  ) == [
+    *('--config', 'x.py:dim=4', '--config.model.top_k=3'),
+    '--config.data.input=--base=a',
+  ]
+
+
+# Real processes.
+
+
+def start(root, output, *arguments) -> subprocess.Popen:
+  command = [sys.executable, '-m', 'dare_jax.compare', f'--output={output}']
+  command += ['--config=configs/csv_log.py', *tiny.flags(tiny.config(root))]
+  return subprocess.Popen(
+    [*command, *arguments],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('arguments', 'named'),
+  [
+    (['--models=dare,twim'], "did you mean 'twin'"),
+    (['--models=dare', '--base=dear'], 'Did you mean dare?'),
+    (['--seeds=0'], 'seeds'),
+    (['--models=dare', '--output=/dev/null/x'], '/dev/null/x: cannot be'),
+  ],
+  ids=['model', 'base', 'seeds', 'output'],
+)
+def test_bad_flags_exit_2_with_one_line(tmp_path, arguments, named):
+  process = start(tmp_path, tmp_path / 'out', *arguments)
+  stdout, stderr = process.communicate(timeout=60)
+  assert (process.returncode, stdout) == (2, '')
+  assert stderr.startswith('error: ') and stderr.count('\n') == 1, stderr
+  assert named in stderr
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.slow
+def test_two_models_two_seeds_stopped_and_killed(tmp_path):
+  tiny.write_log(tmp_path / 'log.csv')
+  output = tmp_path / 'out'
+  arguments = ['--models=twin,thin=dare:attention_dim=2', '--seeds=2']
+  arguments += ['--config.train.steps=4', '--config.eval.batch_size=200']
+  arguments += ['--config.model.aux_head=False']  # Less to compile.
+
+  def finished():
+    return {
+      path: path.stat().st_mtime_ns
+      for path in output.glob('runs/*/result.json')
+    }
+
+  def wait_for(condition):
+    while not condition():
+      assert process.poll() is None, process.communicate()
+      time.sleep(0.01)
+
+  process = start(tmp_path, output, *arguments)
+  wait_for(finished)
+  wait_for((output / 'runs' / 'thin-1' / 'config.json').exists)
+  process.send_signal(signal.SIGTERM)
+  _, stderr = process.communicate(timeout=60)
+  assert process.returncode == 75, stderr
+  assert stderr.splitlines()[-1].endswith('run the same command to go on')
+  first = finished()
+  process = start(tmp_path, output, *arguments)
+  wait_for(lambda: len(finished()) >= 2)
+  process.kill()
+  process.communicate()
+  second = finished()
+  process = start(tmp_path, output, *arguments)
+  stdout, stderr = process.communicate(timeout=100)
+  assert process.returncode == 0, stderr
+  last = finished()
+  assert len(last) == 4
+  assert first.items() <= last.items() and second.items() <= last.items()
+  rows = json.loads((output / 'table.json').read_text())['rows']
+  assert [(row['model'], row['status'], row['seeds']) for row in rows] == [
+    ('twin', 'done', 2),
+    ('thin', 'done', 2),
+  ]
+  assert {'auc', 'gauc', 'category_gauc', 'logloss'} <= set(rows[0])
+  assert rows[0]['parameters']['attention_tables'] == 0
+  difference = rows[1]['auc_difference']
+  mean = rows[1]['auc']['mean'] - rows[0]['auc']['mean']
+  assert difference['mean'] == pytest.approx(mean, abs=1e-12)
+  assert difference['low'] < difference['high']
+  saved = json.loads((output / 'runs' / 'thin-2' / 'config.json').read_text())
+  assert (saved['model.name'], saved['model.attention_dim']) == ('dare', 2)
+  assert (output / 'comparison.png').is_file()
+  assert 'thin' in stdout and 'everything is in' in stdout
+  assert (output / 'table.md').read_text().startswith('# Comparison')

@@ -1,0 +1,73 @@
+"""What `--models` may say, and what each run's config becomes."""
+
+import json
+
+import pytest
+
+from dare_jax import errors
+from dare_jax.comparison import plan
+from dare_jax.configs import base
+from dare_jax.training import experiment
+
+
+def planned(entries, output, seeds=1):
+  variants = plan.parse_models(entries)
+  return plan.plan(base.get_config(), variants, seeds, output)
+
+
+def test_labels_presets_and_fields(tmp_path):
+  runs = planned(
+    ['twin', 'a=dare:attention_dim=8:aux_head=False:attention_dims.item=3'],
+    tmp_path,
+    seeds=2,
+  )
+  assert [run.workdir.name for run in runs] == [
+    *('twin-1', 'a-1', 'twin-2', 'a-2')
+  ]
+  model = runs[3].config.model
+  assert (model.name, model.attention_dim, model.aux_head) == ('dare', 8, False)
+  assert model.attention_dims.item == 3
+  assert runs[3].config.seed == 2
+  assert runs[3].variant.flags(2) == [
+    '--config.seed=2',
+    '--config.model.name=dare',
+    '--config.model.attention_dim=8',
+    '--config.model.aux_head=False',
+    '--config.model.attention_dims.item=3',
+  ]
+  assert runs[0].config.model.attention_dim == 16
+
+
+@pytest.mark.parametrize(
+  ('entries', 'named'),
+  [
+    (['dear'], "model.name 'dear': .* did you mean 'dare'"),
+    (['x=dear'], "--models: x: .*did you mean 'dare'"),
+    (['dare', 'dare'], '--models names dare twice'),
+    (['dare', 'dare=twin'], '--models names dare twice'),
+    (['dare:attention_dim=8'], 'give it a label: LABEL=dare:attention_dim=8'),
+    (['x=dare:attention_dim'], 'expected FIELD=VALUE'),
+    (['x=dare:attention_dim=two'], 'attention_dim=two is not of the kind'),
+    (['x=dare:attentiondim=2'], 'Did you mean attention_dim'),
+    (['x=dare:attention_dim=0'], '--models: x: .*1 or more'),
+    (['x=dare:name=twin'], 'unknown field model.name'),
+    (['x='], 'expected PRESET, or LABEL=PRESET'),
+    (['../x=dare'], 'expected PRESET, or LABEL=PRESET'),
+  ],
+)
+def test_bad_models_are_refused(tmp_path, entries, named):
+  with pytest.raises(errors.UsageError, match=named):
+    planned(entries, tmp_path)
+
+
+def test_a_folder_of_other_runs_is_refused(tmp_path):
+  (run,) = planned(['x=dare:attention_dim=8'], tmp_path)
+  run.workdir.mkdir(parents=True)
+  saved = experiment.flatten(run.config)
+  (run.workdir / 'config.json').write_text(json.dumps(saved))
+  planned(['x=dare:attention_dim=8'], tmp_path, seeds=3)
+  with pytest.raises(
+    errors.UsageError, match='choose another --output'
+  ) as info:
+    planned(['x=dare:attention_dim=4'], tmp_path)
+  assert 'model.attention_dim=4, but the run in' in str(info.value)
