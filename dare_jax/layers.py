@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flax import linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Float
 
@@ -33,4 +34,5 @@ class Affine(nn.Module):
     self.bias = self.param('bias', nn.initializers.zeros, (self.out_dim,))
 
   def __call__(self, x: Float[Array, '... i']) -> Float[Array, '... o']:
-    return x @ self.kernel + self.bias
+    bias = jnp.expand_dims(self.bias, tuple(range(x.ndim - 1)))
+    return x @ self.kernel + bias

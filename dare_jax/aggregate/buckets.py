@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Float
@@ -23,16 +24,18 @@ def signatures(
 ) -> Int[Array, '... g']:
   """Returns the bucket of each of b / width rounds, int32 in [0, 2^width).
 
-  Two vectors at angle t share a round's bucket with probability
-  (1 - t / pi)^width (arXiv 2205.10249, section 4.3).
+    Two vectors at angle t share a round's bucket with probability
+    (1 - t / pi)^width (arXiv 2205.10249, section 4.3).
 
-  >>> import jax.numpy as jnp
-  >>> signatures(jnp.array([1.0, -1.0, 2.0, 3.0]), jnp.eye(4), 2).tolist()
-  [1, 3]
+    >>> import jax
+  import jax.numpy as jnp
+    >>> signatures(jnp.array([1.0, -1.0, 2.0, 3.0]), jnp.eye(4), 2).tolist()
+    [1, 3]
   """
   bits = (vectors @ directions > 0).astype(jnp.int32)
   bits = bits.reshape(*bits.shape[:-1], -1, width)
-  return jnp.sum(bits << jnp.arange(width), axis=-1)
+  places = jax.lax.broadcasted_iota(jnp.int32, bits.shape, bits.ndim - 1)
+  return jnp.sum(bits << places, axis=-1)
 
 
 class BucketPooling(pooling.Aggregation):

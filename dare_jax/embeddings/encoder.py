@@ -122,7 +122,7 @@ class FeatureEncoder(nn.Module):
     if self.mixes_time:
       assert self.plan.projection is not None
       affine = self.joint_projection[self.plan.projection.name(role, side)]
-      rows = rows @ affine.kernel[-rows.shape[-1] :] + affine.bias
+      rows = rows @ affine.kernel[-rows.shape[-1] :] + affine.bias[None]
     return rows
 
   def _use(

@@ -260,11 +260,11 @@ class Ranker(nn.Module):
     target = self.encoder.time_rows('attention', 'target', ids[:1])[0]
     if not self.encoder.mixes_time:
       return query, rows @ target * rows.shape[-1] ** -0.5
-    query = query + target
+    query = query + jnp.expand_dims(target, (0, 1, 2))
     width, time_dim = query.shape[-1], self.config.time.attention_dim
     parts = jnp.array([width - time_dim, time_dim])
     scale = jnp.repeat((width / parts) ** 0.5, parts, total_repeat_length=width)
-    query = query * scale.astype(query.dtype)
+    query = query * jnp.expand_dims(scale.astype(query.dtype), (0, 1, 2))
     return query, jnp.einsum('bmcd,pd->bmcp', query * width**-0.5, rows)
 
   def _position_ids(self, length: int) -> Int[Array, ' p']:
@@ -316,7 +316,7 @@ class Ranker(nn.Module):
       origin = jnp.zeros((1,), jnp.int32)
       time = self.encoder.time_rows('representation', 'target', origin)[0]
       if self.encoder.mixes_time:
-        target = content + time
+        target = content + jnp.expand_dims(time, (0, 1, 2))
       else:
         time = jnp.broadcast_to(time, (*content.shape[:-1], time.shape[0]))
         target = jnp.concatenate([content, time], axis=-1)

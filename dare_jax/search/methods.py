@@ -6,6 +6,7 @@ import dataclasses
 from typing import ClassVar
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 
 from dare_jax import types
@@ -107,7 +108,8 @@ class CategorySearch(Search):
     same = view.history.ids['category'][:, None, None, :] == target
     visible = view.visible[:, :, None, :]
     length = same.shape[-1]
-    rank = jnp.where(same & visible, length, 0) + jnp.arange(length)
+    recency = jax.lax.broadcasted_iota(jnp.int32, same.shape, same.ndim - 1)
+    rank = jnp.where(same & visible, length, 0) + recency
     rank = rank.astype(jnp.float32)
     indices, mask = selection.top_k(rank, visible, self.options.top_k)
     scores = scorer(view)

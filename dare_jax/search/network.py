@@ -30,9 +30,13 @@ class NetworkScorer(nn.Module):
     width = query.shape[-1]
     first = layers.Affine(4 * width, self.hidden, name='hidden')
     of_query, of_key, of_difference, of_product = jnp.split(first.kernel, 4)
-    target = query @ (of_query + of_difference) + first.bias
+    target = query @ (of_query + of_difference) + jnp.expand_dims(
+      first.bias, (0, 1, 2)
+    )
     behavior = keys @ (of_key - of_difference)
-    pair = jnp.einsum('bld,bmcdh->bmclh', keys, query[..., None] * of_product)
+    pair = jnp.einsum(
+      'bld,bmcdh->bmclh', keys, query[..., None] * of_product[None, None, None]
+    )
     x = pair + target[:, :, :, None, :] + behavior[:, None, None, :, :]
     x = nn.PReLU(negative_slope_init=0.1, name='slope')(x)
     scores = nn.Dense(1, name='score')(x)[..., 0] / width

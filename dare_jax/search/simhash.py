@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Float
-from jaxtyping import Int
+from jaxtyping import Int32
+from jaxtyping import UInt32
 
 from dare_jax.search import methods
 from dare_jax.search import selection
@@ -32,7 +33,7 @@ def random_directions(module: nn.Module, width: int, bits: int) -> Any:
 
 def sign_codes(
   vectors: Float[Array, '... d'], directions: Float[Array, 'd b']
-) -> Int[Array, '... w']:
+) -> UInt32[Array, '... w']:
   """Returns the bits [x . r > 0], packed in uint32 words, lowest bit first.
 
   Two vectors at angle t differ in a share t / pi of the bits on average
@@ -47,13 +48,13 @@ def sign_codes(
   fill = -bits.shape[-1] % _WORD
   bits = jnp.pad(bits, [(0, 0)] * (bits.ndim - 1) + [(0, fill)])
   bits = bits.reshape(*bits.shape[:-1], -1, _WORD)
-  places = jnp.arange(_WORD, dtype=jnp.uint32)
+  places = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, bits.ndim - 1)
   return jnp.sum(bits << places, axis=-1, dtype=jnp.uint32)
 
 
 def hamming_distance(
-  a: Int[Array, '... w'], b: Int[Array, '... w']
-) -> Int[Array, ...]:
+  a: UInt32[Array, '... w'], b: UInt32[Array, '... w']
+) -> Int32[Array, ...]:
   """Returns in how many bits packed codes differ, int32.
 
   >>> import jax.numpy as jnp

@@ -37,23 +37,19 @@ def best_found(
   Equal scores go to the most recent behavior.
 
   Args:
-    result: of the search; `indices` None means all behaviors, in their order.
+    result: of the search.
     keep: at most; a search that kept fewer gives fewer.
 
   Returns:
     Indices into the window, and a mask of those that are there: [b, m, c, k].
   """
-  scores, mask, indices = result.scores, result.mask, result.indices
-  if indices is not None:
-    order = jnp.argsort(indices, axis=-1)  # Oldest first, as `top_k` expects.
-    scores, mask, indices = (
-      jnp.take_along_axis(array, order, axis=-1)
-      for array in (scores, mask, indices)
-    )
+  order = jnp.argsort(result.indices, axis=-1)  # Oldest first, for `top_k`.
+  scores, mask, indices = (
+    jnp.take_along_axis(array, order, axis=-1)
+    for array in (result.scores, result.mask, result.indices)
+  )
   best, is_there = selection.top_k(scores, mask, min(keep, scores.shape[-1]))
-  if indices is not None:
-    best = jnp.take_along_axis(indices, best, axis=-1)
-  return best, is_there
+  return jnp.take_along_axis(indices, best, axis=-1), is_there
 
 
 def search_ndcg(

@@ -51,8 +51,8 @@ class TrainState:
   dense_slots: Any
   table_slots: Any
   sums: Mapping[str, jax.Array]
-  constants: Mapping[str, Any]
-  clusters: types.Clusters | None
+  constants: Mapping[str, Any] = struct.field(default_factory=dict)
+  clusters: types.Clusters | None = None
 
 
 class Trainer:

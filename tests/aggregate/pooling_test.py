@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import aggregate
+from dare_jax import types
 from tests.models import reference
 
 _LENGTH = 5
@@ -89,8 +90,19 @@ class PoolingTest(absltest.TestCase):
     values = rng.normal(size=(2, 2, 3, 4, 5)).astype(np.float32)
     mask = rng.random(scores.shape) < 0.6
     mask[0, 0, 0] = False
-    pooled = aggregate.SoftmaxPooling().apply(
-      {}, *map(jnp.array, (scores, mask, values))
+    result = types.SearchResult(
+      indices=jnp.zeros(mask.shape, jnp.int32),
+      scores=jnp.array(scores),
+      mask=jnp.array(mask),
+      distance=jnp.zeros(mask.shape, jnp.int32),
+    )
+    content, time = jnp.split(jnp.array(values), [3], axis=-1)
+    pooling = aggregate.SoftmaxPooling(aggregate.AggregationOptions())
+    pooled, weights = pooling.apply(
+      {}, result, aggregate.Values(content, time), jnp.zeros((2, 2, 3, 3))
+    )
+    np.testing.assert_allclose(
+      weights.sum(-1), mask.any(-1).astype(float), rtol=1e-5
     )
     for where in np.ndindex(2, 2, 3):
       kept = np.flatnonzero(mask[where])

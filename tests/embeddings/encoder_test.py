@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
@@ -31,6 +33,29 @@ def _ids() -> dict[str, jax.Array]:
   return {f: jnp.array(rng.integers(0, 30, (4, 5))) for f in _FIELDS}
 
 
+def _projected(
+  plan: str, use: tuple[str, str], fields: dict[str, np.ndarray], params: Any
+) -> tuple[np.ndarray, np.ndarray]:
+  """Content and time vectors after a plan's maps."""
+  shape = embeddings.PLANS[plan].projection
+  suffix = shape and shape.name(*use)
+  if shape is not None and shape.per_field:
+    for field, value in fields.items():
+      layers = params[f'projection_{field}_{suffix}']
+      value = value @ layers['Dense_0']['kernel']
+      if shape.hidden:
+        value = np.maximum(value, 0) @ layers['Dense_1']['kernel']
+      fields[field] = value
+  time = fields.pop('time')
+  content = np.concatenate(list(fields.values()), axis=-1)
+  if shape is not None and not shape.per_field:
+    joint = params[f'joint_projection_{suffix}']
+    kernel = np.asarray(joint['kernel'])
+    content = content @ kernel[:-3]
+    time = time @ kernel[-3:] + np.asarray(joint['bias'])
+  return content, time
+
+
 class EncoderTest(parameterized.TestCase):
   @parameterized.named_parameters(*((name, name) for name in embeddings.PLANS))
   def test_each_use_reads_its_table(self, plan):
@@ -55,17 +80,13 @@ class EncoderTest(parameterized.TestCase):
 
       def read(field, index, use=use):
         suffix = embeddings.PLANS[plan].table_of[use]
-        vectors = np.asarray(rows[f'{field}_{suffix}'])[np.asarray(index)]
-        if plan == 'projected':
-          name = f'projection_{field}_{use[0]}_{use[1]}'
-          vectors = vectors @ variables['params'][name]['kernel']
-        return vectors
+        return np.asarray(rows[f'{field}_{suffix}'])[np.asarray(index)]
 
-      expected = np.concatenate([read(f, ids[f]) for f in _FIELDS], axis=-1)
-      np.testing.assert_allclose(content, expected, rtol=1e-5, atol=1e-6)
-      np.testing.assert_allclose(
-        time, read('time', np.arange(5)), rtol=1e-5, atol=1e-6
-      )
+      fields = {f: read(f, ids[f]) for f in _FIELDS}
+      fields['time'] = read('time', np.arange(5))
+      expected = _projected(plan, use, fields, variables.get('params', {}))
+      for given, wanted in zip((content, time), expected, strict=True):
+        np.testing.assert_allclose(given, wanted, rtol=1e-5, atol=1e-6)
 
   def test_init_std_by_role(self):
     encoder = _encoder('decoupled')

@@ -37,16 +37,23 @@ def _cases() -> dict[str, dict[str, Any]]:
   cases: dict[models.RankerConfig, tuple[str, dict[str, Any]]] = {}
 
   def add(name: str, preset: str, **options: Any) -> None:
-    config = examples.build(preset, **options).config
+    try:
+      config = examples.build(preset, **options).config
+    except ValueError:  # Nothing but the auxiliary head would teach a part.
+      options['aux_head'] = True
+      config = examples.build(preset, **options).config
     cases.setdefault(config, (name, dict(name=preset, **options)))
 
   for preset in models.PRESETS:
     add(preset, preset)
+  for plan in embeddings.PLANS:
+    add(f'dare_{plan}', 'dare', plan=plan)
+  for method in search.SEARCHES:
+    add(f'dare_{method}', 'dare', search=method)
+  for scorer in search.SCORERS:
+    add(f'dare_{scorer}', 'dare', scorer=scorer)
   for preset in models.PRESETS:
-    for plan in embeddings.PLANS:
-      add(f'{preset}_{plan}', preset, plan=plan)
-    for method in search.SEARCHES:
-      add(f'{preset}_{method}', preset, search=method)
+    add(f'{preset}_decoupled', preset, plan='decoupled')
   return dict(cases.values())
 
 

@@ -180,7 +180,7 @@ def interest(
   def keep(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
     value = call(*args, **kwargs)
     if isinstance(context.module, kinds):
-      found['interest'] = value
+      found['interest'] = value[0]
     return value
 
   with nn.intercept_methods(keep):

@@ -14,13 +14,13 @@ class PresetsTest(parameterized.TestCase):
     assert examples.build('dare').config.plan == 'decoupled'
     assert examples.build('twin').config.plan == 'shared'
 
-  def test_none_keeps_the_preset_s_value_but_ends_the_auxiliary_head(self):
+  def test_none_keeps_the_preset_s_value(self):
     model = models.build(
-      'twin', vocab_sizes=examples.VOCAB, plan=None, top_k=None, aux_hidden=None
+      'sdim', vocab_sizes=examples.VOCAB, plan=None, top_k=None, aux_head=None
     )
     assert model.config.plan == 'shared'
     assert model.config.top_k == 20
-    assert model.config.aux_hidden is None
+    assert model.config.aux_head is False
 
   def test_widths_by_field_and_role(self):
     model = examples.build(
@@ -44,6 +44,22 @@ class PresetsTest(parameterized.TestCase):
     ('dim', {'attention_dim': 0}, 'attention_dim=0'),
     ('field', {'vocab_sizes': {'item': 3}}, "lacks 'category'"),
     ('dims', {'attention_dims': {'itm': 3}}, "'itm'.*did you mean 'item'"),
+    ('init', {'projection_init': 'lecum'}, "did you mean 'lecun'"),
+    (
+      'blind_attention',
+      {'aggregation': 'buckets', 'aux_head': False, 'hash_bits': 6},
+      "no gradient would reach the attention tables of plan 'decoupled'",
+    ),
+    (
+      'blind_search',
+      {'search': 'projected', 'aux_head': False},
+      "search='projected' learns from the auxiliary loss alone",
+    ),
+    (
+      'signatures',
+      {'aggregation': 'buckets', 'hash_bits': 8},
+      'hash_width=3 must divide model.hash_bits=8',
+    ),
     (
       'widths',
       {'plan': 'shared', 'attention_dim': 2},

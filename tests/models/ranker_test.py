@@ -37,7 +37,47 @@ _CASES = (
   {'testcase_name': 'shared', 'plan': 'shared', 'options': _EQUAL},
   {'testcase_name': 'three', 'plan': 'three', 'options': _UNEQUAL},
   {'testcase_name': 'four', 'plan': 'four', 'options': _UNEQUAL},
-  {'testcase_name': 'projected', 'plan': 'projected', 'options': _EQUAL},
+  *(
+    {'testcase_name': plan, 'plan': plan, 'options': _EQUAL}
+    for plan in embeddings.PLANS
+    if plan.startswith('projected')
+  ),
+  *(
+    {
+      'testcase_name': f'{method}_search',
+      'plan': 'decoupled',
+      'options': _UNEQUAL | {'search': method},
+    }
+    for method in ('category', 'simhash', 'projected', 'clusters')
+  ),
+  {
+    'testcase_name': 'network',
+    'plan': 'decoupled',
+    'options': _UNEQUAL | {'scorer': 'network'},
+  },
+  {
+    'testcase_name': 'without_time',
+    'plan': 'four',
+    'options': _UNEQUAL | {'use_time': False, 'scorer': 'network'},
+  },
+  {
+    'testcase_name': 'published_hard_search',
+    'plan': 'shared',
+    'options': _EQUAL
+    | {'search': 'category', 'scorer': 'dot_time_twice', 'only_product': True},
+  },
+  {
+    'testcase_name': 'buckets',
+    'plan': 'decoupled',
+    'options': _UNEQUAL
+    | {'search': 'all', 'aggregation': 'buckets', 'hash_bits': 12},
+  },
+  {
+    'testcase_name': 'buckets_of_the_kept',
+    'plan': 'shared',
+    'options': _EQUAL
+    | {'search': 'simhash', 'aggregation': 'buckets', 'hash_bits': 12},
+  },
   {
     'testcase_name': 'one_moment_one_candidate',
     'plan': 'decoupled',
@@ -200,8 +240,7 @@ class PartsTest(parameterized.TestCase):
     )
 
   def test_auxiliary_head_is_optional_and_changes_no_prediction(self):
-    without = examples.build('dare', aux_hidden=None)
-    assert without.config.aux_hidden is None
+    without = examples.build('dare', aux_head=False)
     output, _ = without.apply(
       self.variables, self.batch, train=True, mutable=['batch_stats']
     )

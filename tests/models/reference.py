@@ -45,7 +45,9 @@ _TABLES = {
     (_R, 'behavior'): 'representation_behavior',
   },
 }
-_TABLES['projected'] = _TABLES['shared']
+for _name in ('', '_tied', '_mlp', '_concat', '_concat_tied'):
+  _TABLES[f'projected{_name}'] = _TABLES['shared']
+  _TABLES[f'projected{_name}_by_role'] = _TABLES['decoupled']
 
 _BN_EPSILON = 1e-5
 _BN_MOMENTUM = 0.9
@@ -107,6 +109,7 @@ class _Ranker:
     self.tables = _float64(variables['tables'])['encoder']
     self.params = _float64(variables['params'])
     self.stats = _float64(variables['batch_stats'])
+    self.constants = _float64(variables.get('constants', {}))
     self.batch = batch
     self.ids = {k: np.asarray(v) for k, v in batch.history.ids.items()}
     self.target_ids = {k: np.asarray(v) for k, v in batch.targets.ids.items()}
@@ -134,12 +137,19 @@ class _Ranker:
           of_behavior = {i: self.score(b, m, c, i) for i in visible}
           for i, score in of_behavior.items():
             scores[b, m, c, i] = score
-          k = self.config.top_k if self.config.search == 'score' else length
-          kept[b][m][c] = top_k(of_behavior, k)
-          pooled = self.pool(b, m, of_behavior, kept[b][m][c])
+          kept[b][m][c] = self.keep(b, m, c, of_behavior)
+          found = [of_behavior[i] for i in kept[b][m][c]]
+          if self.config.aggregation == 'buckets':
+            pooled = self.sum_buckets(b, m, c, kept[b][m][c])
+          else:
+            pooled = self.pool(b, m, kept[b][m][c], found)
           interest[b, m, c] = pooled
           features[b, m, c] = self.features(b, m, c, pooled)
-          pooled = self.pool(b, m, of_behavior, visible)
+          among = kept[b][m][c] if self.config.search == 'category' else visible
+          own = [of_behavior[i] for i in among]
+          if self.config.search == 'projected':
+            own = [self.own_score(b, m, c, i) for i in among]
+          pooled = self.pool(b, m, among, own)
           aux_features[b, m, c] = self.features(b, m, c, pooled)
     logits, stats = self.head('head', features, train)
     aux_logits, aux_stats = self.head('aux', aux_features, train)
@@ -152,13 +162,71 @@ class _Ranker:
       batch_stats={'head': stats, 'aux': aux_stats},
     )
 
+  def keep(
+    self, b: int, m: int, c: int, scores: Mapping[int, float]
+  ) -> list[int]:
+    """The behaviors that the search keeps, best first."""
+    search, k = self.config.search, self.config.top_k
+    if search == 'all':
+      return top_k(scores, len(scores))
+    if search == 'category':
+      wanted = self.target_ids['category'][b, m, c]
+      same = {i: self.ids['category'][b, i] == wanted for i in scores}
+      return sorted(scores, key=lambda i: (not same[i], -i))[:k]
+    if search == 'projected':
+      own = {i: self.own_score(b, m, c, i) for i in scores}
+      return top_k(own, k)
+    if search == 'simhash':
+      directions = self.constants['searcher']['directions']
+      query = self.content(_A, 'target', self.target_ids, (b, m, c))
+      differ = {}
+      for i in scores:
+        key = self.content(_A, 'behavior', self.ids, (b, i))
+        bits = (query @ directions > 0) != (key @ directions > 0)
+        differ[i] = -float(bits.sum())
+      return top_k(differ, k)
+    return top_k(scores, k)
+
+  def own_score(self, b: int, m: int, c: int, i: int) -> float:
+    """<W_a q, W_b k> / sqrt(search dim), of SIM's soft search."""
+    query = self.content(_A, 'target', self.target_ids, (b, m, c))
+    key = self.content(_A, 'behavior', self.ids, (b, i))
+    maps = self.params['searcher']
+    left = query @ maps['target']['kernel']
+    right = key @ maps['behavior']['kernel']
+    return float(left @ right) / math.sqrt(len(left))
+
+  def sum_buckets(self, b: int, m: int, c: int, kept: list[int]) -> np.ndarray:
+    """SDIM: the mean over rounds of the unit sum of the target's bucket."""
+    directions = self.constants['aggregator']['directions']
+    width = self.config.hash_width
+    rounds = directions.shape[1] // width
+    target = self.content(_R, 'target', self.target_ids, (b, m, c))
+    total = np.zeros(self.value_width())
+    for g in range(rounds):
+      part = directions[:, g * width : (g + 1) * width]
+      bucket = np.zeros_like(total)
+      for i in kept:
+        content = self.content(_R, 'behavior', self.ids, (b, i))
+        if np.array_equal(content @ part > 0, target @ part > 0):
+          bucket += self.value(b, m, i)
+      length = np.linalg.norm(bucket)
+      if length > 0:
+        total += bucket / length
+    return total / rounds
+
   def vector(self, field: str, role: str, side: str, index: int) -> np.ndarray:
     suffix = _TABLES[self.config.plan][role, side]
     row = self.tables[f'{field}_{suffix}'][index]
-    if self.config.plan != 'projected':
+    plan = self.config.plan.removesuffix('_by_role')
+    if not plan.startswith('projected') or 'concat' in plan:
       return row
-    kernels = self.params['encoder']
-    return row @ kernels[f'projection_{field}_{role}_{side}']['kernel']
+    use = role if plan.endswith('tied') else f'{role}_{side}'
+    layers = self.params['encoder'][f'projection_{field}_{use}']
+    row = row @ layers['Dense_0']['kernel']
+    if 'mlp' in plan:
+      row = np.maximum(row, 0) @ layers['Dense_1']['kernel']
+    return row
 
   def content(
     self, role: str, side: str, ids: Mapping[str, np.ndarray], where: Any
@@ -170,38 +238,73 @@ class _Ranker:
       ]
     )
 
-  def time(self, role: str, side: str, distance: int) -> np.ndarray:
+  def parts(
+    self,
+    role: str,
+    side: str,
+    ids: Mapping[str, np.ndarray],
+    where: Any,
+    distance: int,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """A whole vector's content and time parts, after any joint map."""
+    content = self.content(role, side, ids, where)
+    if not self.config.use_time:
+      return content, np.zeros(0)
     index = time_id(distance, self.config.exact_positions)
-    return self.vector('time', role, side, index)
+    time = self.vector('time', role, side, index)
+    plan = self.config.plan.removesuffix('_by_role')
+    if 'concat' in plan:
+      use = role if plan.endswith('tied') else f'{role}_{side}'
+      joint = self.params['encoder'][f'joint_projection_{use}']
+      both = np.concatenate([content, time]) @ joint['kernel'] + joint['bias']
+      content, time = both[: len(content)], both[len(content) :]
+    return content, time
 
   def score(self, b: int, m: int, c: int, i: int) -> float:
-    """<q, k_l> / sqrt(content width) + <q_time, k_time> / sqrt(its width)."""
-    query = self.content(_A, 'target', self.target_ids, (b, m, c))
-    key = self.content(_A, 'behavior', self.ids, (b, i))
-    query_time = self.time(_A, 'target', 0)
-    key_time = self.time(_A, 'behavior', self.end[b, m] - i)
-    return float(
-      query @ key / math.sqrt(len(query))
-      + query_time @ key_time / math.sqrt(len(query_time))
-    )
+    """Content and time, each scaled by its own width, or a network's."""
+    query, query_time = self.parts(_A, 'target', self.target_ids, (b, m, c), 0)
+    back = self.end[b, m] - i
+    key, key_time = self.parts(_A, 'behavior', self.ids, (b, i), back)
+    time = 0.0
+    if self.config.use_time:
+      time = float(query_time @ key_time) / math.sqrt(len(query_time))
+    if self.config.scorer == 'network':
+      net = self.params['scorer']
+      pair = np.concatenate([query, key, query - key, query * key])
+      x = pair @ net['hidden']['kernel'] + net['hidden']['bias']
+      x = np.where(x >= 0, x, net['slope']['negative_slope'] * x)
+      x = x @ net['score']['kernel'] + net['score']['bias']
+      return float(x[0]) / len(query) + time
+    if self.config.scorer == 'dot_time_twice':
+      both = float(query @ key) + float(query_time @ key_time)
+      return both / math.sqrt(len(query) + len(query_time)) + time
+    return float(query @ key) / math.sqrt(len(query)) + time
+
+  def value_width(self) -> int:
+    dims = [f.representation_dim for f in self.config.content]
+    time = self.config.time.representation_dim if self.config.use_time else 0
+    return sum(dims) + time
+
+  def value(self, b: int, m: int, i: int) -> np.ndarray:
+    back = self.end[b, m] - i
+    return np.concatenate(self.parts(_R, 'behavior', self.ids, (b, i), back))
 
   def pool(
-    self, b: int, m: int, scores: Mapping[int, float], kept: list[int]
+    self, b: int, m: int, kept: list[int], scores: list[float]
   ) -> np.ndarray:
-    dims = [f.representation_dim for f in self.config.content]
-    total = np.zeros(sum(dims) + self.config.time.representation_dim)
-    weights = softmax([scores[i] for i in kept])
-    for i, weight in zip(kept, weights, strict=True):
-      content = self.content(_R, 'behavior', self.ids, (b, i))
-      time = self.time(_R, 'behavior', self.end[b, m] - i)
-      total += weight * np.concatenate([content, time])
+    total = np.zeros(self.value_width())
+    for i, weight in zip(kept, softmax(scores), strict=True):
+      total += weight * self.value(b, m, i)
     return total
 
   def features(self, b: int, m: int, c: int, pooled: np.ndarray) -> np.ndarray:
-    content = self.content(_R, 'target', self.target_ids, (b, m, c))
-    target = np.concatenate([content, self.time(_R, 'target', 0)])
+    target = np.concatenate(
+      self.parts(_R, 'target', self.target_ids, (b, m, c), 0)
+    )
     parts = [target, pooled]
-    if self.config.target_aware:
+    if self.config.only_product:
+      parts = [target * pooled]
+    elif self.config.target_aware:
       parts.append(target * pooled)
     for feature in self.config.context:
       table = self.params[f'context_tables_{feature.name}']['embedding']

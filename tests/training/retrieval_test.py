@@ -45,14 +45,15 @@ def test_the_best_list_has_1_and_an_empty_one_0():
   assert retrieval.ndcg(np.zeros((1, 2)), relevance, 20) == 0
 
 
-def _result(scores, mask, indices=None) -> types.SearchResult:
+def _result(scores, mask, indices) -> types.SearchResult:
   def shaped(values):
-    return jnp.asarray(values)[None, None, None]
+    return jnp.asarray(np.array(values))[None, None, None]
 
   return types.SearchResult(
-    indices=None if indices is None else shaped(indices),
+    indices=shaped(indices),
     scores=shaped(scores),
     mask=shaped(mask),
+    distance=20 - shaped(indices),
   )
 
 
@@ -64,8 +65,8 @@ def _best(result, keep):
 def test_best_found_orders_by_score_then_recency():
   scores = [0.5, 2.0, 0.5, 9.0, 2.0]
   mask = [True, True, True, False, True]
-  assert _best(_result(scores, mask), 3) == [4, 1, 2]
-  assert _best(_result(scores, mask), 20) == [4, 1, 2, 0]
+  assert _best(_result(scores, mask, range(5)), 3) == [4, 1, 2]
+  assert _best(_result(scores, mask, range(5)), 20) == [4, 1, 2, 0]
   # The same, found in another order, in a window where they lie elsewhere.
   indices = [13, 15, 17, 18, 19]
   order = [3, 1, 4, 0, 2]

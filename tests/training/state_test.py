@@ -28,6 +28,10 @@ def _optim() -> Any:
     schedule='constant',
     aux_weight=0.5,
     l2=1e-3,
+    l2_on_norms=False,
+    loss_epsilon=0.0,
+    balance_gradients=False,
+    published_init=False,
   )
 
 
