@@ -24,13 +24,12 @@ def signatures(
 ) -> Int[Array, '... g']:
   """Returns the bucket of each of b / width rounds, int32 in [0, 2^width).
 
-    Two vectors at angle t share a round's bucket with probability
-    (1 - t / pi)^width (arXiv 2205.10249, section 4.3).
+  Two vectors at angle t share a round's bucket with probability
+  (1 - t / pi)^width (arXiv 2205.10249, section 4.3).
 
-    >>> import jax
-  import jax.numpy as jnp
-    >>> signatures(jnp.array([1.0, -1.0, 2.0, 3.0]), jnp.eye(4), 2).tolist()
-    [1, 3]
+  >>> import jax.numpy as jnp
+  >>> signatures(jnp.array([1.0, -1.0, 2.0, 3.0]), jnp.eye(4), 2).tolist()
+  [1, 3]
   """
   bits = (vectors @ directions > 0).astype(jnp.int32)
   bits = bits.reshape(*bits.shape[:-1], -1, width)

@@ -1,8 +1,15 @@
 """Rankers: presets over plan, scorer, search and aggregation."""
 
+from dare_jax.models.official import from_official_state_dict
 from dare_jax.models.presets import build
 from dare_jax.models.presets import PRESETS
 from dare_jax.models.ranker import Ranker
 from dare_jax.models.ranker import RankerConfig
 
-__all__ = ['PRESETS', 'Ranker', 'RankerConfig', 'build']
+__all__ = [
+  'PRESETS',
+  'Ranker',
+  'RankerConfig',
+  'build',
+  'from_official_state_dict',
+]

@@ -75,7 +75,10 @@ class L2Test(absltest.TestCase):
       'PReLU_0': {'negative_slope': jnp.ones(())},
       'encoder': {'projection': {'kernel': jnp.full((1, 1), 3.0)}},
     }
-    assert losses.l2_penalty(params) == 2 * 3 * 2.0**2 + 3.0**2
+    kernels = 2 * 3 * 2.0**2 + 3.0**2
+    assert losses.l2_penalty(params) == kernels
+    # As published: with three scales and a slope.
+    assert losses.l2_penalty(params, norms=True) == kernels + 3 + 1
 
   def test_no_kernels(self):
     assert losses.l2_penalty({}) == 0
