@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 from flax import linen as nn
@@ -113,10 +112,10 @@ class CategorySearch(Search):
     rank = rank.astype(jnp.float32)
     indices, mask = selection.top_k(rank, visible, self.options.top_k)
     scores = scorer(view)
-    result = search_view.kept(view, scores, indices, mask)
     if self.options.keep_padding:
-      result = dataclasses.replace(result, mask=jnp.ones_like(mask))
-    worst = jnp.take_along_axis(rank, indices, axis=-1)
-    worst = jnp.min(worst, axis=-1, keepdims=True, where=mask, initial=jnp.inf)
-    among = visible & (rank >= worst)
+      mask = jnp.ones_like(mask)
+    result = search_view.kept(view, scores, indices, mask)
+    among = jnp.put_along_axis(
+      jnp.zeros(same.shape, bool), indices, mask, axis=-1, inplace=False
+    )
     return result, search_view.Attention(scores, among, view.distance)

@@ -51,12 +51,12 @@ def _result(mask: np.ndarray) -> types.SearchResult:
 def _inputs(
   seed: int, shape: tuple[int, ...] = _SHAPES[1], bits: int = 12
 ) -> _Inputs:
-  b, m, c, l, d = shape
+  b, m, c, length, d = shape
   rng = np.random.default_rng(seed)
   normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
   return _Inputs(
-    result=_result(rng.random((b, m, c, l)) < 0.8),
-    values=aggregate.Values(normal(b, l, d), normal(b, m, l, 3)),
+    result=_result(rng.random((b, m, c, length)) < 0.8),
+    values=aggregate.Values(normal(b, length, d), normal(b, m, length, 3)),
     target=normal(b, m, c, d),
     directions=normal(d, bits),
   )
@@ -103,19 +103,19 @@ class BucketPoolingTest(parameterized.TestCase):
             share[i] += 1 / 6
         length = np.linalg.norm(bucket)
         total = total + (bucket / length if length else bucket) / 6
-      np.testing.assert_allclose(
-        interest[b, m, c], total, rtol=1e-5, atol=1e-6
-      )
+      np.testing.assert_allclose(interest[b, m, c], total, rtol=1e-5, atol=1e-6)
       np.testing.assert_allclose(weights[b, m, c], share, rtol=1e-6)
 
   @parameterized.parameters(*_SHAPES)
   def test_windows_equal_gathered_copies(self, *shape):
     inputs = _inputs(1, shape)
-    b, m, c, l = inputs.result.mask.shape
+    b, m, c, length = inputs.result.mask.shape
     content, time = inputs.values.content, inputs.values.time
     gathered = aggregate.Values(
-      jnp.broadcast_to(content[:, None, None], (b, m, c, l, content.shape[-1])),
-      jnp.broadcast_to(time[:, :, None], (b, m, c, l, 3)),
+      jnp.broadcast_to(
+        content[:, None, None], (b, m, c, length, content.shape[-1])
+      ),
+      jnp.broadcast_to(time[:, :, None], (b, m, c, length, 3)),
     )
     for ours, theirs in zip(
       inputs.pool(), inputs.pool(values=gathered), strict=True
@@ -136,9 +136,7 @@ class BucketPoolingTest(parameterized.TestCase):
         jnp.asarray(lengths * vectors[1:], jnp.float32)[None], None
       ),
       target=jnp.asarray(vectors[0])[None, None, None],
-      directions=jnp.asarray(
-        rng.normal(size=(6, width * rounds)), jnp.float32
-      ),
+      directions=jnp.asarray(rng.normal(size=(6, width * rounds)), jnp.float32),
       width=width,
     ).pool()
     kernel = (1 - angles / np.pi) ** width

@@ -19,16 +19,16 @@ def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
 class ValuesTest(parameterized.TestCase):
   @parameterized.product(shape=_SHAPES, rounds=((), (3,)), mixed=(False, True))
   def test_windows_equal_copies_and_the_sum(self, shape, rounds, mixed):
-    b, m, c, l = shape
-    rng = np.random.default_rng(l)
-    content = _normal(rng, b, l, 4)
-    time = _normal(rng, b, m, l, 4 if mixed else 2)
-    weights = _normal(rng, b, m, c, *rounds, l)
+    b, m, c, length = shape
+    rng = np.random.default_rng(length)
+    content = _normal(rng, b, length, 4)
+    time = _normal(rng, b, m, length, 4 if mixed else 2)
+    weights = _normal(rng, b, m, c, *rounds, length)
     windows = aggregate.Values(jnp.array(content), jnp.array(time), mixed)
     copies = aggregate.Values(
-      jnp.array(np.broadcast_to(content[:, None, None], (b, m, c, l, 4))),
+      jnp.array(np.broadcast_to(content[:, None, None], (b, m, c, length, 4))),
       jnp.array(
-        np.broadcast_to(time[:, :, None], (b, m, c, l, time.shape[-1]))
+        np.broadcast_to(time[:, :, None], (b, m, c, length, time.shape[-1]))
       ),
       mixed,
     )
@@ -36,7 +36,7 @@ class ValuesTest(parameterized.TestCase):
     found = [np.asarray(v.weigh(jnp.array(weights))) for v in (windows, copies)]
     for where in np.ndindex(*weights.shape[:-1]):
       total = 0.0
-      for i in range(l):
+      for i in range(length):
         parts = content[where[0], i], time[where[0], where[1], i]
         vector = parts[0] + parts[1] if mixed else np.concatenate(parts)
         total = total + weights[where][i] * vector

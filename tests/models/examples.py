@@ -49,6 +49,7 @@ def make_batch(
   num_padding: tuple[int, ...] = (0, 2, 5),
   vocab: Mapping[str, int] | None = None,
   context: Mapping[str, int] | None = None,
+  clusters: int = 0,
 ) -> types.Batch:
   """Returns a batch with moments anywhere after the first real behavior.
 
@@ -61,6 +62,7 @@ def make_batch(
     num_padding: padding of the first histories; the others have none.
     vocab: field -> rows; ids are drawn from 1 on.
     context: field -> rows.
+    clusters: of each history, at most; 0 leaves them out.
   """
   rng = np.random.default_rng(seed)
   padding = np.array((*num_padding, *[0] * windows)[:windows])
@@ -87,6 +89,12 @@ def make_batch(
       for field, rows in (context or {}).items()
     },
   )
+  if clusters:
+    grouped = types.Clusters(
+      cluster=(draw(clusters + 1, *mask.shape) - 1) * mask,
+      rank=draw(4, *mask.shape) * mask,
+    )
+    batch = batch.replace(history=batch.history.replace(clusters=grouped))
   return jax.tree.map(jnp.asarray, batch)
 
 

@@ -29,6 +29,7 @@ _EQUAL = {
   'representation_dim': 3,
   'representation_dims': {'category': 2, 'time': 5},
 }
+_PLAIN = {'target_aware': False}
 _FIELDS = examples.VOCAB | {'brand': 5, 'shop': 7}
 _CONTEXT = {'user': 8, 'hour': 4}
 
@@ -50,6 +51,17 @@ _CASES = (
     }
     for method in ('category', 'simhash', 'projected', 'clusters')
   ),
+  {
+    'testcase_name': 'clusters',
+    'plan': 'decoupled',
+    'options': _UNEQUAL | {'search': 'clusters', 'num_clusters': 3},
+    'batch': {'clusters': 3},
+  },
+  {
+    'testcase_name': 'without_auxiliary_head',
+    'plan': 'shared',
+    'options': _EQUAL | {'aux_head': False, 'only_product': True},
+  },
   {
     'testcase_name': 'network',
     'plan': 'decoupled',
@@ -142,6 +154,7 @@ def _check(model: Any, variables: Any, batch: Any, rtol: float) -> None:
       output.logits, expected.logits, rtol=rtol, atol=rtol
     )
     if train:
+      assert (output.aux_logits is None) == (not model.config.aux_head)
       chex.assert_trees_all_close(
         output.aux_logits, expected.aux_logits, rtol=rtol, atol=rtol
       )
@@ -250,12 +263,17 @@ class PartsTest(parameterized.TestCase):
     )
     chex.assert_trees_all_equal(output.logits, both.logits)
 
+  # Fields are 3 wide: a vector is item | category | time, 9, without time 6.
   @parameterized.named_parameters(
-    {'testcase_name': 'target_aware', 'target_aware': True, 'width': 3 * 9},
-    {'testcase_name': 'plain', 'target_aware': False, 'width': 2 * 9},
+    ('target_aware', {}, 3 * 9),
+    ('plain', _PLAIN, 2 * 9),
+    ('only_product', {'only_product': True}, 9),
+    ('only_product_and_nothing_else', {'only_product': True} | _PLAIN, 9),
+    ('without_time', {'use_time': False}, 3 * 6),
+    ('din', {'name': 'din'} | _PLAIN, 2 * 6),
   )
-  def test_width_of_the_head_s_input(self, target_aware, width):
-    model = examples.build('dare', target_aware=target_aware)
+  def test_width_of_the_head_s_input(self, options, width):
+    model = examples.build(**options)
     variables = examples.make_variables(model, self.batch)
     inputs = examples.head_inputs(model, variables, self.batch, train=True)
     assert inputs['head'].shape[-1] == inputs['aux'].shape[-1] == width

@@ -58,7 +58,7 @@ class Output:
   """What the reference computes; `kept[b][m][c]` is a list, best first."""
 
   logits: np.ndarray
-  aux_logits: np.ndarray
+  aux_logits: np.ndarray | None
   scores: np.ndarray
   kept: list[list[list[list[int]]]]
   interest: np.ndarray
@@ -115,6 +115,10 @@ class _Ranker:
     self.target_ids = {k: np.asarray(v) for k, v in batch.targets.ids.items()}
     self.mask = np.asarray(batch.history.mask)
     self.end = np.asarray(batch.end)
+    self.clusters = batch.history.clusters
+    # Of the behaviors that a moment sees, or of their clusters.
+    self.position: dict[int, int] = {}
+    self.size: dict[int, int] = {}
 
   def run(self, train: bool) -> Output:
     num_windows, num_moments, num_candidates = self.batch.targets.label.shape
@@ -133,6 +137,10 @@ class _Ranker:
         visible = [
           i for i in range(length) if self.mask[b, i] and i < self.end[b, m]
         ]
+        self.position = {i: self.end[b, m] - i for i in visible}
+        self.size = dict.fromkeys(visible, 1)
+        if self.config.search == 'clusters' and self.clusters is not None:
+          visible = self.merge_clusters(b, visible)
         for c in range(num_candidates):
           of_behavior = {i: self.score(b, m, c, i) for i in visible}
           for i, score in of_behavior.items():
@@ -142,24 +150,26 @@ class _Ranker:
           if self.config.aggregation == 'buckets':
             pooled = self.sum_buckets(b, m, c, kept[b][m][c])
           else:
-            pooled = self.pool(b, m, kept[b][m][c], found)
+            pooled = self.pool(b, kept[b][m][c], found)
           interest[b, m, c] = pooled
           features[b, m, c] = self.features(b, m, c, pooled)
           among = kept[b][m][c] if self.config.search == 'category' else visible
           own = [of_behavior[i] for i in among]
           if self.config.search == 'projected':
             own = [self.own_score(b, m, c, i) for i in among]
-          pooled = self.pool(b, m, among, own)
+          pooled = self.pool(b, among, own)
           aux_features[b, m, c] = self.features(b, m, c, pooled)
     logits, stats = self.head('head', features, train)
-    aux_logits, aux_stats = self.head('aux', aux_features, train)
+    aux_logits, batch_stats = None, {'head': stats}
+    if self.config.aux_head:
+      aux_logits, batch_stats['aux'] = self.head('aux', aux_features, train)
     return Output(
       logits=logits,
       aux_logits=aux_logits,
       scores=scores,
       kept=kept,
       interest=np.stack(interest.ravel().tolist()).reshape(*shape, -1),
-      batch_stats={'head': stats, 'aux': aux_stats},
+      batch_stats=batch_stats,
     )
 
   def keep(
@@ -187,6 +197,22 @@ class _Ranker:
       return top_k(differ, k)
     return top_k(scores, k)
 
+  def merge_clusters(self, b: int, visible: list[int]) -> list[int]:
+    """Each cluster becomes its best member, at the mean position of all."""
+    groups: dict[int, list[int]] = {}
+    for i in visible:
+      groups.setdefault(int(self.clusters.cluster[b, i]), []).append(i)
+    rank = np.asarray(self.clusters.rank[b])
+    position, size = {}, {}
+    for members in groups.values():
+      best = min(members, key=lambda i: (rank[i], -i))
+      total = sum(int(self.position[i]) for i in members)
+      # Halves round up.
+      position[best] = max(math.floor(total / len(members) + 0.5), 1)
+      size[best] = len(members)
+    self.position, self.size = position, size
+    return sorted(position)
+
   def own_score(self, b: int, m: int, c: int, i: int) -> float:
     """<W_a q, W_b k> / sqrt(search dim), of SIM's soft search."""
     query = self.content(_A, 'target', self.target_ids, (b, m, c))
@@ -209,7 +235,7 @@ class _Ranker:
       for i in kept:
         content = self.content(_R, 'behavior', self.ids, (b, i))
         if np.array_equal(content @ part > 0, target @ part > 0):
-          bucket += self.value(b, m, i)
+          bucket += self.value(b, i)
       length = np.linalg.norm(bucket)
       if length > 0:
         total += bucket / length
@@ -263,11 +289,12 @@ class _Ranker:
   def score(self, b: int, m: int, c: int, i: int) -> float:
     """Content and time, each scaled by its own width, or a network's."""
     query, query_time = self.parts(_A, 'target', self.target_ids, (b, m, c), 0)
-    back = self.end[b, m] - i
-    key, key_time = self.parts(_A, 'behavior', self.ids, (b, i), back)
-    time = 0.0
+    key, key_time = self.parts(
+      _A, 'behavior', self.ids, (b, i), self.position[i]
+    )
+    time = math.log(self.size[i])
     if self.config.use_time:
-      time = float(query_time @ key_time) / math.sqrt(len(query_time))
+      time += float(query_time @ key_time) / math.sqrt(len(query_time))
     if self.config.scorer == 'network':
       net = self.params['scorer']
       pair = np.concatenate([query, key, query - key, query * key])
@@ -285,16 +312,15 @@ class _Ranker:
     time = self.config.time.representation_dim if self.config.use_time else 0
     return sum(dims) + time
 
-  def value(self, b: int, m: int, i: int) -> np.ndarray:
-    back = self.end[b, m] - i
-    return np.concatenate(self.parts(_R, 'behavior', self.ids, (b, i), back))
+  def value(self, b: int, i: int) -> np.ndarray:
+    return np.concatenate(
+      self.parts(_R, 'behavior', self.ids, (b, i), self.position[i])
+    )
 
-  def pool(
-    self, b: int, m: int, kept: list[int], scores: list[float]
-  ) -> np.ndarray:
+  def pool(self, b: int, kept: list[int], scores: list[float]) -> np.ndarray:
     total = np.zeros(self.value_width())
     for i, weight in zip(kept, softmax(scores), strict=True):
-      total += weight * self.value(b, m, i)
+      total += weight * self.value(b, i)
     return total
 
   def features(self, b: int, m: int, c: int, pooled: np.ndarray) -> np.ndarray:
