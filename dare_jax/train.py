@@ -50,7 +50,7 @@ def train_and_evaluate(
       if (result := run.finished()) is not None:
         return result
       state, progress = run.restore_or_init()
-    step_fn = run.compile(state)
+    step_fn = run.compile(state, progress)
     pending = state.step
     try:
       with run.batches(progress.step) as batches, run.timed(progress):

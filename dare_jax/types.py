@@ -63,6 +63,10 @@ class Batch:
 
   `start` bounds what a moment sees where moments share a window that is longer
   than the history each may see; None: from the window's beginning.
+
+  `rows[field]`, where a field is in it, int32 and ascending, are the table rows
+  that the batch reads; the batch's ids of that field then point into it. It
+  starts with the padding row; what lies beyond the table is filling.
   """
 
   history: History
@@ -70,6 +74,7 @@ class Batch:
   targets: Targets
   context: Mapping[str, Int[Array, 'b m']] = struct.field(default_factory=dict)
   start: Int[Array, 'b m'] | None = None
+  rows: Mapping[str, Int[Array, ' u']] = struct.field(default_factory=dict)
 
 
 @struct.dataclass

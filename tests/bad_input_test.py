@@ -55,7 +55,7 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
     ({'data__split': 'by_time'}, ['data.val_from', 'data.test_from']),
     ({'data__min_events': 10**6}, ['data.min_events=1000000', '0 of 60']),
     ({'data__min_history': 10**6}, ['data.min_history=1000000']),
-    ({'optim__tables': 'sgd'}, ["optim.tables='sgd'", 'adam']),
+    ({'optim__tables': 'adamw'}, ["optim.tables='adamw'", 'lazy_adam']),
     ({'optim__learning_rate': 0.0}, ['optim.learning_rate=0.0']),
     ({'train__batch_size': 0}, ['train.batch_size=0']),
   ],

@@ -167,6 +167,15 @@ _CHECKS = {
 }
 
 
+def test_training_by_rows_resumes_bit_for_bit(root, tmp_path):
+  made = tiny.config(root, optim__tables='lazy_adam', optim__row_sparse_from=1)
+  tiny.run(made, tmp_path / 'straight')
+  with pytest.raises(errors.Stopped):
+    tiny.run(made, tmp_path / 'stopped', tiny.StopAtCheck(4))
+  tiny.run(made, tmp_path / 'stopped')
+  tiny.assert_same_run(made, tmp_path / 'straight', tmp_path / 'stopped')
+
+
 @pytest.mark.parametrize('number', _CHECKS, ids=_CHECKS.values())
 def test_stop_and_go_on_equals_no_stop(root, straight, tmp_path, number):
   made = tiny.config(root)

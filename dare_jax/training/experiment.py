@@ -18,7 +18,9 @@ import numpy as np
 from dare_jax import errors
 from dare_jax import models
 from dare_jax import search as searches
+from dare_jax import types
 from dare_jax.configs import base
+from dare_jax.data import compact
 from dare_jax.data import datasets
 from dare_jax.data import history_store
 from dare_jax.data import pipeline
@@ -64,6 +66,17 @@ class Experiment:
     return train.num_examples / train.examples_a_step(
       self.config.train.batch_size
     )
+
+  def train_batches(self) -> Callable[[int], types.Batch]:
+    """Returns what makes the batch of a step, with the rows that it reads.
+
+    For one thread: ask again for another one.
+    """
+    train, size = self.pipelines['train'], self.config.train.batch_size
+    if self.config.optim.unique_rows == 'device':
+      return lambda step: train.train_batch(step, size)
+    compactor = compact.Compactor(self.trainer.tables.vocab_sizes)
+    return lambda step: compactor(train.train_batch(step, size))
 
   def init_state(self) -> train_state.TrainState:
     """Returns the fresh state of step 0."""
@@ -214,7 +227,12 @@ def check_config(config: ml_collections.ConfigDict) -> None:
       raise errors.UsageError(
         f'{field}={tuple(widths)}: expected widths of 1 or more.'
       )
-  optimizers.table_optimizer(config.optim, 1)
+  optimizers.table_optimizers(config.optim, (), 1)
+  if config.optim.unique_rows not in ('host', 'device'):
+    raise errors.UsageError(
+      f'optim.unique_rows={config.optim.unique_rows!r}: expected host or'
+      ' device.'
+    )
   if not 0 <= config.data.unknown_rate < 1:
     raise errors.UsageError(
       f'data.unknown_rate={config.data.unknown_rate}: expected a share from'

@@ -129,17 +129,35 @@ class Run:
   def batches(self, step: int) -> pipeline.Prefetcher:
     """Returns the stream of training batches from `step` on."""
     return pipeline.Prefetcher(
-      self._train_batch, step, self.config.data.prefetch
+      self.experiment.train_batches(), step, self.config.data.prefetch
     )
 
-  def _train_batch(self, step: int) -> types.Batch:
-    train = self.experiment.pipelines['train']
-    return train.train_batch(step, self.config.train.batch_size)
+  def compile(
+    self, state: TrainState, progress: Progress
+  ) -> Callable[[TrainState, types.Batch], tuple[TrainState, jax.Array]]:
+    """Returns the training step, compiled for the batch of this step.
 
-  def compile(self, state: TrainState) -> Callable[..., Any]:
-    """Returns the compiled training step."""
-    batch = self._train_batch(0)
-    return self.trainer.train_step.lower(state, batch).compile()
+    A batch that reads more rows, or fewer, than there is room for in a program
+    has another compiled; that is no training time either.
+    """
+    programs: dict[tuple[int, ...], Any] = {}
+
+    def step_fn(
+      state: TrainState, batch: types.Batch
+    ) -> tuple[TrainState, jax.Array]:
+      key = program_for(state, batch)
+      return programs[key](state, batch)
+
+    def program_for(state: TrainState, batch: types.Batch) -> tuple[int, ...]:
+      key = tuple(len(rows) for rows in batch.rows.values())
+      if key not in programs:
+        with self._untimed(state, progress):
+          lowered = self.trainer.train_step.lower(state, batch)
+          programs[key] = lowered.compile()
+      return key
+
+    program_for(state, self.experiment.train_batches()(progress.step))
+    return step_fn
 
   def due(self, section: str, step: int) -> bool:
     """Is it time to evaluate, or to save, by `<section>.every_steps`?"""
@@ -163,9 +181,11 @@ class Run:
   @contextlib.contextmanager
   def _untimed(self, state: TrainState, progress: Progress) -> Iterator[None]:
     jax.block_until_ready(state.step)
+    was_running = self._clock_started is not None
     self._stop_clock(progress)
     yield
-    self._clock_started = time.perf_counter()
+    if was_running:
+      self._clock_started = time.perf_counter()
 
   def cluster(self, state: TrainState, progress: Progress) -> TrainState:
     """Clusters the histories anew at fixed steps, if the search needs it.

@@ -21,6 +21,7 @@ from dare_jax.models import ranker
 from dare_jax.training import losses
 from dare_jax.training import optimizers
 from dare_jax.training import retrieval
+from dare_jax.training import table_updates
 
 # Sums over the targets since the last log line; all that a log line needs.
 SUM_NAMES = (
@@ -72,7 +73,7 @@ class Trainer:
     self._learner = _by_role(model) if optim.balance_gradients else model
     self._optim = optim
     self._dense = optimizers.dense_optimizer(optim, total_steps)
-    self._table = optimizers.table_optimizer(optim, total_steps)
+    self.tables = table_updates.TableUpdater(model.config, optim, total_steps)
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
     self.predict_step = jax.jit(self._predict_step, static_argnums=2)
 
@@ -85,13 +86,14 @@ class Trainer:
     if self._optim.published_init:
       variables = published.redraw(jax.random.fold_in(rng, 1), variables)
     params = variables['params']
+    tables, table_slots = self.tables.init(variables['tables']['encoder'])
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
-      tables=variables['tables'],
+      tables={'encoder': tables},
       batch_stats=variables['batch_stats'],
       dense_slots=self._dense.init(params),
-      table_slots=self._table.init(variables['tables']),
+      table_slots=table_slots,
       sums=zero_sums(),
       constants=variables.get('constants', {}),
       clusters=None,
@@ -101,23 +103,29 @@ class Trainer:
     self, state: TrainState, batch: types.Batch
   ) -> tuple[TrainState, jax.Array]:
     """Returns the next state and the loss; the old state is donated."""
-    batch = _with_clusters(batch, state.clusters)
+    batch = self.tables.find_rows(_with_clusters(batch, state.clusters))
+    whole = state.tables['encoder']
+    compact = self.tables.gather(whole, batch.rows)
     rest = {'batch_stats': state.batch_stats, 'constants': state.constants}
     grad = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)
     (loss, (batch_stats, sums)), (dense_grad, table_grad) = grad(
-      state.params, self._by_role(state.tables), rest, batch
+      state.params, {'encoder': self._by_role(compact)}, rest, batch
     )
-    table_grad = self._merge_roles(table_grad, state.tables)
     dense_update, dense_slots = self._dense.update(
       dense_grad, state.dense_slots, state.params
     )
-    table_update, table_slots = self._table.update(
-      table_grad, state.table_slots, state.tables
+    tables, table_slots = self.tables.update(
+      whole,
+      state.table_slots,
+      compact,
+      self._merge_roles(table_grad['encoder'], compact),
+      batch,
+      state.step,
     )
     new_state = TrainState(
       step=state.step + 1,
       params=optax.apply_updates(state.params, dense_update),
-      tables=optax.apply_updates(state.tables, table_update),
+      tables={'encoder': tables},
       batch_stats=batch_stats,
       dense_slots=dense_slots,
       table_slots=table_slots,
@@ -207,13 +215,10 @@ class Trainer:
     if not self._optim.balance_gradients:
       return tables
     plan = embeddings.PLANS[self._learner.config.plan]
-    encoder = tables['encoder']
     return {
-      'encoder': {
-        f'{name.removesuffix("_shared")}_{suffix}': table
-        for name, table in encoder.items()
-        for suffix in plan.suffixes
-      }
+      f'{name.removesuffix("_shared")}_{suffix}': table
+      for name, table in tables.items()
+      for suffix in plan.suffixes
     }
 
   def _merge_roles(self, grads: Any, tables: Any) -> Any:
@@ -225,14 +230,14 @@ class Trainer:
     if not self._optim.balance_gradients:
       return grads
     merged = {}
-    for name in tables['encoder']:
+    for name in tables:
       field = name.removesuffix('_shared')
-      attention = grads['encoder'][f'{field}_attention']
-      representation = grads['encoder'][f'{field}_representation']
+      attention = grads[f'{field}_attention']
+      representation = grads[f'{field}_representation']
       norm = jnp.linalg.norm(attention)
       scale = jnp.linalg.norm(representation) / jnp.where(norm > 0, norm, 1.0)
       merged[name] = representation + scale * attention
-    return {'encoder': merged}
+    return merged
 
 
 def _by_role(model: models.Ranker) -> models.Ranker:

@@ -25,6 +25,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from dare_jax import aggregate
 from dare_jax import models
@@ -340,7 +341,10 @@ class OfficialParityTest(parameterized.TestCase):
 
   @_BOTH
   def test_one_adam_step_of_the_tables(self, name):
-    optimizer = optimizers.TABLE_OPTIMIZERS['adam'](0.01)
+    optimizer = optax.chain(
+      optimizers.TABLE_OPTIMIZERS['adam'].scale(),
+      optax.scale_by_learning_rate(0.01),
+    )
     with jax.enable_x64(True):
       tables = _variables(name, np.float64)['tables']
       grads = jax.tree.map(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types as python_types
 from typing import Any
 
 import chex
@@ -14,6 +13,7 @@ import pytest
 
 from dare_jax import errors
 from dare_jax import models
+from dare_jax.configs import base
 from dare_jax.models import published
 from dare_jax.training import losses
 from dare_jax.training import state as train_state
@@ -21,19 +21,9 @@ from tests.models import examples
 
 
 def _optim(**changes: Any) -> Any:
-  fields = {
-    'learning_rate': 0.01,
-    'tables': 'adam',
-    'table_learning_rate': None,
-    'schedule': 'constant',
-    'aux_weight': 1.0,
-    'l2': 0.0,
-    'l2_on_norms': False,
-    'loss_epsilon': 0.0,
-    'balance_gradients': False,
-    'published_init': False,
-  }
-  return python_types.SimpleNamespace(**(fields | changes))
+  optim = base.get_config().optim
+  optim.update(**({'tables': 'adam', 'l2': 0.0} | changes))
+  return optim
 
 
 def _first_loss(model: models.Ranker, batch: Any, **changes: Any) -> float:
@@ -123,7 +113,7 @@ def test_balanced_gradients_sum_the_roles_at_equal_length():
     'tables': {'encoder': encoder},
   }
   grads = examples.measure(dare, variables, batch).grads['tables']['encoder']
-  merged = trainer._merge_roles({'encoder': grads}, state.tables)['encoder']
+  merged = trainer._merge_roles(grads, state.tables['encoder'])
   for name, grad in merged.items():
     a, r = (
       np.asarray(grads[name.replace('shared', role)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import types as python_types
 from typing import Any
 
 from absl.testing import absltest
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import types
+from dare_jax.configs import base
 from dare_jax.training import losses
 from dare_jax.training import state as train_state
 from tests.models import examples
@@ -21,18 +21,9 @@ _STEPS = 20
 
 
 def _optim() -> Any:
-  return python_types.SimpleNamespace(
-    learning_rate=0.01,
-    tables='adam',
-    table_learning_rate=None,
-    schedule='constant',
-    aux_weight=0.5,
-    l2=1e-3,
-    l2_on_norms=False,
-    loss_epsilon=0.0,
-    balance_gradients=False,
-    published_init=False,
-  )
+  optim = base.get_config().optim
+  optim.update(tables='adam', aux_weight=0.5, l2=1e-3)
+  return optim
 
 
 def _batch(seed: int = 0) -> types.Batch:
