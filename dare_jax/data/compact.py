@@ -1,4 +1,4 @@
-"""The rows that a batch reads: found on the host, ahead of the step.
+"""The rows that a batch reads, found on the host or on the device.
 
 A batch of 10^5 ids reads some 10^4 rows of a table of 10^7. Training gathers
 these into a small table, and the batch's ids point into that one.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import types
@@ -54,20 +55,10 @@ class Compactor:
     Raises:
       IndexError: an id lies beyond its table.
     """
-    history, targets = dict(batch.history.ids), dict(batch.targets.ids)
-    rows = {}
     for field, place in self._place.items():
-      ids = np.concatenate([history[field].ravel(), targets[field].ravel()])
-      rows[field], compact = _distinct(ids, place)
-      split = history[field].size
-      history[field] = compact[:split].reshape(history[field].shape)
-      targets[field] = compact[split:].reshape(targets[field].shape)
-    return dataclasses.replace(
-      batch,
-      history=dataclasses.replace(batch.history, ids=history),
-      targets=dataclasses.replace(batch.targets, ids=targets),
-      rows=rows,
-    )
+      rows, places = _distinct(np.concatenate(_ids(batch, field)), place)
+      batch = _with_rows(batch, field, rows, places)
+    return batch
 
 
 def _distinct(
@@ -89,3 +80,53 @@ def _distinct(
   filling = len(rows) - len(distinct)
   rows[len(distinct) :] = len(place) + np.arange(filling)
   return rows, place[ids]
+
+
+def find_on_device(batch: types.Batch, field: str, size: int) -> types.Batch:
+  """Returns what a `Compactor` does for one field, inside a jitted step.
+
+  There is room for as many rows as ids, or as the table has.
+
+  Args:
+    batch: without rows of this field.
+    field: whose ids to replace.
+    size: rows of its tables.
+  """
+  history, targets = _ids(batch, field)
+  padding = jnp.zeros(1, history.dtype)
+  ids = jnp.concatenate([padding, history, targets])
+  room = min(ids.size, size)
+  rows, places = jnp.unique(
+    ids, size=room, fill_value=size, return_inverse=True
+  )
+  rows += jnp.where(rows == size, jnp.arange(room, dtype=rows.dtype), 0)
+  return _with_rows(batch, field, rows, places[1:])
+
+
+def _ids(batch: types.Batch, field: str) -> tuple[types.Array, types.Array]:
+  """Returns the flat ids of the history and of the targets."""
+  return batch.history.ids[field].ravel(), batch.targets.ids[field].ravel()
+
+
+def _with_rows(
+  batch: types.Batch, field: str, rows: types.Array, places: types.Array
+) -> types.Batch:
+  """Returns the batch with one field's rows, its ids replaced by `places`.
+
+  Args:
+    batch: host or device arrays.
+    field: whose ids to replace.
+    rows: as in `types.Batch`.
+    places: for each of `_ids`, one after the other, its place in `rows`.
+  """
+  history, targets = batch.history, batch.targets
+  shapes = history.ids[field].shape, targets.ids[field].shape
+  split = history.ids[field].size
+  own = {field: places[:split].reshape(shapes[0])}
+  sought = {field: places[split:].reshape(shapes[1])}
+  return dataclasses.replace(
+    batch,
+    history=dataclasses.replace(history, ids={**history.ids, **own}),
+    targets=dataclasses.replace(targets, ids={**targets.ids, **sought}),
+    rows={**batch.rows, field: rows},
+  )

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Mapping
-from collections.abc import Sequence
 import dataclasses
-import difflib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dare_jax import embeddings
 from dare_jax import types
 from dare_jax.models import presets
 from dare_jax.models import ranker
+from dare_jax.models import state_dict
 
 # The presets that the published code has.
 _MODELS = (
@@ -97,7 +95,7 @@ def from_official_state_dict(
   fixed = sorted(_READ & overrides.keys())
   if fixed:
     raise ValueError(f'{fixed[0]} is read from the arrays; leave it out.')
-  source = _State(state)
+  source = state_dict.StateDict(state)
   options = dict(presets.PRESETS[model]) | overrides
   options.setdefault('aux_head', source.has(f'{_HEADS["aux"]}.'))
   if options.get('search') == 'category':
@@ -125,89 +123,6 @@ def from_official_state_dict(
   return module, variables
 
 
-class _State:
-  """A state dict of which each entry is asked for, or is an error."""
-
-  def __init__(self, state: Mapping[str, Any]) -> None:
-    self._arrays = {
-      name.removeprefix('module.'): np.asarray(value)
-      for name, value in state.items()
-    }
-    self._unused = {
-      name for name in self._arrays if not name.endswith('.num_batches_tracked')
-    }
-    self._asked: list[str] = []
-
-  def has(self, prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in self._arrays)
-
-  def same(self, one: str, other: str) -> bool:
-    """Whether two names are there, or could be, for one array."""
-    if one not in self._arrays or other not in self._arrays:
-      return True
-    return np.array_equal(self._arrays[one], self._arrays[other])
-
-  def ignore(self, prefix: str) -> None:
-    self._unused = {n for n in self._unused if not n.startswith(prefix)}
-
-  def take(self, names: Sequence[str], shape: Sequence[int | str]) -> Any:
-    """Returns the array that has one or more of some names.
-
-    Args:
-      names: of one array.
-      shape: expected; a name stands for any size.
-
-    Raises:
-      ValueError: there is none, they differ, or the shape is another.
-    """
-    self._asked += names
-    found = [name for name in names if name in self._arrays]
-    wanted = f'[{", ".join(map(str, shape))}]'
-    if not found:
-      raise ValueError(f'state dict lacks {names[0]!r}: expected {wanted}.')
-    array = self._arrays[found[0]]
-    for name in found:
-      self._unused.discard(name)
-      own = self._arrays[name].shape
-      fits = len(own) == len(shape) and all(
-        isinstance(size, str) or size == n
-        for size, n in zip(shape, own, strict=True)
-      )
-      if not fits:
-        raise ValueError(f'{name!r} has shape {list(own)}: expected {wanted}.')
-      if not np.array_equal(self._arrays[name], array, equal_nan=True):
-        raise ValueError(
-          f'{name!r} differs from {found[0]!r}: expected one array under both'
-          ' names; choose the model, or plan, that has both.'
-        )
-    return array
-
-  def one(self, name: str, *shape: int | str) -> Any:
-    return self.take([name], shape)
-
-  def layers(self, mlp: str) -> list[tuple[int, int]]:
-    """Returns number and outputs of the dense layers of a network."""
-    found = []
-    for name, array in self._arrays.items():
-      number = name.removeprefix(f'{mlp}.').removesuffix('.weight')
-      if name == f'{mlp}.{number}.weight' and number.isdigit():
-        if array.ndim == 2:
-          found.append((int(number), array.shape[0]))
-    return sorted(found)
-
-  def finish(self) -> None:
-    """Raises ValueError if anything was not asked for."""
-    if not self._unused:
-      return
-    name = min(self._unused)
-    close = difflib.get_close_matches(name, self._asked, n=1, cutoff=0)
-    raise ValueError(
-      f'state dict has unexpected {name!r}'
-      f'{list(self._arrays[name].shape)}: this model has no such parameter'
-      + (f'; the nearest is {close[0]!r}.' if close else '.')
-    )
-
-
 def _table_name(field: str, role: str, side: str) -> str:
   return f'{field}_id_embedding_layer_for_{role}_of_{side}.weight'
 
@@ -218,7 +133,7 @@ def _map_name(field: str | None, role: str, side: str) -> str:
   return f'mlp_for_{what}_of_{side}.weight'
 
 
-def _projected_plan(source: _State) -> str:
+def _projected_plan(source: state_dict.StateDict) -> str:
   """Returns the plan with the projections that are there."""
   joint = source.has(_JOINT)
   pairs = [
@@ -231,7 +146,7 @@ def _projected_plan(source: _State) -> str:
 
 
 def _build(
-  source: _State, model: str, options: Mapping[str, Any]
+  source: state_dict.StateDict, model: str, options: Mapping[str, Any]
 ) -> ranker.Ranker:
   """Returns the ranker whose sizes are those of the arrays."""
   if options['plan'] not in embeddings.PLANS:
@@ -277,7 +192,7 @@ def _build(
 
 
 def _widths(
-  source: _State, options: Mapping[str, Any]
+  source: state_dict.StateDict, options: Mapping[str, Any]
 ) -> dict[str, tuple[int, ...]]:
   """Returns the widths of the heads' hidden layers."""
   names = {'hidden': 'head'}
@@ -301,17 +216,16 @@ def _uses(plan: embeddings.Plan, suffix: str) -> list[tuple[str, str]]:
 
 
 def _encoder(
-  source: _State, config: ranker.RankerConfig
+  source: state_dict.StateDict, config: ranker.RankerConfig
 ) -> tuple[_Variables, _Variables]:
   """Returns tables, and the projections among the parameters."""
   plan = embeddings.PLANS[config.plan]
-  features = (*config.content, *((config.time,) if config.use_time else ()))
   tables = {
     f'{feature.name}_{suffix}': source.take(
       [_table_name(feature.name, *use) for use in _uses(plan, suffix)],
       (feature.vocab_size, feature.dim(plan.role_of(suffix))),
     )
-    for feature in features
+    for feature in config.features
     for suffix in plan.suffixes
   }
   shape = plan.projection
@@ -327,7 +241,7 @@ def _encoder(
   ).items():
     role = uses[0][0]
     if shape.per_field:
-      for feature in features:
+      for feature in config.features:
         width = feature.dim(role)
         kernel = source.take(
           [_map_name(feature.name, *use) for use in uses], (width, width)
@@ -336,7 +250,7 @@ def _encoder(
           'Dense_0': {'kernel': kernel.T}
         }
     else:
-      width = sum(feature.dim(role) for feature in features)
+      width = sum(feature.dim(role) for feature in config.features)
       weights = [_map_name(None, *use) for use in uses]
       biases = [f'{weight.removesuffix("weight")}bias' for weight in weights]
       maps[f'joint_projection_{name}'] = {
@@ -353,7 +267,9 @@ def _group(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
   return groups
 
 
-def _network(source: _State, config: ranker.RankerConfig) -> _Variables:
+def _network(
+  source: state_dict.StateDict, config: ranker.RankerConfig
+) -> _Variables:
   """Returns the parameters of DIN's scores."""
   width = sum(feature.attention_dim for feature in config.content)
   get = lambda name, *shape: source.one(f'{_NETWORK}.{name}', *shape)
@@ -371,7 +287,7 @@ def _network(source: _State, config: ranker.RankerConfig) -> _Variables:
 
 
 def _head(
-  source: _State, mlp: str, config: ranker.RankerConfig
+  source: state_dict.StateDict, mlp: str, config: ranker.RankerConfig
 ) -> tuple[_Variables, _Variables]:
   """Returns the parameters and the running statistics of a head."""
   get = lambda layer, what, *shape: source.one(f'{mlp}.{layer}.{what}', *shape)

@@ -93,6 +93,11 @@ class RankerConfig:
   batch_statistics: bool = False
   keep_padding: bool = False
 
+  @property
+  def features(self) -> tuple[embeddings.Feature, ...]:
+    """All features that have tables."""
+    return (*self.content, self.time) if self.use_time else self.content
+
 
 class Ranker(nn.Module):
   """Scores targets against histories.

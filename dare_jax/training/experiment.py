@@ -206,6 +206,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     'model.context_dim',
     'model.cluster_size',
     'model.cluster_every_steps',
+    'optim.row_sparse_from',
     'train.batch_size',
     'train.moments_per_window',
     'train.log_every_steps',
@@ -214,7 +215,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
   for field in at_least_one:
     _require(config, field, 1)
   periods = ('eval.every_steps', 'checkpoint.every_steps')
-  for field in (*periods, 'train.steps', 'seed'):
+  for field in (*periods, 'train.steps', 'seed', 'optim.table_weight_decay'):
     _require(config, field, 0)
   rates = ('optim.learning_rate', 'optim.table_learning_rate')
   for field in (*rates, 'train.epochs'):
@@ -227,12 +228,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
       raise errors.UsageError(
         f'{field}={tuple(widths)}: expected widths of 1 or more.'
       )
-  optimizers.table_optimizers(config.optim, (), 1)
-  if config.optim.unique_rows not in ('host', 'device'):
-    raise errors.UsageError(
-      f'optim.unique_rows={config.optim.unique_rows!r}: expected host or'
-      ' device.'
-    )
+  optimizers.check(config.optim)
   if not 0 <= config.data.unknown_rate < 1:
     raise errors.UsageError(
       f'data.unknown_rate={config.data.unknown_rate}: expected a share from'

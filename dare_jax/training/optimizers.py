@@ -82,7 +82,26 @@ TABLE_OPTIMIZERS: Mapping[str, TableOptimizer] = {
   'row_adagrad': TableOptimizer(scale_by_row_adagrad, row_sparse=True),
   'sgd': TableOptimizer(optax.identity, row_sparse=True),
 }
-SCHEDULES = ('constant', 'linear')
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+  'tables': tuple(TABLE_OPTIMIZERS),
+  'schedule': ('constant', 'linear'),
+  'table_dtype': ('float32', 'bfloat16'),
+  'unique_rows': ('host', 'device'),
+}
+
+
+def check(optim: Any) -> None:
+  """Raises UsageError for a choice of the optim section that there is not."""
+  for field, choices in _CHOICES.items():
+    if optim[field] not in choices:
+      raise errors.UsageError(
+        f'optim.{field}={optim[field]!r}: expected one of {", ".join(choices)}.'
+      )
+  if optim.table_dtype != 'float32' and not is_row_sparse(optim):
+    raise errors.UsageError(
+      f'optim.table_dtype={optim.table_dtype} is for row-sparse optimizers,'
+      f' not for optim.tables={optim.tables}.'
+    )
 
 
 def dense_optimizer(
@@ -93,21 +112,8 @@ def dense_optimizer(
 
 
 def is_row_sparse(optim: Any) -> bool:
-  """Whether the config's optimizer of tables moves rows of the batch only.
-
-  Raises:
-    UsageError: unknown optimizer.
-  """
-  return _table_optimizer(optim).row_sparse
-
-
-def _table_optimizer(optim: Any) -> TableOptimizer:
-  if optim.tables not in TABLE_OPTIMIZERS:
-    raise errors.UsageError(
-      f'optim.tables={optim.tables!r}: expected one of'
-      f' {", ".join(TABLE_OPTIMIZERS)}.'
-    )
-  return TABLE_OPTIMIZERS[optim.tables]
+  """Whether the config's optimizer of tables moves rows of the batch only."""
+  return TABLE_OPTIMIZERS[optim.tables].row_sparse
 
 
 def table_optimizers(
@@ -121,12 +127,12 @@ def table_optimizers(
     total_steps: length of the run, for the schedule.
 
   Raises:
-    UsageError: unknown optimizer or schedule, a malformed `optim.by_table`, or
-      a pattern there that no table has.
+    UsageError: a malformed `optim.by_table`, or a pattern there that no table
+      has.
   """
   names = list(names)
   rules = list(_rules(optim, names))
-  scale = _table_optimizer(optim).scale
+  scale = TABLE_OPTIMIZERS[optim.tables].scale
   rate = optim.table_learning_rate
   rate = optim.learning_rate if rate is None else rate
   made = {}
@@ -152,7 +158,7 @@ def _rules(optim: Any, names: list[str]) -> Iterable[tuple[str, float, float]]:
         f'optim.by_table has {rule!r}: expected (pattern of table names,'
         " learning rate, weight decay), as in (('item_.*', 0.01, 0.0),)."
       ) from None
-    if names and not matches:
+    if not matches:
       raise errors.UsageError(
         f'optim.by_table: no table is named {pattern!r}; there are'
         f' {", ".join(names)}.'
@@ -162,11 +168,6 @@ def _rules(optim: Any, names: list[str]) -> Iterable[tuple[str, float, float]]:
 
 def _rate(optim: Any, rate: float, total_steps: int) -> Rate:
   """The learning rate by step. A run made longer decays over its new length."""
-  if optim.schedule not in SCHEDULES:
-    raise errors.UsageError(
-      f'optim.schedule={optim.schedule!r}: expected one of'
-      f' {", ".join(SCHEDULES)}.'
-    )
   if optim.schedule == 'constant':
     return rate
   return optax.linear_schedule(rate, 0.0, max(total_steps, 1))

@@ -142,22 +142,16 @@ class Run:
     """
     programs: dict[tuple[int, ...], Any] = {}
 
-    def step_fn(
-      state: TrainState, batch: types.Batch
-    ) -> tuple[TrainState, jax.Array]:
-      key = program_for(state, batch)
-      return programs[key](state, batch)
-
-    def program_for(state: TrainState, batch: types.Batch) -> tuple[int, ...]:
+    def program(state: TrainState, batch: types.Batch) -> Any:
       key = tuple(len(rows) for rows in batch.rows.values())
       if key not in programs:
         with self._untimed(state, progress):
           lowered = self.trainer.train_step.lower(state, batch)
           programs[key] = lowered.compile()
-      return key
+      return programs[key]
 
-    program_for(state, self.experiment.train_batches()(progress.step))
-    return step_fn
+    program(state, self.experiment.train_batches()(progress.step))
+    return lambda state, batch: program(state, batch)(state, batch)
 
   def due(self, section: str, step: int) -> bool:
     """Is it time to evaluate, or to save, by `<section>.every_steps`?"""

@@ -9,7 +9,6 @@ are written back in place. The cost follows the batch, not the catalogue.
 from __future__ import annotations
 
 from collections.abc import Mapping
-import dataclasses
 from typing import Any
 from typing import TypeAlias
 import zlib
@@ -19,36 +18,21 @@ import jax.numpy as jnp
 import optax
 
 from dare_jax import embeddings
-from dare_jax import errors
 from dare_jax import types
+from dare_jax.data import compact
 from dare_jax.models import ranker
 from dare_jax.training import optimizers
 
 Tables: TypeAlias = Mapping[str, jax.Array]
 Rows: TypeAlias = Mapping[str, jax.Array]
-_DTYPES = ('float32', 'bfloat16')
-
-
-def row_sparse_fields(
-  config: ranker.RankerConfig, optim: Any
-) -> dict[str, int]:
-  """Returns the fields whose tables are trained by rows, and their row counts.
-
-  Args:
-    config: the model's.
-    optim: the config's optim section.
-  """
-  if not optimizers.is_row_sparse(optim):
-    return {}
-  return {
-    feature.name: feature.vocab_size
-    for feature in config.content
-    if feature.vocab_size >= optim.row_sparse_from
-  }
 
 
 class TableUpdater:
-  """Gathers, updates and writes back the tables of a ranker."""
+  """Gathers, updates and writes back the tables of a ranker.
+
+  Attributes:
+    vocab_sizes: rows of the tables of each field that is trained by rows.
+  """
 
   def __init__(
     self, config: ranker.RankerConfig, optim: Any, total_steps: int
@@ -58,21 +42,16 @@ class TableUpdater:
     Raises:
       UsageError: a bad field of `optim`.
     """
-    if optim.table_dtype not in _DTYPES:
-      raise errors.UsageError(
-        f'optim.table_dtype={optim.table_dtype!r}: expected one of'
-        f' {", ".join(_DTYPES)}.'
-      )
-    if optim.table_dtype != 'float32' and not optimizers.is_row_sparse(optim):
-      raise errors.UsageError(
-        f'optim.table_dtype={optim.table_dtype} is for row-sparse optimizers,'
-        f' not for optim.tables={optim.tables}.'
-      )
-    self.vocab_sizes = row_sparse_fields(config, optim)
-    features = [*config.content, *([config.time] if config.use_time else [])]
+    optimizers.check(optim)
+    self.vocab_sizes = {
+      feature.name: feature.vocab_size
+      for feature in config.content
+      if optimizers.is_row_sparse(optim)
+      and feature.vocab_size >= optim.row_sparse_from
+    }
     field_of = {
       f'{feature.name}_{suffix}': feature.name
-      for feature in features
+      for feature in config.features
       for suffix in embeddings.PLANS[config.plan].suffixes
     }
     self._by_rows = {
@@ -98,12 +77,11 @@ class TableUpdater:
   def find_rows(self, batch: types.Batch) -> types.Batch:
     """Returns the batch with rows for each field that needs them.
 
-    The host has done this ahead of the step where `batch.rows` has the field;
-    else it is done here, on the device, with room for as many rows as ids.
+    Where `batch.rows` has a field, the host has done it ahead of the step.
     """
     for field, size in self.vocab_sizes.items():
       if field not in batch.rows:
-        batch = _find_rows(batch, field, size)
+        batch = compact.find_on_device(batch, field, size)
     return batch
 
   def gather(self, tables: Tables, rows: Rows) -> dict[str, jax.Array]:
@@ -179,39 +157,6 @@ def _move_rows(
   return put(moved, table), _map_rows(is_row, put, own, slots)
 
 
-def _find_rows(batch: types.Batch, field: str, size: int) -> types.Batch:
-  """Returns the batch with the rows of one field, found on the device."""
-  history, targets = batch.history.ids[field], batch.targets.ids[field]
-  ids = jnp.concatenate(
-    [jnp.zeros(1, history.dtype), history.ravel(), targets.ravel()]
-  )
-  room = min(ids.size, size)
-  rows, inverse = jnp.unique(
-    ids, size=room, fill_value=size, return_inverse=True
-  )
-  rows += jnp.where(rows == size, jnp.arange(room, dtype=rows.dtype), 0)
-  split = 1 + history.size
-  replace = dataclasses.replace
-  return replace(
-    batch,
-    history=replace(
-      batch.history,
-      ids={
-        **batch.history.ids,
-        field: inverse[1:split].reshape(history.shape),
-      },
-    ),
-    targets=replace(
-      batch.targets,
-      ids={
-        **batch.targets.ids,
-        field: inverse[split:].reshape(targets.shape),
-      },
-    ),
-    rows={**batch.rows, field: rows},
-  )
-
-
 def _take(table: jax.Array, rows: jax.Array) -> jax.Array:
   return table.at[rows].get(
     mode='fill', fill_value=0, unique_indices=True, indices_are_sorted=True
@@ -243,8 +188,8 @@ def _row_leaves(optimizer: optax.GradientTransformation, width: int) -> Any:
   def is_row(few: Any, many: Any) -> bool:
     if few.shape == many.shape:
       return False
-    if (few.shape[0], many.shape[0]) == (3, 5):
-      return few.shape[1:] == many.shape[1:]
+    if (few.shape, many.shape) == ((3, *few.shape[1:]), (5, *few.shape[1:])):
+      return True
     raise ValueError(
       'a table optimizer has a slot that depends on the number of rows, but'
       ' has no row for each of them; it cannot train tables by rows.'

@@ -19,6 +19,7 @@ import numpy as np
 from dare_jax import aggregate
 from dare_jax import models
 from dare_jax import types
+from dare_jax.configs import base
 from dare_jax.training import losses
 
 VOCAB = {'item': 40, 'category': 9}
@@ -37,6 +38,13 @@ def build(name: str = 'dare', **options: Any) -> models.Ranker:
     'aux_hidden': (4,),
   }
   return models.build(name, **(sizes | options))
+
+
+def optim(**changes: Any) -> Any:
+  """Returns the base config's optim section with dense Adam, and changes."""
+  section = base.get_config().optim
+  section.update(**({'tables': 'adam'} | changes))
+  return section
 
 
 def make_batch(

@@ -13,7 +13,6 @@ import pytest
 
 from dare_jax import errors
 from dare_jax import models
-from dare_jax.configs import base
 from dare_jax.models import published
 from dare_jax.training import losses
 from dare_jax.training import state as train_state
@@ -21,9 +20,7 @@ from tests.models import examples
 
 
 def _optim(**changes: Any) -> Any:
-  optim = base.get_config().optim
-  optim.update(**({'tables': 'adam', 'l2': 0.0} | changes))
-  return optim
+  return examples.optim(**({'l2': 0.0} | changes))
 
 
 def _first_loss(model: models.Ranker, batch: Any, **changes: Any) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 from absl.testing import absltest
 import chex
@@ -12,18 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import types
-from dare_jax.configs import base
 from dare_jax.training import losses
 from dare_jax.training import state as train_state
 from tests.models import examples
 
 _STEPS = 20
-
-
-def _optim() -> Any:
-  optim = base.get_config().optim
-  optim.update(tables='adam', aux_weight=0.5, l2=1e-3)
-  return optim
 
 
 def _batch(seed: int = 0) -> types.Batch:
@@ -34,7 +26,9 @@ def _batch(seed: int = 0) -> types.Batch:
 
 @functools.cache
 def _trainer() -> train_state.Trainer:
-  return train_state.Trainer(examples.build('dare'), _optim(), _STEPS)
+  return train_state.Trainer(
+    examples.build('dare'), examples.optim(aux_weight=0.5, l2=1e-3), _STEPS
+  )
 
 
 def _init() -> train_state.TrainState:

@@ -13,7 +13,6 @@ import optax
 import pytest
 
 from dare_jax import errors
-from dare_jax.configs import base
 from dare_jax.data import compact
 from dare_jax.training import optimizers
 from dare_jax.training import state as train_state
@@ -24,8 +23,7 @@ _VOCAB = {'item': 300, 'category': 9}
 
 
 def _trainer(**changes: Any) -> train_state.Trainer:
-  optim = base.get_config().optim
-  optim.update(**({'row_sparse_from': 1} | changes))
+  optim = examples.optim(**({'row_sparse_from': 1} | changes))
   model = examples.build('dare', vocab_sizes=_VOCAB)
   return train_state.Trainer(model, optim, 100)
 
@@ -138,9 +136,13 @@ def test_a_slot_that_is_not_by_row_is_refused():
   def init(table):
     return jnp.zeros(2 * table.shape[0])
 
-  transform = optax.GradientTransformation(init, lambda g, s, p: (g, s))
-  with pytest.raises(ValueError, match='no row for each'):
-    table_updates._row_leaves(transform, 4)
+  def square(table):
+    return jnp.zeros((table.shape[0], table.shape[0]))
+
+  for slots in (init, square):
+    transform = optax.GradientTransformation(slots, lambda g, s, p: (g, s))
+    with pytest.raises(ValueError, match='no row for each'):
+      table_updates._row_leaves(transform, 4)
 
 
 def test_bfloat16_rounding_keeps_the_mean():
