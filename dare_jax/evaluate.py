@@ -15,8 +15,8 @@ from typing import Any
 from absl import flags
 
 from dare_jax import cli
+from dare_jax import distributed
 from dare_jax import errors
-from dare_jax import runtime
 
 
 def evaluate(
@@ -36,7 +36,6 @@ def evaluate(
   from dare_jax.training import experiment
 
   config = experiment.load_config(workdir)
-  runtime.configure(config.runtime)
   loaded = experiment.load(config)
   if split not in loaded.pipelines:
     raise errors.UsageError(
@@ -79,7 +78,12 @@ def main() -> None:
   if not _WORKDIR.value:
     raise errors.UsageError('--workdir is missing: the folder of a run.')
   workdir = pathlib.Path(_WORKDIR.value).expanduser()
+  distributed.start()
+  from dare_jax.parallel import processes
+
   result = evaluate(workdir, _SPLIT.value, _CHECKPOINT.value)
+  if not processes.is_first():
+    return
   print(f'{workdir}, step {result["step"]}, {result["split"]}:')
   for name, value in result['metrics'].items():
     print(f'  {name:24}{value:.6f}')
@@ -91,4 +95,5 @@ if __name__ == '__main__':
   _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a run.')
   _SPLIT = flags.DEFINE_string('split', 'test', 'train, val or test.')
   _CHECKPOINT = flags.DEFINE_string('checkpoint', 'best', 'best, last or STEP.')
+  distributed.define_flags()
   cli.run(main)

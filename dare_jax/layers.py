@@ -1,4 +1,4 @@
-"""An affine map whose parts can be used apart."""
+"""Layers that Linen has in another form."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
+from jaxtyping import Bool
 from jaxtyping import Float
 
 
@@ -36,3 +38,70 @@ class Affine(nn.Module):
   def __call__(self, x: Float[Array, '... i']) -> Float[Array, '... o']:
     bias = jnp.expand_dims(self.bias, tuple(range(x.ndim - 1)))
     return x @ self.kernel + bias
+
+
+class BatchNorm(nn.Module):
+  """Batch normalisation over real rows only, on any number of devices.
+
+  Linen's own averages the devices' means, whatever their number of real rows.
+  Parameters and statistics have Linen's names: `scale`, `bias`; `mean`, `var`.
+
+  Attributes:
+    use_running_average: normalise by the running statistics, and leave them.
+    axis_name: of the devices that share a batch, inside `jax.shard_map`.
+    momentum: of the running statistics.
+    epsilon: added to the variance.
+  """
+
+  use_running_average: bool
+  axis_name: str | None = None
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, '... f'], mask: Bool[Array, ...]
+  ) -> Float[Array, '... f']:
+    """Returns the normalised rows.
+
+    Args:
+      x: rows.
+      mask: which of them are real: only these count in the statistics.
+    """
+    width = x.shape[-1:]
+    scale = self.param('scale', nn.initializers.ones, width)
+    bias = self.param('bias', nn.initializers.zeros, width)
+    running = {
+      name: self.variable('batch_stats', name, make, width)
+      for name, make in (('mean', jnp.zeros), ('var', jnp.ones))
+    }
+    if self.use_running_average:
+      mean, var = (running[name].value for name in ('mean', 'var'))
+    else:
+      mean, var = self._statistics(x, mask)
+      if not self.is_initializing():
+        for name, value in (('mean', mean), ('var', var)):
+          old = running[name].value
+          running[name].value = (
+            self.momentum * old + (1 - self.momentum) * value
+          )
+    expand = tuple(range(x.ndim - 1))
+    mean, bias = jnp.expand_dims(mean, expand), jnp.expand_dims(bias, expand)
+    factor = jnp.expand_dims(scale * jax.lax.rsqrt(var + self.epsilon), expand)
+    return (x - mean) * factor + bias
+
+  def _statistics(
+    self, x: Float[Array, '... f'], mask: Bool[Array, ...]
+  ) -> tuple[Float[Array, ' f'], Float[Array, ' f']]:
+    axes = tuple(range(x.ndim - 1))
+    total, squares = (
+      jnp.sum(values, axes, where=mask[..., None]) for values in (x, x * x)
+    )
+    count = jnp.sum(mask).astype(x.dtype)
+    if self.axis_name is not None:
+      total, squares, count = jax.lax.psum(
+        (total, squares, count), self.axis_name
+      )
+    count = jnp.maximum(count, 1.0)
+    mean = total / count
+    return mean, jnp.maximum(squares / count - mean * mean, 0.0)

@@ -18,6 +18,7 @@ import ml_collections
 from ml_collections import config_flags
 
 from dare_jax import cli
+from dare_jax import distributed
 from dare_jax import errors
 from dare_jax import runtime
 from dare_jax.training import interrupt
@@ -67,11 +68,12 @@ def train_and_evaluate(
           if done:
             break
           state = run.cluster(state, progress)
-          batch = batches.next()
+          fed = batches.next()
+          assert fed is not None  # Training batches never end.
           pending.block_until_ready()  # One step in flight bounds the memory.
-          state, pending = step_fn(state, batch)
+          state, pending = step_fn(state, fed.batch)
           progress.step += 1
-          progress.targets += int(batch.targets.weight.sum())
+          progress.targets += fed.targets
           run.advance()
           if progress.step % config.train.log_every_steps == 0:
             state = run.log(state, progress)
@@ -87,11 +89,15 @@ def main() -> None:
   stop = interrupt.StopSignal()
   stop.install()
   runtime.configure(config.runtime)
+  distributed.start()
   name = _config_name()
   folder = _WORKDIR.value or f'runs/{name}-{config.model.name}-{config.seed}'
   workdir = pathlib.Path(folder).expanduser()
   result = train_and_evaluate(config, workdir, stop)
-  print(report.summary(result, workdir, name))
+  import jax
+
+  if jax.process_index() == 0:
+    print(report.summary(result, workdir, name))
 
 
 def _config_name() -> str:
@@ -104,4 +110,5 @@ if __name__ == '__main__':
   _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Run folder; default runs/<config>-<model>-<seed>.'
   )
+  distributed.define_flags()
   cli.run(main, default_config='quickstart')

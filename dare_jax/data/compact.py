@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import types
+from dare_jax.parallel import layout
 
 _SMALLEST = 256
 
@@ -33,18 +35,23 @@ def bucket(count: int) -> int:
 
 
 class Compactor:
-  """Gives a batch ids into the rows that it reads.
+  """Gives a batch ids into the rows that it reads, for each device apart.
+
+  The batch's windows are split evenly; each device gets rows of its own, as
+  positions in storage (`parallel.layout`), and as much room as any other.
 
   Not for two threads at once: it keeps an int32 for each row of each table, so
   that finding the distinct ids takes no sort and no pass over the rows.
   """
 
-  def __init__(self, vocab_sizes: Mapping[str, int]) -> None:
+  def __init__(self, vocab_sizes: Mapping[str, int], devices: int = 1) -> None:
     """Makes a compactor.
 
     Args:
       vocab_sizes: rows of the tables of each field to compact.
+      devices: of this process.
     """
+    self._devices = devices
     self._place = {
       field: np.empty(size, np.int32) for field, size in vocab_sizes.items()
     }
@@ -55,30 +62,81 @@ class Compactor:
     Raises:
       IndexError: an id lies beyond its table.
     """
+    if not self._place:
+      return batch
+    size = len(batch.end) // self._devices
+    parts = [
+      jax.tree.map(lambda x, at=at: x[at * size : (at + 1) * size], batch)
+      for at in range(self._devices)
+    ]
+    parts = [self._compact(part) for part in parts]
+    rooms = {
+      field: max(len(part.rows[field]) for part in parts)
+      for field in self._place
+    }
+    parts = [self.widen(part, rooms, devices=1) for part in parts]
+    if len(parts) == 1:
+      return parts[0]
+    return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+  def _compact(self, batch: types.Batch) -> types.Batch:
     for field, place in self._place.items():
       rows, places = _distinct(np.concatenate(_ids(batch, field)), place)
       batch = _with_rows(batch, field, rows, places)
     return batch
 
+  def rooms(self, batch: types.Batch) -> np.ndarray:
+    """Returns the room for rows on each device, one number for each field."""
+    sizes = [len(batch.rows[field]) for field in self._place]
+    return np.array(sizes, np.int64) // self._devices
+
+  def widen(
+    self,
+    batch: types.Batch,
+    rooms: Mapping[str, int] | np.ndarray,
+    devices: int | None = None,
+  ) -> types.Batch:
+    """Returns the batch with at least that much room on each device."""
+    if not isinstance(rooms, Mapping):
+      rooms = dict(zip(self._place, rooms.tolist(), strict=True))
+    rows = {
+      field: _widen(
+        batch.rows[field].reshape(devices or self._devices, -1),
+        room,
+        layout.padded(len(self._place[field])),
+      )
+      for field, room in rooms.items()
+    }
+    return dataclasses.replace(batch, rows={**batch.rows, **rows})
+
+
+def _widen(rows: np.ndarray, room: int, beyond: int) -> np.ndarray:
+  """Returns rows [devices, r] with more filling, flat."""
+  filling = beyond + np.arange(rows.shape[1], room, dtype=rows.dtype)
+  filling = np.broadcast_to(filling, (len(rows), len(filling)))
+  return np.concatenate([rows, filling], axis=1).ravel()
+
 
 def _distinct(
   ids: np.ndarray, place: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the distinct ids and 0, padded to a bucket, and each id's place.
+  """Returns positions of the distinct ids and 0, and each id's place in them.
 
-  Of each id one occurrence is left standing in `place`; these are the distinct
-  ids. What `place` holds elsewhere is never read.
+  The positions are padded to a bucket. Of each id one occurrence is left
+  standing in `place`; these are the distinct ids. What `place` holds elsewhere
+  is never read.
   """
   occurrence = np.arange(len(ids), dtype=np.int32)
   place[ids] = occurrence
-  distinct = np.sort(ids[place[ids] == occurrence])
-  if not len(distinct) or distinct[0] != 0:
-    distinct = np.concatenate([np.zeros(1, distinct.dtype), distinct])
-  place[distinct] = np.arange(len(distinct), dtype=np.int32)
-  rows = np.empty(bucket(len(distinct)), np.int32)
-  rows[: len(distinct)] = distinct
-  filling = len(rows) - len(distinct)
-  rows[len(distinct) :] = len(place) + np.arange(filling)
+  distinct = ids[place[ids] == occurrence]
+  if not (distinct == 0).any():
+    distinct = np.append(distinct, np.zeros(1, distinct.dtype))
+  stored = layout.padded(len(place))
+  position = layout.position(distinct.astype(np.int64), stored)
+  order = np.argsort(position)
+  place[distinct[order]] = np.arange(len(distinct), dtype=np.int32)
+  rows = np.arange(stored, stored + bucket(len(distinct)), dtype=np.int32)
+  rows[: len(distinct)] = position[order]
   return rows, place[ids]
 
 
@@ -95,11 +153,15 @@ def find_on_device(batch: types.Batch, field: str, size: int) -> types.Batch:
   history, targets = _ids(batch, field)
   padding = jnp.zeros(1, history.dtype)
   ids = jnp.concatenate([padding, history, targets])
+  stored = layout.padded(size)
   room = min(ids.size, size)
   rows, places = jnp.unique(
-    ids, size=room, fill_value=size, return_inverse=True
+    layout.position(ids, stored),
+    size=room,
+    fill_value=stored,
+    return_inverse=True,
   )
-  rows += jnp.where(rows == size, jnp.arange(room, dtype=rows.dtype), 0)
+  rows += jnp.where(rows == stored, jnp.arange(room, dtype=rows.dtype), 0)
   return _with_rows(batch, field, rows, places[1:])
 
 

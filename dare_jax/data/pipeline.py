@@ -41,6 +41,26 @@ class EvalBatch:
   category: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+  """Which rows of each batch a process makes.
+
+  Attributes:
+    process: its number.
+    processes: how many there are.
+    devices: of all processes; batches are padded to a multiple of it.
+  """
+
+  process: int = 0
+  processes: int = 1
+  devices: int = 1
+
+  def rows(self, size: int) -> np.ndarray:
+    """Returns this process's rows of a batch; those from `size` on pad it."""
+    own = -(-size // self.devices) * self.devices // self.processes
+    return self.process * own + np.arange(own, dtype=np.int64)
+
+
 class Pipeline:
   """Assembles the batches of one split."""
 
@@ -53,6 +73,7 @@ class Pipeline:
     seed: int,
     moments_per_window: int = 1,
     with_rows: bool = False,
+    share: Share = Share(),
   ) -> None:
     """Makes a pipeline.
 
@@ -66,6 +87,7 @@ class Pipeline:
       moments_per_window: moments that may share a history; above 1 only with
         `data.group_candidates`.
       with_rows: fill `History.row`.
+      share: which rows of each batch to make.
     """
     if data.history_length < 1:
       raise errors.UsageError(
@@ -87,6 +109,7 @@ class Pipeline:
     self._rows_a_moment = 1 if data.group_candidates else self._width
     self._moments_per_window = moments_per_window
     self._with_rows = with_rows
+    self._share = share
     self._windows: windows.Windows | None = None
     if moments_per_window > 1:
       self._windows = windows.group(
@@ -126,7 +149,9 @@ class Pipeline:
       batch_size: moments, or single targets if not grouped.
     """
     rows = self.examples_a_step(batch_size)
-    position = step * rows + np.arange(rows, dtype=np.int64)
+    own = self._share.rows(rows)
+    real = own < rows
+    position = step * rows + np.where(real, own, 0)
     size = self.num_examples
     epoch, index = position // size, position % size
     if not self._data.reshuffle:
@@ -137,7 +162,7 @@ class Pipeline:
         index[own] = counter_rng.permute(
           index[own], size, self._seed * 8 + _ORDER, int(value)
         )
-    return self._assemble(index, epoch, np.ones(len(index), bool)).batch
+    return self._assemble(index, epoch, real).batch
 
   def eval_batches(
     self, batch_size: int, drop_last: bool = False
@@ -149,10 +174,11 @@ class Pipeline:
       drop_last: leave a last partial batch out, as the published code does.
     """
     for start in range(0, self.num_examples, batch_size):
-      index = np.arange(start, start + batch_size, dtype=np.int64)
-      real = index < self.num_examples
-      if drop_last and not real.all():
+      if drop_last and start + batch_size > self.num_examples:
         return
+      own = self._share.rows(batch_size)
+      index = start + own
+      real = (own < batch_size) & (index < self.num_examples)
       index[~real] = 0
       yield self._assemble(index, np.zeros_like(index), real)
 

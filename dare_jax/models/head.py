@@ -7,6 +7,8 @@ from jaxtyping import Array
 from jaxtyping import Bool
 from jaxtyping import Float
 
+from dare_jax import layers
+
 
 class Head(nn.Module):
   """BN, then Dense and PReLU for each width, then one logit.
@@ -21,11 +23,13 @@ class Head(nn.Module):
       click.
     batch_statistics: as published: never use the running statistics. Apply
       with `mutable=['batch_stats']` in evaluation, too.
+    axis_name: as `layers.BatchNorm`.
   """
 
   hidden: tuple[int, ...]
   two_outputs: bool = False
   batch_statistics: bool = False
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(
@@ -42,8 +46,7 @@ class Head(nn.Module):
       train: normalise by batch statistics and update the running ones.
     """
     of_batch = train or self.batch_statistics
-    norm = nn.BatchNorm(use_running_average=not of_batch, momentum=0.9)
-    x = norm(features, mask=mask[..., None] if of_batch else None)
+    x = layers.BatchNorm(not of_batch, self.axis_name)(features, mask)
     for width in self.hidden:
       x = nn.PReLU(negative_slope_init=0.1)(nn.Dense(width)(x))
     if self.two_outputs:

@@ -65,6 +65,8 @@ class RankerConfig:
     two_outputs: as `head.Head`.
     batch_statistics: as `head.Head`.
     keep_padding: as `search.SearchOptions`.
+    axis_name: of the devices that share a batch, inside `jax.shard_map`: batch
+      statistics are of all of it.
   """
 
   content: tuple[embeddings.Feature, ...]
@@ -92,6 +94,7 @@ class RankerConfig:
   two_outputs: bool = False
   batch_statistics: bool = False
   keep_padding: bool = False
+  axis_name: str | None = None
 
   @property
   def features(self) -> tuple[embeddings.Feature, ...]:
@@ -134,10 +137,10 @@ class Ranker(nn.Module):
     self.aggregator = aggregate.AGGREGATIONS[config.aggregation](
       aggregate.AggregationOptions(config.hash_bits, config.hash_width)
     )
-    published = (config.two_outputs, config.batch_statistics)
-    self.head = head.Head(config.hidden, *published)
+    options = (config.two_outputs, config.batch_statistics, config.axis_name)
+    self.head = head.Head(config.hidden, *options)
     if config.aux_head:
-      self.aux = head.Head(config.aux_hidden, *published)
+      self.aux = head.Head(config.aux_hidden, *options)
     self.context_tables = {
       feature.name: nn.Embed(feature.vocab_size, feature.dim)
       for feature in config.context

@@ -20,6 +20,7 @@ from dare_jax.data import history_store
 from dare_jax.data import pipeline
 from dare_jax.search import clusters
 from dare_jax.training import state as train_state
+from dare_jax.training import table_updates
 
 
 def blank(
@@ -36,6 +37,7 @@ def refresh(
   state: train_state.TrainState,
   store: history_store.HistoryStore,
   plan: str,
+  updater: table_updates.TableUpdater,
   max_size: int,
   held_out: Iterable[pipeline.Pipeline],
 ) -> train_state.TrainState:
@@ -45,6 +47,7 @@ def refresh(
     state: gives the item table that the plan reads for the search.
     store: the histories.
     plan: name of the table plan.
+    updater: knows where rows lie.
     max_size: most members of a cluster.
     held_out: splits whose behaviors shape no centroid.
   """
@@ -54,9 +57,9 @@ def refresh(
   fit_before = offsets[1:].copy()
   for split in held_out:
     np.minimum.at(fit_before, split.moments.user, split.moments.end)
-  items = store.behaviors.columns['item_id'][:]
+  items = store.behaviors.columns['item_id'][:].astype(np.int64)
   found = clusters.hierarchical_clusters(
-    table[items], offsets, max_size, fit_before
+    table[updater.position('item', items)], offsets, max_size, fit_before
   )
   entry = lambda values: jnp.asarray(np.concatenate([[0], values]), jnp.int32)
   return dataclasses.replace(

@@ -7,8 +7,11 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from dare_jax import types
 from dare_jax.data import pipeline
 from dare_jax.data import synthetic
+from dare_jax.parallel import mesh as mesh_lib
+from dare_jax.training import feed
 from dare_jax.training import metrics
 from dare_jax.training import retrieval
 from dare_jax.training import state as train_state
@@ -18,6 +21,7 @@ def predict(
   trainer: train_state.Trainer,
   state: train_state.TrainState,
   batches: pipeline.Pipeline,
+  placer: feed.Placer,
   batch_size: int,
   check_stop: Callable[[], None] = lambda: None,
   truth: synthetic.Truth | None = None,
@@ -32,6 +36,7 @@ def predict(
     trainer: gives the predict step.
     state: parameters to evaluate.
     batches: the split.
+    placer: puts its batches on the mesh.
     batch_size: moments a batch.
     check_stop: called before each batch; raises to abandon the evaluation.
     truth: the planted relevance, where it is known: to score the search by.
@@ -39,19 +44,25 @@ def predict(
   """
   keep = retrieval.KEEP if truth is not None else 0
   iterator = batches.eval_batches(batch_size, drop_last)
+
+  def make(_: int) -> tuple[types.Batch, pipeline.EvalBatch] | None:
+    item = next(iterator, None)
+    return None if item is None else (item.batch, item)
+
   parts = []
-  with pipeline.Prefetcher(lambda _: next(iterator, None), 0, 2) as prefetcher:
-    while (item := prefetcher.next()) is not None:
+  with feed.Feed(placer, make, 0, 2) as stream:
+    while (fed := stream.next()) is not None:
       check_stop()
-      logits, seen, found = jax.device_get(
-        trainer.predict_step(state, item.batch, keep)
+      item = fed.extra
+      logits, seen, found = jax.tree.map(
+        mesh_lib.local_rows, trainer.predict_step(state, fed.batch, keep)
       )
       means = {}
       if truth is not None:
         ndcg = retrieval.search_ndcg(truth, item.batch, found)
         means[retrieval.METRIC] = ndcg.ravel()
       parts.append(_predictions(item, logits, seen, means))
-  return metrics.merge(parts)
+  return metrics.merge(metrics.of_all_processes(parts))
 
 
 def _predictions(

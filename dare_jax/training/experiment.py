@@ -18,15 +18,16 @@ import numpy as np
 from dare_jax import errors
 from dare_jax import models
 from dare_jax import search as searches
-from dare_jax import types
 from dare_jax.configs import base
-from dare_jax.data import compact
 from dare_jax.data import datasets
 from dare_jax.data import history_store
 from dare_jax.data import pipeline
 from dare_jax.data import splits
+from dare_jax.parallel import mesh as mesh_lib
+from dare_jax.parallel import processes
 from dare_jax.training import clustering
 from dare_jax.training import evaluation
+from dare_jax.training import feed
 from dare_jax.training import metrics
 from dare_jax.training import optimizers
 from dare_jax.training import retrieval
@@ -67,16 +68,20 @@ class Experiment:
       self.config.train.batch_size
     )
 
-  def train_batches(self) -> Callable[[int], types.Batch]:
-    """Returns what makes the batch of a step, with the rows that it reads.
-
-    For one thread: ask again for another one.
-    """
+  def train_batches(self, start: int) -> feed.Feed:
+    """Returns the stream of training batches from a step on."""
     train, size = self.pipelines['train'], self.config.train.batch_size
-    if self.config.optim.unique_rows == 'device':
-      return lambda step: train.train_batch(step, size)
-    compactor = compact.Compactor(self.trainer.tables.vocab_sizes)
-    return lambda step: compactor(train.train_batch(step, size))
+    return feed.Feed(
+      self._placer(),
+      lambda step: (train.train_batch(step, size), None),
+      start,
+      self.config.data.prefetch,
+    )
+
+  def _placer(self) -> feed.Placer:
+    on_host = self.config.optim.unique_rows == 'host'
+    vocab_sizes = self.trainer.tables.vocab_sizes if on_host else {}
+    return feed.Placer(self.trainer.mesh, vocab_sizes)
 
   def init_state(self) -> train_state.TrainState:
     """Returns the fresh state of step 0."""
@@ -97,6 +102,7 @@ class Experiment:
       self.trainer,
       state,
       self.pipelines[split],
+      self._placer(),
       self.config.eval.batch_size,
       check_stop,
       retrieval.truth_of(self.store),
@@ -115,6 +121,7 @@ class Experiment:
       state,
       self.store,
       self.trainer.model.config.plan,
+      self.trainer.tables,
       self.config.model.cluster_size,
       [self.pipelines[split] for split in ('val', 'test')],
     )
@@ -129,7 +136,8 @@ def load(config: ml_collections.ConfigDict) -> Experiment:
   check_config(config)
   # A bad model section is told before the data is read.
   build_options(config, {'item': 2, 'category': 2})
-  store = datasets.open_or_prepare(config.data)
+  store = processes.in_turn(lambda: datasets.open_or_prepare(config.data))
+  processes.agree_on(store.fingerprint, 'the fingerprint of the data')
   moments = splits.make_splits(store, config.data)
   shared = {'train': config.train.moments_per_window}
   vocab = store.vocab_sizes
@@ -139,6 +147,7 @@ def load(config: ml_collections.ConfigDict) -> Experiment:
     {field: vocab[field] for field in store.context_fields},
     num_clusters=int(np.diff(store.behaviors.offsets).max(initial=1)),
   )
+  mesh = mesh_lib.make()
   with_rows = searches.SEARCHES[model.config.search].clusters_history
   pipelines = {
     name: pipeline.Pipeline(
@@ -149,11 +158,12 @@ def load(config: ml_collections.ConfigDict) -> Experiment:
       config.seed,
       shared.get(name, 1),
       with_rows,
+      feed.share_of(mesh),
     )
     for name, part in moments.items()
   }
   steps = _total_steps(config, pipelines['train'])
-  trainer = train_state.Trainer(model, config.optim, steps)
+  trainer = train_state.Trainer(model, config.optim, steps, mesh)
   return Experiment(config, store, pipelines, trainer, steps)
 
 

@@ -43,6 +43,11 @@ class StopSignal:
       self._at_once = False
 
   def check(self) -> None:
-    """Raises Stopped if SIGTERM has arrived."""
-    if self.requested:
+    """Raises Stopped if SIGTERM has arrived, at any process of the training.
+
+    All processes call it at the same points, and all raise at the same one.
+    """
+    from dare_jax.parallel import processes  # Not before the signal is ours.
+
+    if processes.any_of(self.requested):
       raise errors.Stopped('the state is saved')

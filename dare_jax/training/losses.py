@@ -34,11 +34,21 @@ def binary_cross_entropy(
 
 
 def weighted_mean(
-  values: Float[Array, '*shape'], weights: Float[Array, '*shape']
+  values: Float[Array, '*shape'],
+  weights: Float[Array, '*shape'],
+  axis_name: str | None = None,
 ) -> Float[Array, '']:
-  """Returns sum(w v) / sum(w); 0 where all weights are 0."""
-  total = jnp.sum(weights)
-  return jnp.sum(values * weights) / jnp.where(total > 0, total, 1.0)
+  """Returns sum(w v) / sum(w); 0 where all weights are 0.
+
+  Args:
+    values: of targets.
+    weights: of the same.
+    axis_name: of the devices that share the sums, inside `jax.shard_map`.
+  """
+  sums = jnp.sum(values * weights), jnp.sum(weights)
+  if axis_name is not None:
+    sums = jax.lax.psum(sums, axis_name)
+  return sums[0] / jnp.where(sums[1] > 0, sums[1], 1.0)
 
 
 def l2_penalty(

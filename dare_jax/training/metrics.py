@@ -11,7 +11,10 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
+
+from dare_jax.parallel import processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,30 @@ def merge(parts: Iterable[Predictions]) -> Predictions:
     else:
       joined[field.name] = np.concatenate(values)
   return Predictions(**joined)
+
+
+def of_all_processes(parts: list[Predictions]) -> list[Predictions]:
+  """Returns everyone's predictions, in the order of a single process.
+
+  Args:
+    parts: of each batch, this process's rows; all processes have as many.
+  """
+  if jax.process_count() == 1:
+    return parts
+  # [processes, batches, rows]: what a batch holds belongs together.
+  stacked = jax.tree.map(lambda *xs: np.stack(xs), *map(_as_dict, parts))
+  everyone = jax.tree.map(
+    lambda x: np.swapaxes(processes.gather(x), 0, 1), stacked
+  )
+  return [
+    Predictions(**jax.tree.map(lambda x, at=at: x[at].ravel(), everyone))
+    for at in range(len(parts))
+  ]
+
+
+def _as_dict(part: Predictions) -> dict[str, Any]:
+  names = (field.name for field in dataclasses.fields(Predictions))
+  return {name: getattr(part, name) for name in names}
 
 
 _SAVED = {

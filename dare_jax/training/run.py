@@ -24,9 +24,10 @@ import numpy as np
 import dare_jax
 from dare_jax import errors
 from dare_jax import types
-from dare_jax.data import pipeline
+from dare_jax.parallel import processes
 from dare_jax.training import checkpoint
 from dare_jax.training import experiment
+from dare_jax.training import feed
 from dare_jax.training import metrics
 from dare_jax.training import state as train_state
 from dare_jax.training import writer
@@ -72,12 +73,11 @@ class Run:
     """
     self.config = config
     self.workdir = workdir
-    if (workdir / 'config.json').exists():
-      experiment.check_same_run(config, workdir / 'config.json')
+    processes.in_turn(self._check_workdir)
     self.experiment = experiment.load(config)
     self.trainer = self.experiment.trainer
     self.total_steps = self.experiment.total_steps
-    self._claim_workdir()
+    processes.in_turn(self._claim_workdir)
     self._checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
     self._writer: writer.MetricsWriter | None = None
     self._console: writer.Console | None = None
@@ -85,7 +85,13 @@ class Run:
     self._checked_step = 0
     self._window = (0.0, 0)
 
+  def _check_workdir(self) -> None:
+    if (self.workdir / 'config.json').exists():
+      experiment.check_same_run(self.config, self.workdir / 'config.json')
+
   def _claim_workdir(self) -> None:
+    if not processes.is_first():
+      return
     try:
       self.workdir.mkdir(parents=True, exist_ok=True)
       fields = experiment.flatten(self.config)
@@ -117,7 +123,8 @@ class Run:
       state, saved = restored
       progress = Progress(**saved['progress'])
       progress.resumed_from.append(progress.step)
-      print(f'resuming {self.workdir} from step {progress.step}', flush=True)
+      if processes.is_first():
+        print(f'resuming {self.workdir} from step {progress.step}', flush=True)
     self._writer = writer.MetricsWriter(
       self.workdir, progress.step, progress.metric_lines
     )
@@ -126,11 +133,9 @@ class Run:
     self._window = (progress.train_time_s, progress.targets)
     return state, progress
 
-  def batches(self, step: int) -> pipeline.Prefetcher:
+  def batches(self, step: int) -> feed.Feed:
     """Returns the stream of training batches from `step` on."""
-    return pipeline.Prefetcher(
-      self.experiment.train_batches(), step, self.config.data.prefetch
-    )
+    return self.experiment.train_batches(step)
 
   def compile(
     self, state: TrainState, progress: Progress
@@ -150,7 +155,10 @@ class Run:
           programs[key] = lowered.compile()
       return programs[key]
 
-    program(state, self.experiment.train_batches()(progress.step))
+    with self.batches(progress.step) as stream:
+      fed = stream.next()
+      assert fed is not None
+      program(state, fed.batch)
     return lambda state, batch: program(state, batch)(state, batch)
 
   def due(self, section: str, step: int) -> bool:
@@ -202,7 +210,7 @@ class Run:
       values['examples_per_s'] = targets / max(seconds, 1e-9)
       self._window = (progress.train_time_s, progress.targets)
       self._write(progress, 'train', values)
-    return dataclasses.replace(state, sums=train_state.zero_sums())
+    return dataclasses.replace(state, sums=self.trainer.empty_sums())
 
   def _write(
     self, progress: Progress, split: str, values: Mapping[str, float]
@@ -298,7 +306,6 @@ class Run:
       progress.best_step, state, self.experiment.store.fingerprint
     )
     predictions = self.experiment.predict(best, 'test', check_stop)
-    metrics.save(predictions, self.workdir / 'predictions_test.npz')
     test = predictions.compute()
     self._write(progress, 'test', test)
     seconds = progress.train_time_s
@@ -312,15 +319,17 @@ class Run:
       'val': progress.best_val,
       'examples_per_s': progress.targets / max(seconds, 1e-9),
       'train_time_s': seconds,
-      'parameters': train_state.count_parameters(state),
+      'parameters': train_state.count_parameters(state, self.trainer.tables),
       'environment': environment(),
       'config_hash': experiment.config_hash(self.config),
       'data_fingerprint': self.experiment.store.fingerprint,
       'resumed_from': progress.resumed_from,
     }
-    temporary = self.workdir / 'result.json.tmp'
-    temporary.write_text(json.dumps(result, indent=1))
-    temporary.replace(self.workdir / 'result.json')
+    if processes.is_first():
+      metrics.save(predictions, self.workdir / 'predictions_test.npz')
+      temporary = self.workdir / 'result.json.tmp'
+      temporary.write_text(json.dumps(result, indent=1))
+      temporary.replace(self.workdir / 'result.json')
     return result
 
   def close(self) -> None:

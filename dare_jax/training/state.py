@@ -18,6 +18,7 @@ from dare_jax import models
 from dare_jax import types
 from dare_jax.models import published
 from dare_jax.models import ranker
+from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.training import losses
 from dare_jax.training import optimizers
 from dare_jax.training import retrieval
@@ -60,7 +61,11 @@ class Trainer:
   """The model with its losses and optimizers, as pure jitted steps."""
 
   def __init__(
-    self, model: models.Ranker, optim: Any, total_steps: int
+    self,
+    model: models.Ranker,
+    optim: Any,
+    total_steps: int,
+    mesh: jax.sharding.Mesh | None = None,
   ) -> None:
     """Makes a trainer.
 
@@ -68,21 +73,52 @@ class Trainer:
       model: the ranker.
       optim: the config's optim section.
       total_steps: length of the run, for the learning rate's schedule.
+      mesh: as `parallel.mesh.make` makes by default.
+
+    Raises:
+      UsageError: what cannot be trained so.
     """
     self.model = model
-    self._learner = _by_role(model) if optim.balance_gradients else model
+    self.mesh = mesh_lib.make() if mesh is None else mesh
     self._optim = optim
+    if optim.balance_gradients and self.mesh.size > 1:
+      raise errors.UsageError(
+        'optim.balance_gradients=True is for one device: each has but a part'
+        f' of the gradients that are compared. There are {self.mesh.size}.'
+      )
+    learner = _by_role(model) if optim.balance_gradients else model
+    self._learner = _on_axis(learner)
     self._dense = optimizers.dense_optimizer(optim, total_steps)
     self.tables = table_updates.TableUpdater(model.config, optim, total_steps)
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
     self.predict_step = jax.jit(self._predict_step, static_argnums=2)
 
   def init(self, seed: int, batch: types.Batch) -> TrainState:
-    """Returns a fresh state; `batch` gives the shapes only."""
-    return jax.jit(self._init)(jax.random.key(seed), batch)
+    """Returns a fresh state on the mesh; `batch` gives the shapes only."""
+    shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
+    )
+    make = lambda rng: self._init(rng, shapes)
+    abstract = jax.eval_shape(make, jax.random.key(0))
+    shardings = mesh_lib.shardings(self.mesh, self.specs(abstract))
+    return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
 
-  def _init(self, rng: jax.Array, batch: types.Batch) -> TrainState:
-    variables = self.model.init(rng, batch)
+  def specs(self, state: TrainState) -> TrainState:
+    """Returns how the parts of a state are split over the devices."""
+    whole = jax.tree.map(lambda _: mesh_lib.WHOLE, state)
+    tables, slots = self.tables.specs(state.tables['encoder'])
+    return dataclasses.replace(
+      whole, tables={'encoder': tables}, table_slots=slots
+    )
+
+  def empty_sums(self) -> dict[str, jax.Array]:
+    """Returns the sums of an empty log window, on the mesh."""
+    sharding = jax.sharding.NamedSharding(self.mesh, mesh_lib.WHOLE)
+    return jax.jit(zero_sums, out_shardings=sharding)()
+
+  def _init(self, rng: jax.Array, shapes: types.Batch) -> TrainState:
+    batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    variables = self._stored_model().init(rng, batch)
     if self._optim.published_init:
       variables = published.redraw(jax.random.fold_in(rng, 1), variables)
     params = variables['params']
@@ -99,10 +135,39 @@ class Trainer:
       clusters=None,
     )
 
+  def _stored_model(self) -> models.Ranker:
+    """Returns the model with as many rows as its tables have in storage."""
+    config = self.model.config
+    content = tuple(
+      dataclasses.replace(
+        feature,
+        vocab_size=self.tables.stored_rows(feature.name, feature.vocab_size),
+      )
+      for feature in config.content
+    )
+    return models.Ranker(dataclasses.replace(config, content=content))
+
   def _train_step(
     self, state: TrainState, batch: types.Batch
   ) -> tuple[TrainState, jax.Array]:
     """Returns the next state and the loss; the old state is donated."""
+    specs = self.specs(state)
+    step = jax.shard_map(
+      self._train_part,
+      mesh=self.mesh,
+      in_specs=(specs, mesh_lib.SPLIT),
+      out_specs=(specs, mesh_lib.WHOLE),
+    )
+    return step(state, batch)
+
+  def _train_part(
+    self, state: TrainState, batch: types.Batch
+  ) -> tuple[TrainState, jax.Array]:
+    """The step on one device: its blocks of tables, its part of the batch.
+
+    Losses are of the whole batch; so are the gradients of what all devices
+    hold, which differentiation sums over them.
+    """
     batch = self.tables.find_rows(_with_clusters(batch, state.clusters))
     whole = state.tables['encoder']
     compact = self.tables.gather(whole, batch.rows)
@@ -117,9 +182,8 @@ class Trainer:
     tables, table_slots = self.tables.update(
       whole,
       state.table_slots,
-      compact,
       self._merge_roles(table_grad['encoder'], compact),
-      batch,
+      batch.rows,
       state.step,
     )
     new_state = TrainState(
@@ -149,46 +213,62 @@ class Trainer:
     label, weight = batch.targets.label, batch.targets.weight
     epsilon = self._optim.loss_epsilon
     entropy = losses.binary_cross_entropy(output.logits, label, epsilon)
-    main = losses.weighted_mean(entropy, weight)
+    main = losses.weighted_mean(entropy, weight, mesh_lib.AXIS)
     aux = jnp.zeros(())
     if output.aux_logits is not None:
       aux_entropy = losses.binary_cross_entropy(
         output.aux_logits, label, epsilon
       )
-      aux = losses.weighted_mean(aux_entropy, weight)
+      aux = losses.weighted_mean(aux_entropy, weight, mesh_lib.AXIS)
     loss = main + self._optim.aux_weight * aux
     loss += sum(output.extra_losses.values())
     norms = self._optim.l2_on_norms
     loss += self._optim.l2 * losses.l2_penalty(params, norms)
-    total = jnp.sum(weight)
     sums = {
-      'steps': jnp.ones(()),
-      'loss': loss,
-      'logloss': main * total,
-      'aux_logloss': aux * total,
       'right': jnp.sum(weight * ((output.logits > 0) == (label > 0.5))),
       'prob': jnp.sum(weight * jax.nn.sigmoid(output.logits)),
       'label': jnp.sum(weight * label),
-      'weight': total,
+      'weight': jnp.sum(weight),
+    }
+    sums = jax.lax.psum(sums, mesh_lib.AXIS)
+    sums |= {
+      'steps': jnp.ones(()),
+      'loss': loss,
+      'logloss': main * sums['weight'],
+      'aux_logloss': aux * sums['weight'],
     }
     return loss, (updated['batch_stats'], sums)
 
   def _predict_step(
     self, state: TrainState, batch: types.Batch, keep: int = 0
   ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
+    """Returns what `_predict_part` does, of the whole batch."""
+    step = jax.shard_map(
+      lambda state, batch: self._predict_part(state, batch, keep),
+      mesh=self.mesh,
+      in_specs=(self.specs(state), mesh_lib.SPLIT),
+      out_specs=mesh_lib.SPLIT,
+    )
+    return step(state, batch)
+
+  def _predict_part(
+    self, state: TrainState, batch: types.Batch, keep: int
+  ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
     """Returns logits, whether each target is in the visible history, and,
     where `keep` is above 0, `retrieval.best_found` of the search.
     """
+    batch = self.tables.find_rows(_with_clusters(batch, state.clusters))
+    tables = self.tables.gather(state.tables['encoder'], batch.rows)
     variables = {
       'params': state.params,
-      'tables': state.tables,
+      'tables': {'encoder': tables},
       'batch_stats': state.batch_stats,
       'constants': state.constants,
     }
     # Mutable: with batch_statistics a head writes them in evaluation, too.
-    applied: Any = self.model.apply(
+    applied: Any = _on_axis(self.model).apply(
       variables,
-      _with_clusters(batch, state.clusters),
+      batch,
       train=False,
       mutable=['batch_stats'],
     )
@@ -238,6 +318,12 @@ class Trainer:
       scale = jnp.linalg.norm(representation) / jnp.where(norm > 0, norm, 1.0)
       merged[name] = representation + scale * attention
     return merged
+
+
+def _on_axis(model: models.Ranker) -> models.Ranker:
+  """Returns the same model for one of the devices that share a batch."""
+  config = dataclasses.replace(model.config, axis_name=mesh_lib.AXIS)
+  return models.Ranker(config)
 
 
 def _by_role(model: models.Ranker) -> models.Ranker:
@@ -291,12 +377,14 @@ def summarize(sums: Mapping[str, Any]) -> dict[str, float]:
   }
 
 
-def count_parameters(state: TrainState) -> dict[str, int]:
+def count_parameters(
+  state: TrainState, updater: table_updates.TableUpdater
+) -> dict[str, int]:
   """Returns parameters by role; a table of both counts as representation."""
   counts = {'attention_tables': 0, 'representation_tables': 0, 'other': 0}
-  for path, leaf in jax.tree_util.tree_leaves_with_path(state.tables):
-    is_attention = '_attention' in path[-1].key
+  for name, table in state.tables['encoder'].items():
+    is_attention = '_attention' in name
     role = 'attention_tables' if is_attention else 'representation_tables'
-    counts[role] += leaf.size
+    counts[role] += updater.num_rows(name, table) * table.shape[1]
   counts['other'] = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   return counts

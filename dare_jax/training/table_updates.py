@@ -3,7 +3,9 @@
 Plain differentiation makes a gradient as large as the table, and a plain
 optimizer then touches every row. Here the rows that a batch reads become a
 compact table, the model runs on that one, and rows and their optimizer slots
-are written back in place. The cost follows the batch, not the catalogue.
+are written back in place. The cost follows the batch, not the catalogue. A
+large table is split over the devices by rows, as `parallel.layout` orders them;
+small ones are on every device.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from dare_jax import embeddings
 from dare_jax import types
 from dare_jax.data import compact
 from dare_jax.models import ranker
+from dare_jax.parallel import exchange
+from dare_jax.parallel import layout
+from dare_jax.parallel import mesh
 from dare_jax.training import optimizers
 
 Tables: TypeAlias = Mapping[str, jax.Array]
@@ -30,8 +35,11 @@ Rows: TypeAlias = Mapping[str, jax.Array]
 class TableUpdater:
   """Gathers, updates and writes back the tables of a ranker.
 
+  `gather`, `update` and `find_rows` are for use inside `jax.shard_map`; there
+  a large table is this device's block of it.
+
   Attributes:
-    vocab_sizes: rows of the tables of each field that is trained by rows.
+    vocab_sizes: rows of the large tables, by field.
   """
 
   def __init__(
@@ -46,33 +54,68 @@ class TableUpdater:
     self.vocab_sizes = {
       feature.name: feature.vocab_size
       for feature in config.content
-      if optimizers.is_row_sparse(optim)
-      and feature.vocab_size >= optim.row_sparse_from
+      if feature.vocab_size >= optim.row_sparse_from
     }
     field_of = {
       f'{feature.name}_{suffix}': feature.name
       for feature in config.features
       for suffix in embeddings.PLANS[config.plan].suffixes
     }
-    self._by_rows = {
+    self._names = {
+      field: [name for name, own in field_of.items() if own == field]
+      for field in self.vocab_sizes
+    }
+    self._large = {
       name: field
       for name, field in field_of.items()
       if field in self.vocab_sizes
     }
     self._optimizers = optimizers.table_optimizers(optim, field_of, total_steps)
+    self._row_sparse = optimizers.is_row_sparse(optim)
     self._dtype = jnp.dtype(optim.table_dtype)
 
   def init(self, tables: Tables) -> tuple[Tables, Any]:
     """Returns the tables as they are stored, and their optimizers' slots.
 
     Slots are float32 whatever the tables are.
+
+    Args:
+      tables: large ones with `stored_rows` rows.
     """
     slots = {name: self._optimizers[name].init(tables[name]) for name in tables}
     stored = {
-      name: table.astype(self._dtype) if name in self._by_rows else table
+      name: table.astype(self._dtype) if name in self._large else table
       for name, table in tables.items()
     }
     return stored, slots
+
+  def stored_rows(self, field: str, rows: int) -> int:
+    """Returns how many rows the tables of a field have in storage."""
+    return layout.padded(rows) if field in self.vocab_sizes else rows
+
+  def position(self, field: str, row: types.Array) -> types.Array:
+    """Returns where rows of a field's tables lie in storage."""
+    if field not in self.vocab_sizes:
+      return row
+    return layout.position(row, layout.padded(self.vocab_sizes[field]))
+
+  def num_rows(self, name: str, table: jax.Array) -> int:
+    """Returns the rows of a table without those that only fill it up."""
+    return self.vocab_sizes.get(self._large.get(name, ''), table.shape[0])
+
+  def specs(self, tables: Tables) -> tuple[Any, Any]:
+    """Returns how tables and their slots are split over the devices."""
+    of_table = {
+      name: mesh.SPLIT if name in self._large else mesh.WHOLE for name in tables
+    }
+    of_slots = {}
+    for name, table in tables.items():
+      is_row = _row_leaves(self._optimizers[name], table.shape[1])
+      spec = of_table[name]
+      of_slots[name] = jax.tree.map(
+        lambda flag, spec=spec: spec if flag else mesh.WHOLE, is_row
+      )
+    return of_table, of_slots
 
   def find_rows(self, batch: types.Batch) -> types.Batch:
     """Returns the batch with rows for each field that needs them.
@@ -86,88 +129,169 @@ class TableUpdater:
 
   def gather(self, tables: Tables, rows: Rows) -> dict[str, jax.Array]:
     """Returns the tables for the model: of large ones the batch's rows."""
-    return {
-      name: _take(table, rows[self._by_rows[name]]).astype(jnp.float32)
-      if name in self._by_rows
-      else table
-      for name, table in tables.items()
-    }
+    gathered = dict(tables)
+    for field, names in self._names.items():
+      found = exchange.gather([tables[name] for name in names], rows[field])
+      for name, values in zip(names, found, strict=True):
+        gathered[name] = values.astype(jnp.promote_types(values, jnp.float32))
+    return gathered
 
   def update(
     self,
     tables: Tables,
     slots: Mapping[str, Any],
-    compact: Tables,
     grads: Tables,
-    batch: types.Batch,
+    rows: Rows,
     step: jax.Array,
   ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
     """Returns the next tables and slots.
 
     Args:
-      tables: whole tables.
+      tables: whole tables, blocks of large ones.
       slots: of their optimizers.
-      compact: what `gather` made of them.
-      grads: by the elements of `compact`.
-      batch: gives the rows.
+      grads: by the elements of what `gather` made; of large tables those of
+        this device's part of the batch.
+      rows: that the batch reads.
       step: seeds the rounding of bfloat16 tables.
     """
     new_tables, new_slots = {}, {}
     for name, table in tables.items():
-      if name not in self._by_rows:
-        update, new_slots[name] = self._optimizers[name].update(
-          grads[name], slots[name], table
+      if name not in self._large:
+        new_tables[name], new_slots[name] = _move_all(
+          self._optimizers[name], table, slots[name], grads[name]
         )
-        new_tables[name] = optax.apply_updates(table, update)
-        continue
-      key = jax.random.fold_in(jax.random.key(zlib.crc32(name.encode())), step)
-      new_tables[name], new_slots[name] = _move_rows(
-        self._optimizers[name],
-        batch.rows[self._by_rows[name]],
-        (table, slots[name]),
-        (compact[name], grads[name]),
-        key,
+    move = self._move_rows if self._row_sparse else self._move_by_rows
+    for field, names in self._names.items():
+      moved = move(
+        {name: (tables[name], slots[name]) for name in names},
+        [grads[name] for name in names],
+        rows[field],
+        step,
       )
-    return new_tables, new_slots
+      for name, (table, own) in moved.items():
+        new_tables[name], new_slots[name] = table, own
+    order = list(tables)  # A tree of the same structure as before.
+    return (
+      {name: new_tables[name] for name in order},
+      {name: new_slots[name] for name in order},
+    )
+
+  def _move_rows(
+    self,
+    whole: Mapping[str, tuple[jax.Array, Any]],
+    grads: list[jax.Array],
+    rows: jax.Array,
+    step: jax.Array,
+  ) -> Any:
+    """Moves the rows of a batch, and leaves all others alone."""
+    own_rows = len(next(iter(whole.values()))[0])
+    first = exchange.first_row(own_rows)
+    counts = {name: slots for name, (_, slots) in whole.items()}
+
+    def owner(
+      rows: jax.Array, grads: list[jax.Array], turn: jax.Array, carry: Any
+    ) -> Any:
+      moved = {}
+      for (name, (table, slots)), grad in zip(
+        carry.items(), grads, strict=True
+      ):
+        seed = jax.random.key(zlib.crc32(name.encode()))
+        for number in (step, first, turn):
+          seed = jax.random.fold_in(seed, number)
+        move = _RowMove(self._optimizers[name], rows, -first, seed)
+        moved[name] = move(table, slots, counts[name], grad)
+      return moved
+
+    return exchange.give_back(owner, dict(whole), grads, rows, own_rows)
+
+  def _move_by_rows(
+    self,
+    whole: Mapping[str, tuple[jax.Array, Any]],
+    grads: list[jax.Array],
+    rows: jax.Array,
+    step: jax.Array,
+  ) -> Any:
+    """Moves all rows; those that are not in the batch have no gradient."""
+    del step
+
+    def owner(
+      rows: jax.Array, grads: list[jax.Array], turn: jax.Array, carry: Any
+    ) -> Any:
+      del turn
+      return [
+        total.at[rows].add(grad, mode='drop')
+        for total, grad in zip(carry, grads, strict=True)
+      ]
+
+    tables = [table for table, _ in whole.values()]
+    zeros = [jnp.zeros_like(table) for table in tables]
+    dense = exchange.give_back(owner, zeros, grads, rows, len(tables[0]))
+    return {
+      name: _move_all(self._optimizers[name], table, slots, grad)
+      for (name, (table, slots)), grad in zip(whole.items(), dense, strict=True)
+    }
 
 
-def _move_rows(
+def _move_all(
   optimizer: optax.GradientTransformation,
-  rows: jax.Array,
-  whole: tuple[jax.Array, Any],
-  part: tuple[jax.Array, jax.Array],
-  key: jax.Array,
+  table: jax.Array,
+  slots: Any,
+  grads: jax.Array,
 ) -> tuple[jax.Array, Any]:
-  """Returns a table and its slots with the given rows moved by one step.
-
-  Args:
-    optimizer: of the table.
-    rows: which move, as in `types.Batch`.
-    whole: the table and its optimizer's slots.
-    part: values and gradients of the rows.
-    key: for the rounding of a bfloat16 table.
-  """
-  table, slots = whole
-  values, grads = part
-  is_row = _row_leaves(optimizer, table.shape[1])
-  own = _map_rows(is_row, lambda slot: _take(slot, rows), slots)
-  update, own = optimizer.update(grads, own, values)
-  moved = _round(key, values + update, table.dtype)
-  put = lambda new, old: _put(old, rows, new)
-  return put(moved, table), _map_rows(is_row, put, own, slots)
+  update, slots = optimizer.update(grads, slots, table)
+  return optax.apply_updates(table, update), slots
 
 
-def _take(table: jax.Array, rows: jax.Array) -> jax.Array:
-  return table.at[rows].get(
-    mode='fill', fill_value=0, unique_indices=True, indices_are_sorted=True
-  )
+class _RowMove:
+  """Moves given rows of a block of a table, and their slots, by one step."""
 
+  def __init__(
+    self,
+    optimizer: optax.GradientTransformation,
+    rows: jax.Array,
+    padding: jax.Array,
+    seed: jax.Array,
+  ) -> None:
+    """Makes a move.
 
-def _put(table: jax.Array, rows: jax.Array, values: jax.Array) -> jax.Array:
-  """Writes rows back in place, but for the padding row, which never moves."""
-  padding = jnp.arange(len(rows), dtype=rows.dtype) == 0
-  rows = jnp.where(padding, jnp.iinfo(rows.dtype).max, rows)
-  return table.at[rows].set(values, mode='drop', unique_indices=True)
+    Args:
+      optimizer: of the table.
+      rows: which move, ascending and distinct; those beyond the block do not.
+      padding: the block's row that never moves, if it has it.
+      seed: for the rounding of a bfloat16 table.
+    """
+    self._optimizer = optimizer
+    self._rows = rows
+    self._padding = padding
+    self._seed = seed
+
+  def __call__(
+    self, table: jax.Array, slots: Any, before: Any, grads: jax.Array
+  ) -> tuple[jax.Array, Any]:
+    """Returns the table and its slots.
+
+    Args:
+      table: the block.
+      slots: of its optimizer, as the rounds before have left them.
+      before: the same as of the start of the step: counts are taken from
+        there, however many rounds there are.
+      grads: of the rows.
+    """
+    is_row = _row_leaves(self._optimizer, table.shape[1])
+    take = lambda slot: exchange.take(slot, self._rows)
+    values = take(table)
+    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    own = _map_rows(is_row, lambda old, slot: take(slot), before, slots)
+    update, own = self._optimizer.update(grads, own, values)
+    moved = _round(self._seed, values + update, table.dtype)
+    put = lambda new, old: self._put(old, new)
+    return put(moved, table), _map_rows(is_row, put, own, slots)
+
+  def _put(self, table: jax.Array, values: jax.Array) -> jax.Array:
+    """Writes rows back in place, but for the padding row."""
+    beyond = jnp.iinfo(self._rows.dtype).max
+    rows = jnp.where(self._rows == self._padding, beyond, self._rows)
+    return table.at[rows].set(values, mode='drop', unique_indices=True)
 
 
 def _row_leaves(optimizer: optax.GradientTransformation, width: int) -> Any:

@@ -11,9 +11,14 @@ from typing import Any
 import tensorboardX
 import tqdm
 
+from dare_jax.parallel import processes
+
 
 class MetricsWriter:
-  """Appends metric lines; a resumed run leaves no gap and no repeat."""
+  """Appends metric lines; a resumed run leaves no gap and no repeat.
+
+  Of several processes the first writes; the others only count the lines.
+  """
 
   def __init__(self, workdir: pathlib.Path, step: int, lines: int) -> None:
     """Opens the files, dropping all but the first `lines` metric lines.
@@ -26,9 +31,13 @@ class MetricsWriter:
       step: the step to go on from.
       lines: metric lines that were written up to then.
     """
-    self._path = workdir / 'metrics.jsonl'
-    self.lines = _truncate(self._path, lines)
-    self._file = self._path.open('a', buffering=1)
+    self.lines = lines
+    self._file = None
+    if not processes.is_first():
+      return
+    path = workdir / 'metrics.jsonl'
+    self.lines = _truncate(path, lines)
+    self._file = path.open('a', buffering=1)
     self._board = tensorboardX.SummaryWriter(
       str(workdir / 'tensorboard'), purge_step=step + 1 if step else None
     )
@@ -37,19 +46,22 @@ class MetricsWriter:
     self, step: int, epoch: float, time_s: float, values: Mapping[str, float]
   ) -> None:
     """Writes one line: step, epoch, time_s and `split/metric` values."""
+    self.lines += 1
+    if self._file is None:
+      return
     line: dict[str, Any] = {
       'step': step,
       'epoch': round(epoch, 6),
       'time_s': round(time_s, 3),
     }
     self._file.write(json.dumps(line | dict(values)) + '\n')
-    self.lines += 1
     for name, value in values.items():
       self._board.add_scalar(name, value, step)
 
   def close(self) -> None:
-    self._file.close()
-    self._board.close()
+    if self._file is not None:
+      self._file.close()
+      self._board.close()
 
 
 def _truncate(path: pathlib.Path, lines: int) -> int:
@@ -65,11 +77,12 @@ def _truncate(path: pathlib.Path, lines: int) -> int:
 
 
 class Console:
-  """A progress bar on a terminal, plain lines elsewhere."""
+  """A progress bar on a terminal, plain lines elsewhere; one process shows."""
 
   def __init__(self, total: int, step: int) -> None:
     self._bar = None
-    if sys.stderr.isatty():
+    self._shows = processes.is_first()
+    if self._shows and sys.stderr.isatty():
       self._bar = tqdm.tqdm(
         total=total, initial=step, unit='step', dynamic_ncols=True
       )
@@ -81,6 +94,8 @@ class Console:
 
   def show(self, step: int, values: Mapping[str, float]) -> None:
     """Shows running metrics."""
+    if not self._shows:
+      return
     text = '  '.join(f'{name} {_format(v)}' for name, v in values.items())
     if self._bar is None:
       print(f'step {step}/{self._total}  {text}', flush=True)

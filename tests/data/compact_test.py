@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dare_jax.data import compact
+from dare_jax.parallel import layout
 from tests.models import examples
 
 
@@ -33,14 +34,17 @@ def test_rows_are_those_of_unique(seed, size, count):
     ids = np.concatenate(
       [batch.history.ids['item'].ravel(), batch.targets.ids['item'].ravel()]
     )
-    expected = np.unique(np.append(ids, 0))
+    stored = layout.padded(size)
+    expected = layout.position(np.unique(np.append(ids, 0)), stored)
     rows = made.rows['item']
-    np.testing.assert_array_equal(rows[: len(expected)], expected)
-    assert (rows[len(expected) :] >= size).all()
+    np.testing.assert_array_equal(rows[: len(expected)], np.sort(expected))
+    assert (rows[len(expected) :] >= stored).all()
     assert (np.diff(rows) > 0).all()
     for part in ('history', 'targets'):
       old, new = (getattr(x, part).ids for x in (batch, made))
-      np.testing.assert_array_equal(rows[new['item']], old['item'])
+      np.testing.assert_array_equal(
+        rows[new['item']], layout.position(old['item'], stored)
+      )
       np.testing.assert_array_equal(new['category'], old['category'])
 
 

@@ -9,7 +9,9 @@ import pytest
 from dare_jax import errors
 from dare_jax.data import pipeline
 from dare_jax.data import splits
+from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.training import evaluation
+from dare_jax.training import feed
 from tests.data import stores
 
 
@@ -51,17 +53,26 @@ def parts():
   return store, moments['test'], made
 
 
+def _predict(made, batch_size, *options):
+  placer = feed.Placer(mesh_lib.make(), {})
+  return evaluation.predict(Scorer(), None, made, placer, batch_size, *options)
+
+
 def test_batch_size_changes_nothing(parts):
-  expected = evaluation.predict(Scorer(), None, parts[2], 7).compute()
+  expected = evaluation.predict(
+    Scorer(), None, parts[2], _placer(), 7
+  ).compute()
   assert {'auc', 'gauc', 'auc_item_seen', 'auc_item_unseen'} <= set(expected)
   for size in (1, 2, 3, 6, 8, 50):
-    values = evaluation.predict(Scorer(), None, parts[2], size).compute()
+    values = evaluation.predict(
+      Scorer(), None, parts[2], _placer(), size
+    ).compute()
     assert values == pytest.approx(expected, rel=1e-12), size
 
 
 def test_every_row_once_with_its_slices(parts):
   _, moments, made = parts
-  found = evaluation.predict(Scorer(), None, made, 4)
+  found = _predict(made, 4)
   real = found.weight > 0
   assert collections.Counter(found.user[real].tolist()) == dict.fromkeys(
     range(7), 3
@@ -87,5 +98,5 @@ def test_a_stop_request_abandons_it(parts):
       raise errors.Stopped('now')
 
   with pytest.raises(errors.Stopped):
-    evaluation.predict(Scorer(), None, parts[2], 1, check)
+    _predict(parts[2], 1, check)
   assert len(calls) == 3

@@ -161,7 +161,7 @@ class PredictStepTest(absltest.TestCase):
 
 class CountTest(absltest.TestCase):
   def test_parameters_by_role(self):
-    counts = train_state.count_parameters(_init())
+    counts = train_state.count_parameters(_init(), _trainer().tables)
     sizes = 3 * (sum(examples.VOCAB.values()) + 1 + 4 + 128)
     assert counts['attention_tables'] == sizes
     assert counts['representation_tables'] == sizes

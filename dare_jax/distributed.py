@@ -1,0 +1,82 @@
+"""Several processes, one training: how they find each other.
+
+JAX's own runtime connects them. On a TPU VM, under SLURM, Open MPI and in a
+Kubernetes job it finds its peers by itself: give `--distributed` to every
+process. Elsewhere say where they are:
+
+    --coordinator=HOST:PORT --num_processes=N --process_id=I
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from absl import flags
+
+from dare_jax import errors
+
+_NAMES = ('coordinator', 'num_processes', 'process_id')
+
+
+def define_flags() -> None:
+  """Defines the flags; a single process needs none of them."""
+  flags.DEFINE_bool(
+    'distributed',
+    False,
+    'Train with all processes of this TPU pod slice, SLURM, Open MPI or'
+    ' Kubernetes job.',
+  )
+  flags.DEFINE_string(
+    'coordinator', None, 'HOST:PORT of process 0, where nothing tells it.'
+  )
+  flags.DEFINE_integer(
+    'num_processes', None, 'How many there are.', lower_bound=1
+  )
+  flags.DEFINE_integer('process_id', None, 'Which this is.', lower_bound=0)
+
+
+def start() -> None:
+  """Connects this process with its peers, if the flags say that it has any.
+
+  Call it before JAX is used.
+
+  Raises:
+    UsageError: contradictory flags, or the peers were not found.
+  """
+  given: dict[str, Any] = {name: flags.FLAGS[name].value for name in _NAMES}
+  missing = [name for name, value in given.items() if value is None]
+  if len(missing) == len(_NAMES):
+    if flags.FLAGS.distributed:
+      _connect()
+    return
+  if missing:
+    raise errors.UsageError(
+      f'--{missing[0]} is missing: --coordinator, --num_processes and'
+      ' --process_id go together.'
+    )
+  if given['process_id'] >= given['num_processes']:
+    raise errors.UsageError(
+      f'--process_id={given["process_id"]}: expected 0 to'
+      f' {given["num_processes"] - 1}, as --num_processes says.'
+    )
+  if given['num_processes'] > 1:
+    _connect(
+      coordinator_address=given['coordinator'],
+      num_processes=given['num_processes'],
+      process_id=given['process_id'],
+    )
+
+
+def _connect(**where: Any) -> None:
+  import jax  # After the allocator is set.
+
+  # SIGTERM is ours: see `training.interrupt`.
+  jax.config.update('jax_enable_preemption_service', False)
+  try:
+    jax.distributed.initialize(**where)
+  except (RuntimeError, ValueError) as error:
+    reason = (str(error).splitlines() or ['no reason given'])[0]
+    raise errors.UsageError(
+      f'the processes did not find each other: {reason}. Give --coordinator,'
+      ' --num_processes and --process_id to each of them.'
+    ) from None

@@ -1,0 +1,1 @@
+"""One mesh axis over all devices: tables by rows, batches by windows."""

@@ -1,0 +1,221 @@
+"""Rows of a table that is split over devices, for those who ask for them.
+
+Inside `jax.shard_map` over the mesh's axis. Each device holds a block of the
+table and a sorted list of distinct positions that its part of the batch reads.
+It sends each owner the positions that lie there, gets the rows, and returns
+their gradients the same way: two exchanges all to all, whose bytes follow the
+rows asked for and neither the table nor the number of devices.
+
+An exchange has room for `capacity` positions for each pair of devices. Where
+one pair needs more, all go more rounds, each for a slice of every block. The
+slice follows from the position, so all who ask for a row ask in the same
+round, and its owner can sum what they return before the row moves, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from dare_jax.parallel import mesh
+
+T = TypeVar('T')
+
+
+def num_devices() -> int:
+  return jax.lax.axis_size(mesh.AXIS)
+
+
+def first_row(own_rows: int) -> jax.Array:
+  """Returns the position of the first row that this device owns."""
+  return jax.lax.axis_index(mesh.AXIS) * own_rows
+
+
+def capacity(num_asked: int, devices: int) -> int:
+  """Returns the positions that a device may ask of one owner in a round.
+
+  Rows lie as if dealt out at random: six standard deviations above the mean
+  make a second round rare.
+  """
+  mean = num_asked / devices
+  return min(num_asked, 8 * int(-(-(mean + 6 * mean**0.5 + 8) // 8)))
+
+
+def gather(
+  blocks: Sequence[jax.Array], rows: jax.Array, room: int | None = None
+) -> list[jax.Array]:
+  """Returns the rows of tables that lie alike.
+
+  Args:
+    blocks: this device's rows of each table, [own_rows, width], of one dtype.
+    rows: int32 [u], ascending positions in the whole table; those beyond it
+      read zeros.
+    room: capacity, if not that of `capacity`.
+
+  Returns:
+    [u, width] for each table.
+  """
+  if num_devices() == 1:
+    return [take(block, rows) for block in blocks]
+  widths = [block.shape[1] for block in blocks]
+
+  def answer(asks: _Asks, asked: jax.Array, found: jax.Array) -> jax.Array:
+    values = jnp.concatenate(
+      [take(block, asked.ravel(), ascending=False) for block in blocks], axis=1
+    )
+    values = _swap(values.reshape(*asked.shape, sum(widths)))
+    return found.at[asks.slot].set(values, mode='drop', unique_indices=True)
+
+  found = jnp.zeros((len(rows), sum(widths)), blocks[0].dtype)
+  found = _in_rounds(answer, _varying(found), rows, len(blocks[0]), room)
+  return jnp.split(found, _borders(widths), axis=1)
+
+
+def give_back(
+  owner: Callable[[jax.Array, list[jax.Array], jax.Array, T], T],
+  carry: T,
+  grads: Sequence[jax.Array],
+  rows: jax.Array,
+  own_rows: int,
+  room: int | None = None,
+) -> T:
+  """Brings gradients of rows to their owners; returns what these made of it.
+
+  Args:
+    owner: gets rows of its own block, ascending, each once, those to leave out
+      beyond the block; the gradients, summed over all devices, of each table;
+      the number of the round; and the carry, whose new value it returns.
+    carry: for the owner.
+    grads: [u, width] for each table.
+    rows: as in `gather`.
+    own_rows: rows of a block.
+    room: as in `gather`.
+  """
+  if num_devices() == 1:
+    return owner(rows, list(grads), jnp.zeros((), jnp.int32), carry)
+  widths = [grad.shape[1] for grad in grads]
+  joined = jnp.concatenate(list(grads), axis=1)
+
+  def receive(asks: _Asks, asked: jax.Array, carry: T) -> T:
+    values = _swap(joined.at[asks.slot].get(mode='fill', fill_value=0))
+    values = values.reshape(-1, sum(widths))
+    unique, sums = _sum_by_row(asked.ravel(), values, own_rows)
+    parts = jnp.split(sums, _borders(widths), axis=1)
+    return owner(unique, parts, asks.round, carry)
+
+  return _in_rounds(receive, carry, rows, own_rows, room)
+
+
+def take(
+  block: jax.Array, rows: jax.Array, ascending: bool = True
+) -> jax.Array:
+  """Returns distinct rows of a block; zeros for those beyond it."""
+  return block.at[rows].get(
+    mode='fill',
+    fill_value=0,
+    unique_indices=ascending,
+    indices_are_sorted=ascending,
+  )
+
+
+class _Asks:
+  """What this device asks of each owner in one round.
+
+  Attributes:
+    round: its number.
+    slot: [devices, capacity] indices into the rows asked for; beyond them
+      where there is less to ask than room.
+    row: the same as rows of the owner's block; beyond it likewise.
+  """
+
+  def __init__(
+    self, rows: jax.Array, number: Any, shift: Any, own_rows: int, room: int
+  ) -> None:
+    owner = jnp.arange(num_devices(), dtype=rows.dtype)
+    low = number << shift
+    high = jnp.minimum(low + (1 << shift), own_rows)
+    begin = jnp.searchsorted(rows, owner * own_rows + low)
+    end = jnp.searchsorted(rows, owner * own_rows + high)
+    slot = begin[:, None] + jnp.arange(room)[None, :]
+    is_asked = slot < end[:, None]
+    row = rows.at[slot].get(mode='clip') - owner[:, None] * own_rows
+    beyond = len(rows) + jnp.arange(slot.size).reshape(slot.shape)
+    self.round = number
+    self.slot = jnp.where(is_asked, slot, beyond)
+    self.row = jnp.where(is_asked, row, own_rows)
+
+
+def _in_rounds(
+  function: Callable[[_Asks, jax.Array, T], T],
+  carry: T,
+  rows: jax.Array,
+  own_rows: int,
+  room: int | None,
+) -> T:
+  """Calls `function` with the asks of each round, and those received."""
+  room = room or capacity(len(rows), num_devices())
+  shift = _slice_bits(rows, own_rows, room)
+
+  def one(number: jax.Array, carry: T) -> T:
+    asks = _Asks(rows, number, shift, own_rows, room)
+    return function(asks, _swap(asks.row), carry)
+
+  return jax.lax.fori_loop(0, ((own_rows - 1) >> shift) + 1, one, carry)
+
+
+def _slice_bits(rows: jax.Array, own_rows: int, room: int) -> jax.Array:
+  """Returns s such that slices of 2^s rows of any block fit into the room.
+
+  The same on all devices. Slices halve until none holds more than `room` of
+  the positions asked for: these are sorted, so one does if two positions that
+  are `room` places apart fall into the same.
+  """
+  whole = max(own_rows - 1, 1).bit_length()
+  near, far = rows[: len(rows) - room], rows[room:]
+  is_real = far < num_devices() * own_rows
+
+  def too_wide(shift: jax.Array) -> jax.Array:
+    same_owner = near // own_rows == far // own_rows
+    same_slice = near % own_rows >> shift == far % own_rows >> shift
+    return jnp.any(is_real & same_owner & same_slice)
+
+  start = _varying(jnp.asarray(whole, rows.dtype))
+  bits = jax.lax.while_loop(too_wide, lambda shift: shift - 1, start)
+  return jax.lax.pmin(bits, mesh.AXIS)
+
+
+def _sum_by_row(
+  rows: jax.Array, values: jax.Array, own_rows: int
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the distinct rows, ascending, and the sums of their values.
+
+  As many as there are rows: the rest lies beyond the block.
+  """
+  order = jnp.argsort(rows)
+  rows = rows[order]
+  is_new = jnp.concatenate([_varying(jnp.ones(1, bool)), rows[1:] != rows[:-1]])
+  place = jnp.cumsum(is_new) - 1
+  sums = jax.ops.segment_sum(
+    values[order], place, len(rows), indices_are_sorted=True
+  )
+  filling = own_rows + 1 + jnp.arange(len(rows), dtype=rows.dtype)
+  return filling.at[place].set(rows, mode='drop'), sums
+
+
+def _swap(values: jax.Array) -> jax.Array:
+  """Device i's entry j becomes device j's entry i."""
+  return jax.lax.all_to_all(values, mesh.AXIS, 0, 0, tiled=True)
+
+
+def _varying(value: jax.Array) -> jax.Array:
+  """Declares that a value may differ between devices."""
+  return jax.lax.pcast(value, mesh.AXIS, to='varying')
+
+
+def _borders(widths: Sequence[int]) -> list[int]:
+  return [sum(widths[:i]) for i in range(1, len(widths))]
