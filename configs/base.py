@@ -108,11 +108,13 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.optim = optim = ml_collections.ConfigDict()
   optim.learning_rate = 0.01  # of Adam, at the first step
   optim.schedule = 'constant'  # or linear: to 0 at the end of the run
-  optim.tables = 'adam'  # or by the batch's rows: lazy_adam, row_adagrad, sgd
+  # Of large tables, lazy_adam, row_adagrad and sgd move the rows of the batch;
+  # adam, as published, all rows.
+  optim.tables = 'lazy_adam'
   optim.table_learning_rate = config_dict.placeholder(float)  # None: the same
   optim.table_weight_decay = 0.0  # decoupled, of rows that move
   optim.by_table = ()  # (pattern of names, learning rate, weight decay), ..
-  optim.row_sparse_from = 4096  # rows; smaller tables move as a whole
+  optim.row_sparse_from = 4096  # rows; smaller tables are on each device whole
   optim.unique_rows = 'host'  # or device: where a batch's rows are found
   optim.table_dtype = 'float32'  # or bfloat16, rounded stochastically
   optim.aux_weight = 1.0  # of the auxiliary loss

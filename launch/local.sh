@@ -22,8 +22,7 @@ free_port='import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s
 port=${PORT:-$("$python" -c "$free_port")}
 
 pids=()
-forward() { kill -TERM "${pids[@]}" 2>/dev/null || true; }
-trap forward TERM INT
+trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT
 for ((id = 0; id < count; id++)); do
   command=("$python" -m dare_jax.train --coordinator="127.0.0.1:$port"
     --num_processes="$count" --process_id="$id" "$@")

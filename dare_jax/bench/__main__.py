@@ -1,6 +1,6 @@
 """Runs one benchmark and prints its table.
 
-    python -m dare_jax.bench NAME [flags]     NAME: train, prepare, tree
+    python -m dare_jax.bench NAME [flags]     NAME: train, prepare, tree, pod
 
 --help after a name shows that benchmark's flags; --output=FILE writes JSON.
 """
@@ -20,7 +20,7 @@ from dare_jax import errors
 
 # Each module offers `define_flags() -> Callable[[], list[row]]`; a row is one
 # flat object with units in its keys.
-NAMES = ('train', 'prepare', 'tree')
+NAMES = ('train', 'prepare', 'tree', 'pod')
 
 
 def show(rows: list[dict[str, Any]]) -> str:

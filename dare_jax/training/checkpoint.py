@@ -42,6 +42,10 @@ class Checkpoints:
     self._directory = directory.absolute()
     self._last = self._manager('last')
     self._best = self._manager('best')
+    # Not as the disk has it, which another process may see a moment later.
+    self._saved = {
+      manager: set(manager.all_steps()) for manager in (self._last, self._best)
+    }
 
   def _manager(self, name: str) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
@@ -53,14 +57,34 @@ class Checkpoints:
     self, step: int, state: TrainState, description: Mapping[str, Any]
   ) -> None:
     """Saves in the background; raises if the save before it failed."""
-    _save(self._last, step, state, description)
+    self._save(self._last, step, state, description)
 
   def save_best(
     self, step: int, state: TrainState, description: Mapping[str, Any]
   ) -> None:
     """Saves and waits, so that no later `last` names a best that is missing."""
-    _save(self._best, step, state, description)
+    self._save(self._best, step, state, description)
     self._best.wait_until_finished()
+
+  def _save(
+    self,
+    manager: ocp.CheckpointManager,
+    step: int,
+    state: TrainState,
+    description: Mapping[str, Any],
+  ) -> None:
+    if step in self._saved[manager]:
+      return  # The same step has the same state.
+    sealed = json.loads(json.dumps(description))
+    sealed[_CHECKSUM] = _checksum(state, sealed)
+    manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state),
+        description=ocp.args.JsonSave(sealed),
+      ),
+    )
+    self._saved[manager].add(step)
 
   def steps(self) -> list[int]:
     """Returns the steps that have a complete checkpoint, ascending."""
@@ -112,6 +136,7 @@ class Checkpoints:
     for manager in (self._last, self._best):
       for later in [s for s in manager.all_steps() if s > step]:
         manager.delete(later)
+      self._saved[manager] = {s for s in self._saved[manager] if s <= step}
 
   def restore(
     self, step: int, template: TrainState, fingerprint: str
@@ -138,25 +163,6 @@ class Checkpoints:
     """Waits and closes; raises if a save failed."""
     self._last.close()
     self._best.close()
-
-
-def _save(
-  manager: ocp.CheckpointManager,
-  step: int,
-  state: TrainState,
-  description: Mapping[str, Any],
-) -> None:
-  if step in manager.all_steps():
-    return  # The same step has the same state.
-  sealed = json.loads(json.dumps(description))
-  sealed[_CHECKSUM] = _checksum(state, sealed)
-  manager.save(
-    step,
-    args=ocp.args.Composite(
-      state=ocp.args.StandardSave(state),
-      description=ocp.args.JsonSave(sealed),
-    ),
-  )
 
 
 def _restore(

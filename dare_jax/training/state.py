@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 from typing import Any
@@ -95,13 +96,29 @@ class Trainer:
 
   def init(self, seed: int, batch: types.Batch) -> TrainState:
     """Returns a fresh state on the mesh; `batch` gives the shapes only."""
+    make = self._maker(batch)
+    shardings = jax.tree.map(lambda x: x.sharding, self.abstract_state(batch))
+    return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
+
+  def abstract_state(self, batch: types.Batch) -> TrainState:
+    """Returns shapes, dtypes and shardings of a state, which takes no memory.
+
+    Args:
+      batch: arrays, or shapes and dtypes.
+    """
+    shapes = jax.eval_shape(self._maker(batch), jax.random.key(0))
+    shardings = mesh_lib.shardings(self.mesh, self.specs(shapes))
+    return jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      shapes,
+      shardings,
+    )
+
+  def _maker(self, batch: types.Batch) -> Callable[[jax.Array], TrainState]:
     shapes = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
     )
-    make = lambda rng: self._init(rng, shapes)
-    abstract = jax.eval_shape(make, jax.random.key(0))
-    shardings = mesh_lib.shardings(self.mesh, self.specs(abstract))
-    return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
+    return lambda rng: self._init(rng, shapes)
 
   def specs(self, state: TrainState) -> TrainState:
     """Returns how the parts of a state are split over the devices."""

@@ -59,14 +59,10 @@ def _predict(made, batch_size, *options):
 
 
 def test_batch_size_changes_nothing(parts):
-  expected = evaluation.predict(
-    Scorer(), None, parts[2], _placer(), 7
-  ).compute()
+  expected = _predict(parts[2], 7).compute()
   assert {'auc', 'gauc', 'auc_item_seen', 'auc_item_unseen'} <= set(expected)
   for size in (1, 2, 3, 6, 8, 50):
-    values = evaluation.predict(
-      Scorer(), None, parts[2], _placer(), size
-    ).compute()
+    values = _predict(parts[2], size).compute()
     assert values == pytest.approx(expected, rel=1e-12), size
 
 

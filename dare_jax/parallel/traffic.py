@@ -1,0 +1,45 @@
+"""What a compiled program sends between devices, read from its text."""
+
+from __future__ import annotations
+
+import math
+import re
+
+_KINDS = (
+  'all-gather',
+  'all-reduce',
+  'all-to-all',
+  'collective-permute',
+  'reduce-scatter',
+)
+# `name = SHAPES kind(operands`; asynchronous ones count where they start.
+_LINE = re.compile(
+  rf'= (?P<shapes>.*?) (?P<kind>{"|".join(_KINDS)})(?P<start>-start)?\('
+)
+_SHAPE = re.compile(r'(?P<kind>[a-z]+\d+)\[(?P<sizes>[\d,]*)\]')
+
+
+def collective_bytes(text: str) -> dict[str, int]:
+  """Returns the bytes that a device receives, by kind of collective.
+
+  What is inside a loop counts once: the bytes of one round.
+
+  >>> collective_bytes('%a = f32[8,16]{1,0} all-to-all(%b), dimensions={0}')
+  {'all-to-all': 512}
+
+  Args:
+    text: HLO, as of `jax.stages.Compiled.as_text`.
+  """
+  total: dict[str, int] = {}
+  for match in _LINE.finditer(text):
+    sizes = [_bytes(shape) for shape in _SHAPE.finditer(match['shapes'])]
+    # An asynchronous start has its operands beside its results.
+    size = sum(sizes) // 2 if match['start'] else sum(sizes)
+    total[match['kind']] = total.get(match['kind'], 0) + size
+  return total
+
+
+def _bytes(shape: re.Match[str]) -> int:
+  digits = re.sub(r'\D', '', shape['kind'])
+  sizes = [int(size) for size in shape['sizes'].split(',') if size]
+  return math.prod(sizes) * max(1, int(digits) // 8)

@@ -1,0 +1,231 @@
+"""Sharded against one device; run by `devices_test` with eight fake devices."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dare_jax import errors
+from dare_jax.data import compact
+from dare_jax.parallel import exchange
+from dare_jax.parallel import layout
+from dare_jax.parallel import mesh as mesh_lib
+from dare_jax.parallel import traffic
+from dare_jax.training import checkpoint
+from dare_jax.training import state as train_state
+from tests import tiny
+from tests.models import examples
+
+_VOCAB = {'item': 300, 'category': 9}
+_COUNTS = (1, 2, 4, 8)
+
+
+def _mesh(count: int) -> jax.sharding.Mesh:
+  return mesh_lib.make(jax.devices()[:count])
+
+
+def _trainer(count: int, preset: str = 'dare', **optim: Any) -> Any:
+  options = {'row_sparse_from': 100, 'tables': 'lazy_adam'} | optim
+  model = examples.build(preset, vocab_sizes=_VOCAB)
+  return train_state.Trainer(
+    model, examples.optim(**options), 100, _mesh(count)
+  )
+
+
+def _batch(seed: int, windows: int = 8) -> Any:
+  """Windows, one of them without targets, as if it filled the batch."""
+  batch = examples.make_batch(seed, windows=windows, vocab=_VOCAB)
+  weight = batch.targets.weight.at[-1].set(0.0).at[2, 1].set(0.0)
+  return batch.replace(targets=batch.targets.replace(weight=weight))
+
+
+def _train(
+  trainer: Any, steps: int, wide: bool = False, windows: int = 8
+) -> tuple[Any, list[float]]:
+  widen = examples.to_float64 if wide else lambda tree: tree
+  batches = [widen(_batch(seed, windows)) for seed in range(5)]
+  state, found = trainer.init(0, batches[0]), []
+  shardings = jax.tree.map(lambda x: x.sharding, state)
+  state = jax.device_put(widen(jax.device_get(state)), shardings)
+  for step in range(steps):
+    state, loss = trainer.train_step(state, batches[step % 5])
+    found.append(float(loss))
+  return state, found
+
+
+@functools.cache
+def _losses(count: int, preset: str, tables: str) -> tuple[Any, ...]:
+  trainer = _trainer(count, preset, tables=tables)
+  with jax.enable_x64():
+    state, wide = _train(trainer, 50, wide=True)
+    logits, _, _ = trainer.predict_step(state, examples.to_float64(_batch(7)))
+    return wide, np.asarray(logits)
+
+
+_CASES = [
+  *(('dare', 'lazy_adam', count) for count in _COUNTS[1:]),
+  *(('dare', 'adam', count) for count in _COUNTS[1:]),
+  ('dare', 'row_adagrad', 8),
+  ('twin', 'lazy_adam', 8),
+  ('eta', 'lazy_adam', 8),
+  ('sdim', 'adam', 8),
+]
+
+
+@pytest.mark.parametrize(('preset', 'tables', 'count'), _CASES)
+def test_losses_of_one_device_in_float64(preset, tables, count):
+  one, logits = _losses(1, preset, tables)
+  many, others = _losses(count, preset, tables)
+  np.testing.assert_allclose(many, one, rtol=0, atol=1e-9)
+  np.testing.assert_allclose(others, logits, rtol=0, atol=1e-9)
+  assert one[-1] < one[0]
+
+
+@pytest.mark.parametrize('preset', ['dare', 'twin', 'eta', 'sdim'])
+def test_losses_of_one_device_in_float32(preset):
+  one, many = (
+    _train(_trainer(count, preset), 5, windows=64)[1] for count in (1, 8)
+  )
+  # Later on, two scores that are nearly equal change places in some search, and
+  # Adam makes whole steps of the noise in gradients near zero.
+  np.testing.assert_allclose(many[:3], one[:3], rtol=0, atol=1e-5)
+  np.testing.assert_allclose(many, one, rtol=0, atol=1e-3)
+
+
+def test_rows_found_on_the_host_for_each_device():
+  batch = _batch(3)
+  host = jax.tree.map(np.asarray, batch)
+  trainer = _trainer(8)
+  made = compact.Compactor(trainer.tables.vocab_sizes, 8)(host)
+  assert len(made.rows['item']) % 8 == 0
+  state = trainer.init(0, batch)
+  copy = jax.tree.map(jnp.copy, state)
+  by_host, loss = trainer.train_step(state, mesh_lib.place(_mesh(8), made))
+  by_device, expected = trainer.train_step(copy, batch)
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)
+  for name, table in by_host.tables['encoder'].items():
+    np.testing.assert_allclose(
+      table, by_device.tables['encoder'][name], atol=1e-6
+    )
+
+
+def test_balanced_gradients_are_for_one_device():
+  with pytest.raises(errors.UsageError, match='is for one device'):
+    _trainer(8, 'twin', balance_gradients=True)
+
+
+def _asked(rng: Any, rows: int, count: int, kind: str) -> np.ndarray:
+  """Sorted distinct positions, padding first, filled up beyond the table."""
+  if kind == 'crowded':  # All with one owner, next to each other.
+    found = np.arange(count) + (rows // 8) * 3
+  else:
+    found = rng.choice(rows, count, replace=False)
+  found = np.union1d(found, [0])[:count]
+  filling = rows + np.arange(5 + count - len(found))
+  return np.concatenate([np.sort(found), filling]).astype(np.int32)
+
+
+@pytest.mark.parametrize('kind', ['spread', 'crowded'])
+@pytest.mark.parametrize('room', [None, 1, 3, 16])
+def test_rows_go_out_and_gradients_come_back(room, kind):
+  rng = np.random.default_rng(0)
+  num_rows, count = layout.PARTS // 64, 24
+  tables = [rng.normal(size=(num_rows, width)) for width in (3, 2)]
+  rows = np.stack([_asked(rng, num_rows, count, kind) for _ in range(8)])
+  grads = [rng.normal(size=(*rows.shape, width)) for width in (3, 2)]
+
+  def own(rows: Any, grads: Any, turn: Any, carry: Any) -> Any:
+    assert turn.shape == ()
+    # Set, not add: a row that came twice would lose a part.
+    return [
+      sums.at[rows].set(grad, mode='drop')
+      for sums, grad in zip(carry, grads, strict=True)
+    ]
+
+  def run(tables: Any, rows: Any, grads: Any) -> Any:
+    found = exchange.gather(tables, rows, room)
+    zeros = [jnp.zeros_like(table) for table in tables]
+    size = len(tables[0])
+    return found, exchange.give_back(own, zeros, grads, rows, size, room)
+
+  split = mesh_lib.SPLIT
+  with jax.enable_x64():
+    found, sums = jax.jit(
+      jax.shard_map(run, mesh=_mesh(8), in_specs=split, out_specs=split)
+    )(tables, rows.ravel(), [g.reshape(-1, g.shape[-1]) for g in grads])
+  for part in range(2):
+    padded = np.concatenate([tables[part], np.zeros((200, 3 - part))])
+    np.testing.assert_array_equal(found[part], padded[rows.ravel()])
+    expected = np.zeros_like(padded)
+    np.add.at(expected, rows, grads[part])
+    np.testing.assert_allclose(sums[part], expected[:num_rows], atol=1e-12)
+
+
+def _traffic(count: int, num_items: int) -> tuple[dict[str, int], float]:
+  """Bytes and operations of a device and step, four windows a device."""
+  vocab = {'item': num_items, 'category': 9}
+  model = examples.build('dare', vocab_sizes=vocab)
+  optim = examples.optim(tables='lazy_adam', row_sparse_from=100)
+  trainer = train_state.Trainer(model, optim, 100, _mesh(count))
+  batch = examples.make_batch(windows=4 * count, vocab=vocab, length=40)
+  room = 256
+  split = jax.sharding.NamedSharding(_mesh(count), mesh_lib.SPLIT)
+  batch = batch.replace(rows={'item': np.zeros(room * count, np.int32)})
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), batch
+  )
+  state = trainer.abstract_state(batch)
+  compiled = trainer.train_step.lower(state, shapes).compile()
+  flops = compiled.cost_analysis()['flops']
+  return traffic.collective_bytes(compiled.as_text()), flops
+
+
+def test_bytes_do_not_grow_with_the_catalogue_or_the_devices():
+  small, work = _traffic(8, 20_000)
+  assert small['all-to-all'] > 0
+  assert _traffic(8, 2_000_000)[0] == small
+  # No table and no scores travel: what all devices get are gradients and
+  # statistics of what all of them hold.
+  assert set(small) == {'all-to-all', 'all-reduce'}
+  fewer, less = _traffic(2, 20_000)
+  assert small['all-reduce'] == fewer['all-reduce']
+  # Room for six standard deviations more than the mean is more of a small one.
+  assert small['all-to-all'] <= 2 * fewer['all-to-all']
+  assert work <= 1.5 * less
+
+
+def test_a_checkpoint_fits_any_number_of_devices(tmp_path):
+  state, _ = _train(_trainer(8), 3)
+  told = {'data_fingerprint': 'abc', 'progress': {'step': 3}}
+  made = checkpoint.Checkpoints(tmp_path)
+  made.save_last(3, state, told)
+  made.wait()
+  for count in _COUNTS:
+    template = _trainer(count).init(1, _batch(0))
+    restored, description = made.restore_last(template, 'abc')
+    assert description == told
+    tiny.assert_same_bits(restored, jax.device_get(state))
+    table = restored.tables['encoder']['item_attention']
+    assert len(table.sharding.device_set) == count
+  made.close()
+
+
+def test_a_whole_run(tmp_path):
+  """Batches that the devices do not divide, evaluation, stop and resume."""
+  tiny.write_log(tmp_path / 'log.csv')
+  made = tiny.config(
+    tmp_path,
+    optim__tables='lazy_adam',
+    optim__row_sparse_from=50,
+    train__batch_size=30,
+  )
+  tiny.run(made, tmp_path / 'straight')
+  with pytest.raises(errors.Stopped):
+    tiny.run(made, tmp_path / 'stopped', tiny.StopAtCheck(4))
+  tiny.run(made, tmp_path / 'stopped')
+  tiny.assert_same_run(made, tmp_path / 'straight', tmp_path / 'stopped')

@@ -1,0 +1,169 @@
+"""Real processes over loopback: one training, one set of files, one stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dare_jax import cli
+from tests import tiny
+
+_LAUNCHER = pathlib.Path(__file__).parents[2] / 'launch' / 'local.sh'
+_ROWS = {'optim__tables': 'lazy_adam', 'optim__row_sparse_from': 50}
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory) -> Iterator[pathlib.Path]:
+  folder = tmp_path_factory.mktemp('processes')
+  tiny.write_log(folder / 'log.csv')
+  yield folder
+
+
+def _flags(root: pathlib.Path, **fields: object) -> list[str]:
+  config = f'--config={cli.configs_dir() / "csv_log.py"}'
+  chosen = {name.replace('__', '.'): v for name, v in (_ROWS | fields).items()}
+  base = tiny.flags(tiny.config(root))
+  return [config, *base, *(f'--config.{n}={v}' for n, v in chosen.items())]
+
+
+def _start(
+  root: pathlib.Path, workdir: pathlib.Path, count: int, **fields: object
+) -> list[subprocess.Popen[str]]:
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  where = [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}']
+  command = [sys.executable, '-m', 'dare_jax.train', f'--workdir={workdir}']
+  command += _flags(root, **fields)
+  return [
+    subprocess.Popen(
+      [*command, *(where if count > 1 else []), *_number(count, number)],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for number in range(count)
+  ]
+
+
+def _number(count: int, number: int) -> list[str]:
+  return [f'--process_id={number}'] if count > 1 else []
+
+
+def _finish(processes: list[subprocess.Popen[str]], code: int = 0) -> list[str]:
+  texts = [process.communicate(timeout=300)[0] for process in processes]
+  codes = [process.returncode for process in processes]
+  assert codes == [code] * len(processes), (codes, texts)
+  return texts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('tables', ['lazy_adam', 'adam'])
+def test_several_processes_train_what_one_does(root, tables):
+  one, two = (root / f'{tables}-{count}' for count in (1, 2))
+  _finish(_start(root, one, 1, optim__tables=tables))
+  texts = _finish(_start(root, two, 2, optim__tables=tables))
+  assert 'everything is in' in texts[0]
+  assert 'step' not in texts[1]  # One process writes.
+  lines = [tiny.metric_lines(workdir) for workdir in (one, two)]
+  for single, shared in zip(*lines, strict=True):
+    assert list(single) == list(shared)
+    if single['step'] <= 4:  # Later, noise grows: Adam, and flips of the top k.
+      for name in ('train/loss', 'val/logloss'):
+        if name in single:
+          assert shared[name] == pytest.approx(single[name], abs=3e-5)
+  results = [
+    json.loads((workdir / 'result.json').read_text()) for workdir in (one, two)
+  ]
+  assert results[1]['test']['auc'] == pytest.approx(
+    results[0]['test']['auc'], abs=1e-3
+  )
+  assert results[0]['parameters'] == results[1]['parameters']
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_stops_all_and_any_number_goes_on(root):
+  workdir = root / 'stopped'
+  fields = {'train__steps': 150, 'train__log_every_steps': 5}
+  processes = _start(root, workdir, 2, **fields)
+  metrics = workdir / 'metrics.jsonl'
+  deadline = time.time() + 200
+  while not metrics.exists() or metrics.read_text().count('\n') < 3:
+    assert time.time() < deadline and processes[0].poll() is None
+    time.sleep(0.05)
+  processes[1].send_signal(signal.SIGTERM)
+  texts = _finish(processes, 75)
+  assert all('the state is saved' in text for text in texts)
+  texts = _finish(_start(root, workdir, 1, **fields))
+  assert 'resuming' in texts[0]
+  result = json.loads((workdir / 'result.json').read_text())
+  assert result['steps'] == 150 and 0 < result['resumed_from'][0] < 150
+  lines = tiny.metric_lines(workdir)
+  steps = [line['step'] for line in lines]
+  assert steps == sorted(steps)
+  trained = [line['step'] for line in lines if 'train/loss' in line]
+  assert trained == list(range(5, 151, 5))
+
+
+@pytest.mark.slow
+def test_bad_input_is_told_by_all(root, tmp_path):
+  texts = _finish(_start(root, tmp_path / 'w', 2, optim__tables='adamw'), 2)
+  for text in texts:
+    assert "optim.tables='adamw'" in text
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--num_processes=2'], '--coordinator is missing'),
+    (
+      ['--coordinator=h:1', '--num_processes=2', '--process_id=2'],
+      '--process_id=2: expected 0 to 1',
+    ),
+  ],
+)
+def test_bad_flags(root, tmp_path, flags, message):
+  done = subprocess.run(
+    [sys.executable, '-m', 'dare_jax.train', f'--workdir={tmp_path}', *flags],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 2
+  assert message in done.stderr and done.stderr.count('\n') == 1
+
+
+@pytest.mark.slow
+def test_launched_locally(root, tmp_path):
+  workdir = tmp_path / 'run'
+  arguments = ['2', f'--workdir={workdir}', *_flags(root)]
+  environment = os.environ | {'PYTHON': sys.executable}
+
+  def launch(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+      [str(_LAUNCHER), *options, *arguments],
+      capture_output=True,
+      text=True,
+      check=False,
+      env=environment,
+    )
+
+  dry = launch('--dry-run')
+  assert dry.returncode == 0 and dry.stdout.count('--process_id=') == 2
+  assert not workdir.exists()
+  done = launch()
+  assert done.returncode == 0, done.stdout + done.stderr
+  assert (workdir / 'result.json').exists()
+  wrong = subprocess.run(
+    [str(_LAUNCHER), 'x'], capture_output=True, check=False
+  )
+  assert wrong.returncode == 2 and b'usage' in wrong.stderr
