@@ -108,9 +108,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.optim = optim = ml_collections.ConfigDict()
   optim.learning_rate = 0.01  # of Adam, at the first step
   optim.schedule = 'constant'  # or linear: to 0 at the end of the run
-  # Of large tables, lazy_adam, row_adagrad and sgd move the rows of the batch;
-  # adam, as published, all rows.
-  optim.tables = 'lazy_adam'
+  # lazy_adam, row_adagrad, sgd: rows of the batch; adam, as published: all.
+  optim.tables = 'lazy_adam'  # the optimizer of tables
   optim.table_learning_rate = config_dict.placeholder(float)  # None: the same
   optim.table_weight_decay = 0.0  # decoupled, of rows that move
   optim.by_table = ()  # (pattern of names, learning rate, weight decay), ..

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -60,7 +62,8 @@ def test_usage(script):
 
 def test_shellcheck():
   scripts = [str(_FOLDER / script) for script in _CASES]
-  checker = shutil.which('shellcheck')
+  beside = f'{pathlib.Path(sys.executable).parent}{os.pathsep}{os.defpath}'
+  checker = shutil.which('shellcheck', path=beside)
   assert checker, "pip install -e '.[test]' brings it"
   done = subprocess.run(
     [checker, *scripts], capture_output=True, text=True, check=False
