@@ -64,11 +64,11 @@ def root(tmp_path_factory) -> Iterator[pathlib.Path]:
   trainer = train_state.Trainer
   made = {}
 
-  def shared(model, optim, total_steps):
+  def shared(model, optim, total_steps, mesh):
     assert optim.schedule == 'constant'  # So that the length does not matter.
     key = (model, optim.to_json())
     if key not in made:
-      made[key] = trainer(model, optim, total_steps)
+      made[key] = trainer(model, optim, total_steps, mesh)
     return made[key]
 
   train_state.Trainer = shared
