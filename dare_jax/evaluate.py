@@ -44,7 +44,7 @@ def evaluate(
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
   step = _step(checkpoints, which, workdir)
   state, description = checkpoints.restore(
-    step, loaded.init_state(), loaded.store.fingerprint
+    step, loaded.abstract_state(), loaded.store.fingerprint
   )
   metrics = loaded.predict(state, split).compute()
   return {

@@ -138,7 +138,7 @@ def restore(
 ) -> tuple[Any, dict[str, Any]]:
   """The newest checkpoint of a finished run: state and description."""
   opened = run_lib.Run(made, workdir)
-  template = opened.experiment.init_state()
+  template = opened.experiment.abstract_state()
   opened.close()
   checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
   try:

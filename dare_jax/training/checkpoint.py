@@ -86,6 +86,10 @@ class Checkpoints:
     )
     self._saved[manager].add(step)
 
+  def has_last(self, step: int) -> bool:
+    """Whether `save_last` has been called for that step."""
+    return step in self._saved[self._last]
+
   def steps(self) -> list[int]:
     """Returns the steps that have a complete checkpoint, ascending."""
     return sorted({*self._last.all_steps(), *self._best.all_steps()})

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,19 +19,35 @@ from dare_jax import embeddings
 from dare_jax import types
 from dare_jax.data import history_store
 from dare_jax.data import pipeline
+from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.search import clusters
 from dare_jax.training import state as train_state
 from dare_jax.training import table_updates
 
 
+def shapes(
+  store: history_store.HistoryStore, mesh: jax.sharding.Mesh
+) -> types.Clusters:
+  """Returns the shapes of a store's clusters, whole on each device."""
+  entries = jax.ShapeDtypeStruct(
+    (len(store.behaviors) + 1,),
+    np.int32,
+    sharding=jax.sharding.NamedSharding(mesh, mesh_lib.WHOLE),
+  )
+  return types.Clusters(cluster=entries, rank=entries)
+
+
 def blank(
-  state: train_state.TrainState, store: history_store.HistoryStore
+  state: train_state.TrainState,
+  store: history_store.HistoryStore,
+  mesh: jax.sharding.Mesh,
 ) -> train_state.TrainState:
   """Returns the state with room for the clusters of a store."""
-  zeros = jnp.zeros(len(store.behaviors) + 1, jnp.int32)
-  return dataclasses.replace(
-    state, clusters=types.Clusters(cluster=zeros, rank=jnp.copy(zeros))
+  zeros = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding),
+    shapes(store, mesh),
   )
+  return dataclasses.replace(state, clusters=zeros)
 
 
 def refresh(

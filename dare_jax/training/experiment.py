@@ -18,6 +18,7 @@ import numpy as np
 from dare_jax import errors
 from dare_jax import models
 from dare_jax import search as searches
+from dare_jax import types
 from dare_jax.configs import base
 from dare_jax.data import datasets
 from dare_jax.data import history_store
@@ -83,12 +84,24 @@ class Experiment:
     vocab_sizes = self.trainer.tables.vocab_sizes if on_host else {}
     return feed.Placer(self.trainer.mesh, vocab_sizes)
 
+  def first_batch(self) -> types.Batch:
+    """Returns this process's part of step 0's batch, on the host."""
+    train = self.pipelines['train']
+    return train.train_batch(0, self.config.train.batch_size)
+
   def init_state(self) -> train_state.TrainState:
     """Returns the fresh state of step 0."""
-    batch = self.pipelines['train'].train_batch(0, self.config.train.batch_size)
-    state = self.trainer.init(self.config.seed, batch)
+    state = self.trainer.init(self.config.seed, self.first_batch())
     if self.clusters_history:
-      state = clustering.blank(state, self.store)
+      state = clustering.blank(state, self.store, self.trainer.mesh)
+    return state
+
+  def abstract_state(self) -> train_state.TrainState:
+    """Returns shapes, dtypes and shardings of a state; allocates nothing."""
+    state = self.trainer.abstract_state(self.first_batch())
+    if self.clusters_history:
+      shapes = clustering.shapes(self.store, self.trainer.mesh)
+      state = dataclasses.replace(state, clusters=shapes)
     return state
 
   def predict(

@@ -114,12 +114,13 @@ class Run:
 
   def restore_or_init(self) -> tuple[TrainState, Progress]:
     """Returns the state to go on from, and opens the metric files there."""
-    state = self.experiment.init_state()
     progress = Progress()
     restored = self._checkpoints.restore_last(
-      state, self.experiment.store.fingerprint
+      self.experiment.abstract_state(), self.experiment.store.fingerprint
     )
-    if restored is not None:
+    if restored is None:
+      state = self.experiment.init_state()
+    else:
       state, saved = restored
       progress = Progress(**saved['progress'])
       progress.resumed_from.append(progress.step)
@@ -264,6 +265,8 @@ class Run:
 
   def save(self, state: TrainState, progress: Progress) -> None:
     """Saves the state to go on from, in the background."""
+    if self._checkpoints.has_last(progress.step):
+      return  # And `finish` may have given up the state.
     with self._untimed(state, progress):
       self._check_state(state, progress.step)
       self._checkpoints.save_last(
@@ -300,10 +303,18 @@ class Run:
     progress: Progress,
     check_stop: Callable[[], None],
   ) -> dict[str, Any]:
-    """Tests the best checkpoint; writes its predictions, then the result."""
+    """Tests the best checkpoint; writes its predictions, then the result.
+
+    The state is given up, so that the best one takes its place in memory.
+    """
     self._checkpoints.wait()
+    parameters = train_state.count_parameters(state, self.trainer.tables)
+    for leaf in jax.tree.leaves(state):
+      leaf.delete()
     best, _ = self._checkpoints.restore(
-      progress.best_step, state, self.experiment.store.fingerprint
+      progress.best_step,
+      self.experiment.abstract_state(),
+      self.experiment.store.fingerprint,
     )
     predictions = self.experiment.predict(best, 'test', check_stop)
     test = predictions.compute()
@@ -319,7 +330,7 @@ class Run:
       'val': progress.best_val,
       'examples_per_s': progress.targets / max(seconds, 1e-9),
       'train_time_s': seconds,
-      'parameters': train_state.count_parameters(state, self.trainer.tables),
+      'parameters': parameters,
       'environment': environment(),
       'config_hash': experiment.config_hash(self.config),
       'data_fingerprint': self.experiment.store.fingerprint,
