@@ -139,6 +139,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 
   config.checkpoint = checkpoint = ml_collections.ConfigDict()
   checkpoint.every_steps = 500  # besides those at evaluations; 0: none
+  checkpoint.keep_last = 2  # of the newest; one more of the best
 
   config.runtime = runtime = ml_collections.ConfigDict()
   runtime.compilation_cache = '~/.cache/dare_jax/compiled'  # '': none

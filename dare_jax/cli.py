@@ -10,6 +10,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 import difflib
+import logging as standard_logging
 import pathlib
 import re
 import sys
@@ -69,9 +70,7 @@ def run(
     argv.insert(1, f'--config={configs_dir() / default_config}.py')
   try:
     _parse(argv)
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.WARNING)
-    logging.set_stderrthreshold(logging.WARNING)
+    _log_warnings()
     main()
   except errors.UsageError as error:
     _fail(str(error))
@@ -81,6 +80,30 @@ def run(
       file=sys.stderr,
     )
     sys.exit(EXIT_STOPPED)
+
+
+def _log_warnings() -> None:
+  """Shows warnings of ours; what a library raises, we tell in our own words."""
+  logging.use_absl_handler()
+  logging.set_verbosity(logging.WARNING)
+  logging.set_stderrthreshold(logging.WARNING)
+  for handler in standard_logging.getLogger().handlers:
+    handler.addFilter(lambda record: not _is_told(record))
+  show = sys.excepthook
+
+  def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    # Tensorstore reports what came after the first failure to nobody.
+    if str(error) != 'Event loop is closed':
+      show(kind, error, trace)
+
+  sys.excepthook = hook
+
+
+def _is_told(record: standard_logging.LogRecord) -> bool:
+  """Whether it is orbax's account of an error that it raises as well."""
+  return record.name == 'asyncio' or (
+    record.exc_info is not None and '/orbax/' in record.pathname
+  )
 
 
 def _fail(message: str) -> None:

@@ -9,7 +9,7 @@ Prints the metrics and writes DIR/eval_<split>.json.
 from __future__ import annotations
 
 import json
-import pathlib
+import os
 from typing import Any
 
 from absl import flags
@@ -20,7 +20,7 @@ from dare_jax import errors
 
 
 def evaluate(
-  workdir: pathlib.Path, split: str = 'test', which: str = 'best'
+  workdir: str | os.PathLike[str], split: str = 'test', which: str = 'best'
 ) -> dict[str, Any]:
   """Returns the metrics of one checkpoint on one split.
 
@@ -34,6 +34,7 @@ def evaluate(
   """
   from dare_jax.training import checkpoint
   from dare_jax.training import experiment
+  from dare_jax.training import storage
 
   config = experiment.load_config(workdir)
   loaded = experiment.load(config)
@@ -41,7 +42,9 @@ def evaluate(
     raise errors.UsageError(
       f'--split={split}: expected one of {", ".join(loaded.pipelines)}.'
     )
-  checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
+  checkpoints = checkpoint.Checkpoints(
+    storage.locate(workdir) / 'checkpoints', read_only=True
+  )
   step = _step(checkpoints, which, workdir)
   state, description = checkpoints.restore(
     step, loaded.abstract_state(), loaded.store.fingerprint
@@ -57,7 +60,7 @@ def evaluate(
   }
 
 
-def _step(checkpoints: Any, which: str, workdir: pathlib.Path) -> int:
+def _step(checkpoints: Any, which: str, workdir: Any) -> int:
   if which.isdigit():
     return int(which)
   if which not in ('best', 'last'):
@@ -77,9 +80,10 @@ def main() -> None:
   """Evaluates as the flags say, prints and writes the metrics."""
   if not _WORKDIR.value:
     raise errors.UsageError('--workdir is missing: the folder of a run.')
-  workdir = pathlib.Path(_WORKDIR.value).expanduser()
+  workdir = _WORKDIR.value
   distributed.start()
   from dare_jax.parallel import processes
+  from dare_jax.training import storage
 
   result = evaluate(workdir, _SPLIT.value, _CHECKPOINT.value)
   if not processes.is_first():
@@ -87,8 +91,8 @@ def main() -> None:
   print(f'{workdir}, step {result["step"]}, {result["split"]}:')
   for name, value in result['metrics'].items():
     print(f'  {name:24}{value:.6f}')
-  path = workdir / f'eval_{result["split"]}.json'
-  path.write_text(json.dumps(result, indent=1))
+  path = storage.locate(workdir) / f'eval_{result["split"]}.json'
+  storage.write(path, json.dumps(result, indent=1).encode())
 
 
 if __name__ == '__main__':

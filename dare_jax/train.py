@@ -10,6 +10,7 @@ with the same workdir resumes; SIGTERM saves and exits with 75.
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 from typing import Any
 
@@ -27,15 +28,16 @@ from dare_jax.training import report
 
 def train_and_evaluate(
   config: ml_collections.ConfigDict,
-  workdir: pathlib.Path,
+  workdir: str | os.PathLike[str],
   stop: interrupt.StopSignal,
 ) -> dict[str, Any]:
   """Runs, or resumes, a whole training; returns what `result.json` holds.
 
   Args:
     config: as `configs/base.py`.
-    workdir: takes config.json, metrics.jsonl, result.json,
-      predictions_test.npz, checkpoints/ and tensorboard/.
+    workdir: a folder, on a disk or in a bucket; takes config.json,
+      metrics.jsonl, result.json, predictions_test.npz, checkpoints/ and
+      tensorboard/.
     stop: notes SIGTERM.
 
   Raises:
@@ -91,8 +93,8 @@ def main() -> None:
   runtime.configure(config.runtime)
   distributed.start()
   name = _config_name()
-  folder = _WORKDIR.value or f'runs/{name}-{config.model.name}-{config.seed}'
-  workdir = pathlib.Path(folder).expanduser()
+  default = f'runs/{name}-{config.model.name}-{config.seed}'
+  workdir = _WORKDIR.value or default
   result = train_and_evaluate(config, workdir, stop)
   import jax
 
@@ -108,7 +110,10 @@ def _config_name() -> str:
 if __name__ == '__main__':
   _CONFIG = cli.define_config()
   _WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Run folder; default runs/<config>-<model>-<seed>.'
+    'workdir',
+    None,
+    'Run folder, on a disk or gs://BUCKET/..; default'
+    ' runs/<config>-<model>-<seed>.',
   )
   distributed.define_flags()
   cli.run(main, default_config='quickstart')

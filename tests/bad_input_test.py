@@ -148,7 +148,7 @@ def test_workdir_that_cannot_be_written(root, tmp_path, refused):
   (tmp_path / 'file').write_text('mine')
   workdir = tmp_path / 'file' / 'run'  # Below a file: root cannot, either.
   line = refused(lambda: tiny.run(tiny.config(root), workdir))
-  assert f'--workdir={workdir}: cannot be written' in line
+  assert f'{workdir}: cannot be written' in line
   line = refused(lambda: tiny.run(tiny.config(root), tmp_path / 'file'))
   assert 'cannot be written' in line
   assert (tmp_path / 'file').read_text() == 'mine'

@@ -38,17 +38,19 @@ def any_of(flag: bool) -> bool:
   return bool(gather(np.array([flag])).any())
 
 
+def largest(number: int) -> int:
+  """Returns the largest of all processes' numbers; all get the same answer."""
+  return int(gather(np.array([number])).max())
+
+
 def agree_on(text: str, name: str) -> None:
   """Raises UsageError on all processes if `text` is not the same on all."""
-  mine = np.zeros(_MESSAGE_BYTES, np.uint8)
-  encoded = text.encode()[:_MESSAGE_BYTES]
-  mine[: len(encoded)] = np.frombuffer(encoded, np.uint8)
-  everyone = gather(mine)
+  everyone = _gather_texts(text)
   for number, other in enumerate(everyone):
-    if (other != everyone[0]).any():
+    if other != everyone[0]:
       raise errors.UsageError(
-        f'{name} of process {number} is {_text(other)!r}, that of process 0'
-        f' {_text(everyone[0])!r}; all processes need the same.'
+        f'{name} of process {number} is {other!r}, that of process 0'
+        f' {everyone[0]!r}; all processes need the same.'
       )
 
 
@@ -65,19 +67,20 @@ def in_turn(function: Callable[[], T]) -> T:
         result = function()
       except errors.UsageError as error:
         failure = str(error)
-    _raise_first(failure)
+    if failure := first_text(failure):
+      raise errors.UsageError(failure)
   return result  # type: ignore[return-value]
 
 
-def _raise_first(failure: str) -> None:
-  """Raises a failure of any process on all of them."""
-  message = np.zeros(_MESSAGE_BYTES, np.uint8)
-  encoded = failure.encode()[:_MESSAGE_BYTES]
-  message[: len(encoded)] = np.frombuffer(encoded, np.uint8)
-  for other in gather(message):
-    if text := _text(other):
-      raise errors.UsageError(text)
+def first_text(text: str) -> str:
+  """Returns the text of the first process that has one; all get the same."""
+  return next(filter(None, _gather_texts(text)), '')
 
 
-def _text(message: np.ndarray) -> str:
-  return message.tobytes().rstrip(b'\0').decode(errors='replace')
+def _gather_texts(text: str) -> list[str]:
+  mine = np.zeros(_MESSAGE_BYTES, np.uint8)
+  encoded = text.encode()[:_MESSAGE_BYTES]
+  mine[: len(encoded)] = np.frombuffer(encoded, np.uint8)
+  return [
+    row.tobytes().rstrip(b'\0').decode(errors='replace') for row in gather(mine)
+  ]

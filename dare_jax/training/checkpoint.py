@@ -9,25 +9,28 @@ the checkpoints before it intact.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 import json
-import pathlib
 from typing import Any
+from typing import TypeVar
 import zlib
 
 from absl import logging
+from etils import epath
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from dare_jax import errors
 from dare_jax.parallel import processes
+from dare_jax.training import checksum
 from dare_jax.training import state as train_state
+from dare_jax.training import storage
 
+T = TypeVar('T')
 TrainState = train_state.TrainState
-# Two: one is left if the newest turns out damaged, and the best that a `last`
-# names is there until the next `last` names the next best.
-_KEEP = 2
+# Of the values, which orbax does not check, and of the description itself.
+_VALUES = 'values_checksum'
 _CHECKSUM = 'crc32'
 
 
@@ -38,33 +41,62 @@ class DamagedError(errors.UsageError):
 class Checkpoints:
   """The checkpoints of one workdir, in its folders `last` and `best`."""
 
-  def __init__(self, directory: pathlib.Path) -> None:
-    self._directory = directory.absolute()
-    self._last = self._manager('last')
-    self._best = self._manager('best')
+  def __init__(
+    self, directory: epath.PathLike, keep_last: int = 2, read_only: bool = False
+  ) -> None:
+    """Opens the folders.
+
+    Args:
+      directory: holds them.
+      keep_last: how many of `last` to keep.
+      read_only: for looking on while a training writes: removes nothing, not
+        even half-written saves, one of which may be under way.
+    """
+    self._directory = storage.locate(directory)
+    self._read_only = read_only
+    self._failed = False
+    self._last = self._manager('last', keep_last)
+    # One more: a new best is there before the first `last` that names it, and
+    # until then the oldest `last` names the oldest best.
+    self._best = self._manager('best', keep_last + 1)
     # Not as the disk has it, which another process may see a moment later.
     self._saved = {
       manager: set(manager.all_steps()) for manager in (self._last, self._best)
     }
 
-  def _manager(self, name: str) -> ocp.CheckpointManager:
+  def _manager(self, name: str, keep: int) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=_KEEP, cleanup_tmp_directories=True
+      max_to_keep=keep,
+      cleanup_tmp_directories=not self._read_only,
+      read_only=self._read_only,
+      create=not self._read_only,
+      # Both may be at work at once; their barriers must not meet.
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        barrier_sync_key_prefix=name
+      ),
     )
     return ocp.CheckpointManager(self._directory / name, options=options)
 
   def save_last(
     self, step: int, state: TrainState, description: Mapping[str, Any]
   ) -> None:
-    """Saves in the background; raises if the save before it failed."""
+    """Saves in the background.
+
+    Raises:
+      UsageError: this save, or the one before it, cannot be written.
+    """
     self._save(self._last, step, state, description)
 
   def save_best(
     self, step: int, state: TrainState, description: Mapping[str, Any]
   ) -> None:
-    """Saves and waits, so that no later `last` names a best that is missing."""
+    """Saves and waits, so that no later `last` names a best that is missing.
+
+    Raises:
+      UsageError: it cannot be written.
+    """
     self._save(self._best, step, state, description)
-    self._best.wait_until_finished()
+    self._settle(self._best)
 
   def _save(
     self,
@@ -75,20 +107,43 @@ class Checkpoints:
   ) -> None:
     if step in self._saved[manager]:
       return  # The same step has the same state.
-    sealed = json.loads(json.dumps(description))
-    sealed[_CHECKSUM] = _checksum(state, sealed)
-    manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state),
-        description=ocp.args.JsonSave(sealed),
-      ),
-    )
+    self._settle(manager)
+    sealed = _seal(description, int(checksum.of_values(state)))
+    try:
+      manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state),
+          description=ocp.args.JsonSave(sealed),
+        ),
+      )
+    except Exception as error:  # Whatever a full or broken disk makes it raise.
+      raise self._failure(manager, _reason(error)) from error
     self._saved[manager].add(step)
 
   def has_last(self, step: int) -> bool:
     """Whether `save_last` has been called for that step."""
     return step in self._saved[self._last]
+
+  def _settle(self, manager: ocp.CheckpointManager) -> None:
+    """Waits for a save under way; if it failed, raises on all processes."""
+    reason = ''
+    try:
+      manager.wait_until_finished()
+    except Exception as error:  # As above.
+      reason = _reason(error)
+    if reason := processes.first_text(reason):
+      raise self._failure(manager, reason)
+
+  def _failure(
+    self, manager: ocp.CheckpointManager, reason: str
+  ) -> errors.UsageError:
+    self._failed = True
+    return errors.UsageError(
+      f'{manager.directory}: a checkpoint could not be written ({reason}); make'
+      ' room, or mend the disk, and run the same command: it goes on from the'
+      ' newest that is there.'
+    )
 
   def steps(self) -> list[int]:
     """Returns the steps that have a complete checkpoint, ascending."""
@@ -114,22 +169,25 @@ class Checkpoints:
       UsageError: there are checkpoints but none can be read; or they were
         trained on other data.
     """
-    steps = sorted(self._last.all_steps(), reverse=True)
-    for step in steps:
-      restored, damage = None, 'another process cannot read it'
+    tried: list[int] = []
+    while True:
+      left = (s for s in self._last.all_steps() if not tried or s < tried[-1])
+      # A process may see a newer one than others do: all try the same.
+      step = processes.largest(max(left, default=-1))
+      if step < 0:
+        break
       try:
         restored = _restore(self._last, step, template, fingerprint)
       except DamagedError as error:
-        damage = str(error)
-      # A process may have met the damage alone.
-      if processes.any_of(restored is None) or restored is None:
-        logging.warning('%s; it was skipped', damage)
+        tried.append(step)
+        if processes.is_first():
+          logging.warning('%s; it was skipped', error)
         continue
       self._drop_after(step)
       return restored
-    if steps:
+    if tried:
       raise errors.UsageError(
-        f'{self._directory}: none of the checkpoints {steps} can be read;'
+        f'{self._directory}: none of the checkpoints {tried} can be read;'
         ' restore one from a copy, or start anew in another workdir.'
       )
     self._drop_after(-1)
@@ -160,13 +218,18 @@ class Checkpoints:
     return _restore(manager, step, template, fingerprint)
 
   def wait(self) -> None:
-    """Waits for the save under way; raises if it failed."""
-    self._last.wait_until_finished()
+    """Waits for the save under way; raises UsageError if it failed."""
+    self._settle(self._last)
 
   def close(self) -> None:
-    """Waits and closes; raises if a save failed."""
-    self._last.close()
-    self._best.close()
+    """Waits and closes; raises UsageError if a save failed."""
+    if self._failed:
+      return  # That was told; what is under way will not end.
+    for manager in (self._last, self._best):
+      try:
+        manager.close()
+      except Exception as error:  # As above.
+        raise self._failure(manager, _reason(error)) from error
 
 
 def _restore(
@@ -175,78 +238,77 @@ def _restore(
   template: TrainState,
   fingerprint: str,
 ) -> tuple[TrainState, dict[str, Any]]:
-  path = pathlib.Path(manager.directory) / str(step)
-  part = ocp.args.Composite
-  try:
-    restored = manager.restore(
-      step, args=part(description=ocp.args.JsonRestore())
-    )
-    description = restored['description']
-    trained_on = description['data_fingerprint']
-  except Exception as error:  # Whatever a damaged file makes orbax raise.
-    raise _damaged(path, error) from error
+  """Reads a checkpoint; all processes return, or all raise the same.
+
+  Orbax's manager would wait for all processes after reading, which those never
+  reach that met the damage. Its handlers do not wait.
+  """
+  path = manager.directory / str(step)
+  description = _read(path, lambda: _read_description(path / 'description'))
+  trained_on = description['data_fingerprint']
   if trained_on != fingerprint:
     raise errors.UsageError(
       f'checkpoint {path} was trained on data with the fingerprint'
       f' {trained_on}, but the history store has {fingerprint}; use the same'
       ' data, or another workdir.'
     )
-  abstract = jax.tree.map(_abstract, template)
-  try:
-    restored = manager.restore(
-      step, args=part(state=ocp.args.StandardRestore(abstract))
-    )
-    state = restored['state']
-    expected = description.pop(_CHECKSUM)
-  except Exception as error:  # As above.
-    raise _damaged(path, error) from error
-  if _checksum(state, description) != expected:
+  expected = description.pop(_VALUES)
+  state = _read(path, lambda: _read_state(path / 'state', template))
+  if int(checksum.of_values(state)) != expected:
     raise _damaged(path, 'its checksum does not match')
   return state, description
 
 
-def _damaged(path: pathlib.Path, reason: object) -> DamagedError:
-  first = (str(reason).splitlines() or [type(reason).__name__])[0]
-  return DamagedError(f'checkpoint {path} is damaged: {first[:200]}')
+def _read(path: epath.Path, read: Callable[[], T]) -> T:
+  """Returns what `read` does; raises DamagedError on all if any cannot."""
+  result, reason = None, ''
+  try:
+    result = read()
+  except Exception as error:  # Whatever a damaged file makes orbax raise.
+    reason = _reason(error)
+  if reason := processes.first_text(reason):
+    raise _damaged(path, reason)
+  return result  # type: ignore[return-value]
 
 
-def _checksum(state: TrainState, description: Mapping[str, Any]) -> int:
-  """Covers values, which orbax does not: a flipped bit would be trained on."""
-  text = json.dumps(description, sort_keys=True)
-  return zlib.crc32(text.encode()) ^ int(_checksum_of_values(state))
+def _read_state(path: epath.Path, template: TrainState) -> TrainState:
+  abstract = jax.tree.map(_abstract, template)
+  handler = ocp.StandardCheckpointHandler()
+  try:
+    return handler.restore(path, args=ocp.args.StandardRestore(abstract))
+  finally:
+    handler.close()
 
 
-@jax.jit
-def _checksum_of_values(state: TrainState) -> jax.Array:
-  """Returns a sum over all elements, uint32: the same on every mesh.
-
-  Each element's bits are mixed with its place by steps that can be undone, so
-  one changed element always changes the sum; several, but for 1 in 2^32.
-  """
-  total = jnp.zeros((), jnp.uint32)
-  for number, leaf in enumerate(jax.tree.leaves(state)):
-    bits = _words(leaf)
-    place = jnp.full(bits.shape, number * 0x9E3779B9 % 2**32, jnp.uint32)
-    for axis in range(bits.ndim):
-      index = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
-      place = _mix(place ^ index)
-    total += jnp.sum(_mix(bits ^ place), dtype=jnp.uint32)
-  return total
+def _read_description(path: epath.Path) -> dict[str, Any]:
+  handler = ocp.JsonCheckpointHandler()
+  sealed = dict(handler.restore(path))
+  if sealed.pop(_CHECKSUM, None) != _crc(sealed):
+    raise ValueError(f'the checksum of {path.name} does not match')
+  return sealed
 
 
-def _words(leaf: jax.Array) -> jax.Array:
-  """Returns the bits of an array as unsigned integers of 32 bits."""
-  if leaf.dtype.itemsize == 8:
-    return jax.lax.bitcast_convert_type(leaf, jnp.uint32)
-  kind = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-  return jax.lax.bitcast_convert_type(leaf, kind).astype(jnp.uint32)
+def _seal(description: Mapping[str, Any], values: int) -> dict[str, Any]:
+  """Returns a description as JSON has it, with the checksums."""
+  sealed = json.loads(json.dumps({**description, _VALUES: values}))
+  return sealed | {_CHECKSUM: _crc(sealed)}
 
 
-def _mix(bits: jax.Array) -> jax.Array:
-  """A permutation of 32 bits in which each depends on all."""
-  for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-    bits = (bits ^ bits >> shift) * jnp.uint32(factor)
-  return bits ^ bits >> 16
+def _crc(description: Mapping[str, Any]) -> int:
+  return zlib.crc32(json.dumps(description, sort_keys=True).encode())
+
+
+def _reason(error: BaseException) -> str:
+  """Returns one line of the first of a chain of errors."""
+  while (earlier := error.__cause__ or error.__context__) is not None:
+    error = earlier
+  line = (str(error).splitlines() or [''])[0] or type(error).__name__
+  line = line.split(' [tensorstore_spec')[0]
+  return line if len(line) <= 200 else f'...{line[-200:]}'  # The cause is last.
+
+
+def _damaged(path: epath.Path, reason: str) -> DamagedError:
+  return DamagedError(f'checkpoint {path} is damaged: {reason}')
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:

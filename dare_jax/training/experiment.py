@@ -8,9 +8,9 @@ import dataclasses
 import hashlib
 import json
 import math
-import pathlib
 from typing import Any
 
+from etils import epath
 import jax
 import ml_collections
 import numpy as np
@@ -33,6 +33,7 @@ from dare_jax.training import metrics
 from dare_jax.training import optimizers
 from dare_jax.training import retrieval
 from dare_jax.training import state as train_state
+from dare_jax.training import storage
 
 # Fields that a resumed run may change, as prefixes.
 _FREE_FIELDS = (
@@ -234,6 +235,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     'train.moments_per_window',
     'train.log_every_steps',
     'eval.batch_size',
+    'checkpoint.keep_last',
   )
   for field in at_least_one:
     _require(config, field, 1)
@@ -301,14 +303,14 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
   }
 
 
-def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+def load_config(workdir: epath.PathLike) -> ml_collections.ConfigDict:
   """Returns the config of the run in a workdir.
 
   Raises:
     UsageError: no run there, or one of another version's config fields.
   """
-  path = workdir / 'config.json'
-  if not path.is_file():
+  path = storage.locate(workdir) / 'config.json'
+  if not path.exists():
     raise errors.UsageError(
       f'--workdir={workdir}: no run there (config.json is missing).'
     )
@@ -326,7 +328,7 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
   return config
 
 
-def _read_config(path: pathlib.Path) -> dict[str, Any]:
+def _read_config(path: epath.Path) -> dict[str, Any]:
   try:
     return json.loads(path.read_text())
   except ValueError:
@@ -335,9 +337,7 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     ) from None
 
 
-def check_same_run(
-  config: ml_collections.ConfigDict, path: pathlib.Path
-) -> None:
+def check_same_run(config: ml_collections.ConfigDict, path: epath.Path) -> None:
   """Refuses to go on in a workdir whose run had another config.
 
   Raises:

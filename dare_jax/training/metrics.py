@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import dataclasses
+import io
 import pathlib
 from typing import Any
 
+from etils import epath
 import jax
 import numpy as np
 
 from dare_jax.parallel import processes
+from dare_jax.training import storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +118,7 @@ _SAVED = {
 }
 
 
-def save(predictions: Predictions, path: pathlib.Path) -> None:
+def save(predictions: Predictions, path: epath.PathLike) -> None:
   """Writes an npz of all but slices and means, without the padding.
 
   The same split of the same data gives the same rows in the same order.
@@ -125,10 +128,9 @@ def save(predictions: Predictions, path: pathlib.Path) -> None:
     name: getattr(predictions, name)[real].astype(kind)
     for name, kind in _SAVED.items()
   }
-  temporary = path.with_suffix('.tmp')
-  with temporary.open('wb') as file:
-    np.savez_compressed(file, allow_pickle=False, **arrays)
-  temporary.replace(path)
+  file = io.BytesIO()
+  np.savez_compressed(file, allow_pickle=False, **arrays)
+  storage.write(storage.locate(path), file.getvalue())
 
 
 def load(path: pathlib.Path) -> Predictions:

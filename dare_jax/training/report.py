@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import pathlib
 from typing import Any
 
 _SHOWN = (
@@ -17,9 +16,7 @@ _SHOWN = (
 )
 
 
-def summary(
-  result: Mapping[str, Any], workdir: pathlib.Path, config: str
-) -> str:
+def summary(result: Mapping[str, Any], workdir: str, config: str) -> str:
   """Returns a small table of the result and what to try next.
 
   Args:

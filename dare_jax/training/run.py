@@ -17,6 +17,7 @@ import sys
 import time
 from typing import Any
 
+from etils import epath
 import jax
 import ml_collections
 import numpy as np
@@ -30,6 +31,7 @@ from dare_jax.training import experiment
 from dare_jax.training import feed
 from dare_jax.training import metrics
 from dare_jax.training import state as train_state
+from dare_jax.training import storage
 from dare_jax.training import writer
 
 TrainState = train_state.TrainState
@@ -64,21 +66,23 @@ class Run:
   """A run that is under way, or finished."""
 
   def __init__(
-    self, config: ml_collections.ConfigDict, workdir: pathlib.Path
+    self, config: ml_collections.ConfigDict, workdir: epath.PathLike
   ) -> None:
-    """Opens data and workdir.
+    """Opens data and workdir, which may be in a bucket.
 
     Raises:
       UsageError: bad config or data, another run's or an unwritable workdir.
     """
     self.config = config
-    self.workdir = workdir
+    self.workdir = storage.locate(workdir)
     processes.in_turn(self._check_workdir)
     self.experiment = experiment.load(config)
     self.trainer = self.experiment.trainer
     self.total_steps = self.experiment.total_steps
     processes.in_turn(self._claim_workdir)
-    self._checkpoints = checkpoint.Checkpoints(workdir / 'checkpoints')
+    self._checkpoints = checkpoint.Checkpoints(
+      self.workdir / 'checkpoints', config.checkpoint.keep_last
+    )
     self._writer: writer.MetricsWriter | None = None
     self._console: writer.Console | None = None
     self._clock_started: float | None = None
@@ -92,17 +96,12 @@ class Run:
   def _claim_workdir(self) -> None:
     if not processes.is_first():
       return
-    try:
-      self.workdir.mkdir(parents=True, exist_ok=True)
-      fields = experiment.flatten(self.config)
-      temporary = self.workdir / 'config.json.tmp'
-      temporary.write_text(json.dumps(fields, indent=1))
-      temporary.replace(self.workdir / 'config.json')
-    except OSError as error:
-      raise errors.UsageError(
-        f'--workdir={self.workdir}: cannot be written ({error.strerror});'
-        ' choose another folder.'
-      ) from None
+    storage.make_folder(self.workdir)
+    self._write_json('config.json', experiment.flatten(self.config))
+
+  def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=1)
+    storage.write(self.workdir / name, text.encode())
 
   def finished(self) -> dict[str, Any] | None:
     """Returns the result if the run is done to its full length."""
@@ -227,6 +226,11 @@ class Run:
       {f'{split}/{name}': values[name] for name in shown if name in values},
     )
 
+  def _sync_metrics(self) -> None:
+    """Lets no checkpoint count lines that a broken machine would lose."""
+    assert self._writer is not None
+    self._writer.sync()
+
   def advance(self) -> None:
     """Moves the progress bar."""
     assert self._console is not None
@@ -250,6 +254,7 @@ class Run:
       if progress.best_step < 0 or values.get('auc', -math.inf) > best:
         progress.best_step = progress.step
         progress.best_val = values
+        self._sync_metrics()
         self._checkpoints.save_best(
           progress.step, state, self._describe(progress)
         )
@@ -269,6 +274,7 @@ class Run:
       return  # And `finish` may have given up the state.
     with self._untimed(state, progress):
       self._check_state(state, progress.step)
+      self._sync_metrics()
       self._checkpoints.save_last(
         progress.step, state, self._describe(progress)
       )
@@ -338,9 +344,7 @@ class Run:
     }
     if processes.is_first():
       metrics.save(predictions, self.workdir / 'predictions_test.npz')
-      temporary = self.workdir / 'result.json.tmp'
-      temporary.write_text(json.dumps(result, indent=1))
-      temporary.replace(self.workdir / 'result.json')
+      self._write_json('result.json', result)
     return result
 
   def close(self) -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import json
-import pathlib
+import os
+import struct
 import sys
+import time
 from typing import Any
 
-import tensorboardX
+from etils import epath
+from tensorboardX import record_writer
+from tensorboardX.proto import event_pb2
+from tensorboardX.proto import summary_pb2
 import tqdm
 
 from dare_jax.parallel import processes
+from dare_jax.training import storage
 
 
 class MetricsWriter:
@@ -20,7 +26,7 @@ class MetricsWriter:
   Of several processes the first writes; the others only count the lines.
   """
 
-  def __init__(self, workdir: pathlib.Path, step: int, lines: int) -> None:
+  def __init__(self, workdir: epath.PathLike, step: int, lines: int) -> None:
     """Opens the files, dropping all but the first `lines` metric lines.
 
     A step alone does not say what to drop: the validation or the test of the
@@ -30,17 +36,20 @@ class MetricsWriter:
       workdir: holds the files.
       step: the step to go on from.
       lines: metric lines that were written up to then.
+
+    Raises:
+      UsageError: they cannot be written; the methods raise the same.
     """
     self.lines = lines
-    self._file = None
+    self._file: storage.GrowingFile | None = None
     if not processes.is_first():
       return
-    path = workdir / 'metrics.jsonl'
-    self.lines = _truncate(path, lines)
-    self._file = path.open('a', buffering=1)
-    self._board = tensorboardX.SummaryWriter(
-      str(workdir / 'tensorboard'), purge_step=step + 1 if step else None
-    )
+    folder = storage.locate(workdir)
+    path = folder / 'metrics.jsonl'
+    kept = _first_lines(path, lines)
+    self.lines = len(kept)
+    self._file = storage.GrowingFile(path, b''.join(kept))
+    self._board = _Board(folder / 'tensorboard', step)
 
   def write(
     self, step: int, epoch: float, time_s: float, values: Mapping[str, float]
@@ -54,9 +63,13 @@ class MetricsWriter:
       'epoch': round(epoch, 6),
       'time_s': round(time_s, 3),
     }
-    self._file.write(json.dumps(line | dict(values)) + '\n')
-    for name, value in values.items():
-      self._board.add_scalar(name, value, step)
+    self._file.append(f'{json.dumps(line | dict(values))}\n'.encode())
+    self._board.write(step, values)
+
+  def sync(self) -> None:
+    """Returns when the lines so far are safe; call it before a save."""
+    if self._file is not None:
+      self._file.sync()
 
   def close(self) -> None:
     if self._file is not None:
@@ -64,16 +77,46 @@ class MetricsWriter:
       self._board.close()
 
 
-def _truncate(path: pathlib.Path, lines: int) -> int:
-  """Keeps the first `lines` whole lines; returns how many there are."""
+def _first_lines(path: epath.Path, count: int) -> list[bytes]:
+  """Returns the first whole lines of a file, at most so many."""
   if not path.exists():
-    return 0
-  whole = path.read_bytes().split(b'\n')[:-1]  # What follows is half a line.
-  kept = whole[:lines]
-  temporary = path.with_suffix('.tmp')
-  temporary.write_bytes(b''.join(line + b'\n' for line in kept))
-  temporary.replace(path)
-  return len(kept)
+    return []
+  lines = path.read_bytes().split(b'\n')[:-1]  # What follows is half a line.
+  return [line + b'\n' for line in lines[:count]]
+
+
+class _Board:
+  """Scalars for TensorBoard, in a file for each time the run is taken up."""
+
+  def __init__(self, folder: epath.Path, step: int) -> None:
+    """Makes the file, which hides what others hold from `step` + 1 on."""
+    storage.make_folder(folder)
+    name = f'events.out.tfevents.{time.time():.0f}.{os.getpid()}'
+    self._file = storage.GrowingFile(folder / name)
+    self._event(file_version='brain.Event:2')
+    if step:
+      start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      self._event(step=step + 1, session_log=start)
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    scalars = [
+      summary_pb2.Summary.Value(tag=name, simple_value=value)
+      for name, value in values.items()
+    ]
+    self._event(step=step, summary=summary_pb2.Summary(value=scalars))
+
+  def _event(self, **fields: Any) -> None:
+    """Adds a record: its length, its bytes, and a checksum of either."""
+    event = event_pb2.Event(wall_time=time.time(), **fields).SerializeToString()
+    length = struct.pack('<Q', len(event))
+    crcs = [
+      struct.pack('<I', record_writer.masked_crc32c(part))
+      for part in (length, event)
+    ]
+    self._file.append(length + crcs[0] + event + crcs[1])
+
+  def close(self) -> None:
+    self._file.close()
 
 
 class Console:

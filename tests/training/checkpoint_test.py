@@ -106,7 +106,7 @@ def test_keeps_two(checkpoints):
     checkpoints.save_last(step, make_state(step), description(step))
     checkpoints.save_best(step + 10, make_state(step), description(step))
   checkpoints.wait()
-  assert checkpoints.steps() == [2, 3, 12, 13]
+  assert checkpoints.steps() == [2, 3, 11, 12, 13]
   assert (checkpoints.last_step, checkpoints.best_step) == (3, 13)
 
 
