@@ -1,8 +1,9 @@
 """Runs one benchmark and prints its table.
 
-    python -m dare_jax.bench NAME [flags]     NAME: train, prepare, tree, pod
+    python -m dare_jax.bench NAME [flags]
 
---help after a name shows that benchmark's flags; --output=FILE writes JSON.
+NAME: train, peer, prepare, tree, pod. --help after a name shows that
+benchmark's flags; --output=FILE writes JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dare_jax import errors
 
 # Each module offers `define_flags() -> Callable[[], list[row]]`; a row is one
 # flat object with units in its keys.
-NAMES = ('train', 'prepare', 'tree', 'pod')
+NAMES = ('train', 'peer', 'prepare', 'tree', 'pod')
 
 
 def show(rows: list[dict[str, Any]]) -> str:

@@ -1,160 +1,212 @@
 """Training throughput on random data: the real pipeline and the real step.
 
-Nothing is learnt; ids follow a Zipf law, so that tables are read as in a log.
+Every list flag is swept, in all combinations; each point runs in a process of
+its own, so that its peak memory is its own. The fields of a config that have
+no flag here can be set as `--config.optim.table_dtype=bfloat16`.
+
+    python -m dare_jax.bench train --rows=100000,4000000 --figure=train.png
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+import itertools
 import pathlib
-import resource
-import statistics
 import tempfile
-import time
 from typing import Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 import ml_collections
-import numpy as np
-import polars as pl
 
+from dare_jax import cli
+from dare_jax import errors
 from dare_jax import runtime
-from dare_jax.configs import base
+from dare_jax.bench import process
+from dare_jax.bench import random_log
+from dare_jax.bench import train_figure
 from dare_jax.data import history_store
-from dare_jax.data import pipeline
-from dare_jax.data import splits
-from dare_jax.data import store_writer
 
-_NUM_USERS = 2_000
+if TYPE_CHECKING:  # At run time, after the allocator is set.
+  from dare_jax.bench import step_timing
+
+# Swept: the flag, its default, the fields of a config that it sets, its help.
+_SWEPT = (
+  ('models', ['dare'], ('model.name',), 'Presets.'),
+  ('lengths', ['200'], ('data.history_length',), 'Behaviors in a history.'),
+  (
+    'dims',
+    ['16'],
+    ('model.attention_dim', 'model.representation_dim'),
+    'Widths of each vector.',
+  ),
+  ('moments', ['683'], ('train.batch_size',), 'Moments a step.'),
+  (
+    'moments_per_window',
+    ['1'],
+    ('train.moments_per_window',),
+    'Moments that share a history.',
+  ),
+  ('optimizers', ['lazy_adam'], ('optim.tables',), 'Optimizers of tables.'),
+  ('rows', ['68000'], (), 'Rows of the item tables.'),
+)
+_TEXT = ('models', 'optimizers')
+# Length of the run for a learning rate's schedule: none ends while timed.
+_STEPS = 1_000_000
 
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
-  model = flags.DEFINE_list('models', ['dare', 'twin'], 'Presets.')
-  length = flags.DEFINE_list('lengths', ['200'], 'Behaviors in a history.')
-  items = flags.DEFINE_integer('items', 68_000, 'Rows of the item table.')
-  dim = flags.DEFINE_integer('dim', 16, 'Width of each vector.')
-  moments = flags.DEFINE_integer('moments', 683, 'Moments a step.')
-  shared = flags.DEFINE_integer(
-    'moments_per_window', 1, 'Moments that share a history.'
+  config = cli.define_config()
+  swept = {
+    name: flags.DEFINE_list(name, default, text)
+    for name, default, _, text in _SWEPT
+  }
+  distinct = flags.DEFINE_integer(
+    'distinct',
+    None,
+    'Items that occur, whatever the rows; all that fit into the smallest table'
+    ' of the sweep by default.',
+    lower_bound=1,
   )
-  seconds = flags.DEFINE_float('seconds', 10.0, 'Time for each row.')
+  categories = flags.DEFINE_integer(
+    'categories', 2_245, 'Rows of the category tables.', lower_bound=3
+  )
+  seconds = flags.DEFINE_float('seconds', 10.0, 'Time for each point.')
+  profile = flags.DEFINE_string(
+    'profile', None, 'Write traces for TensorBoard or XProf into this folder.'
+  )
+  figure = flags.DEFINE_string('figure', None, 'Draw the rows into this PNG.')
 
   def measure() -> list[dict[str, Any]]:
+    if figure.value is not None:
+      train_figure.check()
+    values = {name: parse(name, flag.value) for name, flag in swept.items()}
+    seen = distinct.value or min(values['rows']) - 2
     rows = []
-    for history_length in map(int, length.value):
-      for name in model.value:
-        config = base.get_config()
-        config.model.name = name
-        config.model.attention_dim = dim.value
-        config.model.representation_dim = dim.value
-        config.train.batch_size = moments.value
-        config.train.moments_per_window = shared.value
-        config.data.history_length = history_length
-        config.data.split = 'leave_last'
-        rows.append(measure_one(config, items.value, seconds.value))
+    for point in itertools.product(*values.values()):
+      named = dict(zip(values, point, strict=True))
+      shape = random_log.Shape(named['rows'], categories.value, seen)
+      rows.append(
+        process.run_fresh(
+          measure_one,
+          _config_at(config.value, named),
+          shape,
+          seconds.value,
+          profile.value,
+        )
+      )
+    if figure.value is not None:
+      train_figure.draw(rows, pathlib.Path(figure.value))
     return rows
 
   return measure
 
 
-def measure_one(
-  config: ml_collections.ConfigDict, num_items: int, seconds: float
-) -> dict[str, Any]:
-  """Returns the row of one configuration."""
-  runtime.configure(config.runtime)
-  from dare_jax.training import experiment
-  from dare_jax.training import state as train_state
+def parse(name: str, values: list[str]) -> list[Any]:
+  """Returns a list flag's values.
 
+  Raises:
+    UsageError: none, or not a number of 1 or more where one is meant.
+  """
+  if not values:
+    raise errors.UsageError(f'--{name} is empty; give one value or more.')
+  if name in _TEXT:
+    return values
+  for value in values:
+    if not value.isdecimal() or int(value) < 1:
+      raise errors.UsageError(
+        f'--{name}={",".join(values)}: expected whole numbers of 1 or more,'
+        f' as in --{name}=100,200; {value!r} is none.'
+      )
+  return [int(value) for value in values]
+
+
+def _config_at(
+  config: ml_collections.ConfigDict, point: dict[str, Any]
+) -> ml_collections.ConfigDict:
+  made = config.copy_and_resolve_references()
+  made.data.split = 'leave_last'
+  for name, _, fields, _ in _SWEPT:
+    for field in fields:
+      made.update_from_flattened_dict({field: point[name]})
+  return made
+
+
+def measure_one(
+  config: ml_collections.ConfigDict,
+  shape: random_log.Shape,
+  seconds: float,
+  profile: str | None = None,
+) -> dict[str, Any]:
+  """Returns the row of one configuration.
+
+  Args:
+    config: of the run.
+    shape: of the log.
+    seconds: for the timing of whole steps.
+    profile: a folder for a trace, if any.
+
+  Raises:
+    UsageError: a bad config.
+  """
+  runtime.configure(config.runtime)
   with tempfile.TemporaryDirectory() as folder:
-    store = random_store(pathlib.Path(folder), num_items, config)
-    moments = splits.make_splits(store, config.data)['train']
-    train = pipeline.Pipeline(
-      store,
-      moments,
-      'train',
-      config.data,
-      config.seed,
-      config.train.moments_per_window,
+    store = random_log.write(
+      pathlib.Path(folder), shape, random_log.events(config)
     )
-    vocab = {field: store.vocab_sizes[field] for field in store.fields}
-    model = experiment.build_options(config, vocab)
-    trainer = train_state.Trainer(model, config.optim, 1)
-    timing = _time_steps(trainer, train, config, seconds)
+    timer, targets = timer_of(config, store)
+    whole = timer.whole(seconds, profile)
+    found = whole | timer.parts() | timer.moved()
   return {
     'model': config.model.name,
     'history_length': config.data.history_length,
-    'items': num_items,
     'dim': config.model.attention_dim,
     'moments_per_window': config.train.moments_per_window,
-    'targets_per_step': _targets_per_step(train, config),
-    **timing,
-    'peak_rss_mb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    'optimizer': config.optim.tables,
+    'rows': shape.rows,
+    'targets_per_step': targets,
+    'examples_per_s': targets * found.pop('steps_per_s'),
+    **found,
+    'peak_rss_mb': process.peak_mb(),
   }
 
 
-def _time_steps(
-  trainer: Any, train: pipeline.Pipeline, config: Any, seconds: float
-) -> dict[str, float]:
-  """Times steps one by one; each ends before the next batch is asked for.
+def timer_of(
+  config: ml_collections.ConfigDict, store: history_store.HistoryStore
+) -> tuple[step_timing.Timer, int]:
+  """Returns what times the steps of a config on a store, and their targets.
 
-  So the time spent waiting for data is all time in which the device is idle.
+  Raises:
+    UsageError: a bad config.
   """
+  from dare_jax.bench import step_timing
+  from dare_jax.data import pipeline
+  from dare_jax.data import splits
+  from dare_jax.training import experiment
+  from dare_jax.training import feed
+  from dare_jax.training import state as train_state
+
+  experiment.check_config(config)
+  vocab = {field: store.vocab_sizes[field] for field in store.fields}
+  model = experiment.build_options(config, vocab)
+  trainer = train_state.Trainer(model, config.optim, _STEPS)
+  train = pipeline.Pipeline(
+    store,
+    splits.make_splits(store, config.data)['train'],
+    'train',
+    config.data,
+    config.seed,
+    config.train.moments_per_window,
+  )
   size = config.train.batch_size
-  batch = train.train_batch(0, size)
-  state = trainer.init(config.seed, batch)
-  step_fn = trainer.train_step.lower(state, batch).compile()
-
-  def make(step: int) -> Any:
-    return train.train_batch(step, size)
-
-  times: list[float] = []
-  with pipeline.Prefetcher(make, 0, config.data.prefetch) as batches:
-    for _ in range(3):
-      state, loss = step_fn(state, batches.next())
-    loss.block_until_ready()
-    batches.wait_s = 0.0
-    begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds or len(times) < 5:
-      start = time.perf_counter()
-      state, loss = step_fn(state, batches.next())
-      loss.block_until_ready()
-      times.append(time.perf_counter() - start)
-    total = time.perf_counter() - begin
-    wait = batches.wait_s
-  targets = _targets_per_step(train, config)
-  return {
-    'step_ms': 1e3 * statistics.median(times),
-    'examples_per_s': targets * len(times) / total,
-    'wait_share': wait / total,
-  }
-
-
-def _targets_per_step(train: pipeline.Pipeline, config: Any) -> int:
-  rows = train.examples_a_step(config.train.batch_size)
-  return round(rows * train.targets_per_example)
-
-
-def random_store(
-  folder: pathlib.Path, num_items: int, config: ml_collections.ConfigDict
-) -> history_store.HistoryStore:
-  """Writes and opens a store of random events, Zipf items."""
-  rng = np.random.default_rng(0)
-  num_categories = 2_243
-  events = max(config.data.min_events, 2 * config.data.history_length)
-  fields = ('item', 'category')
-  writer = store_writer.StoreWriter(folder / 'store', fields, (), False)
-  for _ in range(_NUM_USERS):
-    item = (rng.zipf(1.2, events) % num_items + 2).astype(np.int32)
-    example = {
-      'item_id': item,
-      'category_id': item % num_categories + 2,
-      'timestamp': np.arange(events, dtype=np.int64),
-    }
-    writer.add([example])
-  raw_ids = {
-    'user': pl.Series(range(_NUM_USERS)),
-    'item': pl.Series(range(num_items)),
-    'category': pl.Series(range(num_categories)),
-  }
-  return writer.commit(raw_ids, {'dataset': 'random'})
+  on_host = config.optim.unique_rows == 'host'
+  timer = step_timing.Timer(
+    trainer,
+    feed.Placer(trainer.mesh, trainer.tables.vocab_sizes if on_host else {}),
+    lambda step: train.train_batch(step, size),
+    config.data.prefetch,
+    config.seed,
+  )
+  rows = train.examples_a_step(size)
+  return timer, round(rows * train.targets_per_example)

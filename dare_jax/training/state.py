@@ -23,6 +23,7 @@ from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.training import losses
 from dare_jax.training import optimizers
 from dare_jax.training import retrieval
+from dare_jax.training import role_balance
 from dare_jax.training import table_updates
 
 # Sums over the targets since the last log line; all that a log line needs.
@@ -58,6 +59,17 @@ class TrainState:
   clusters: types.Clusters | None = None
 
 
+@struct.dataclass
+class Gradients:
+  """What a batch says about a state: the loss, its gradients, statistics."""
+
+  loss: jax.Array
+  params: Mapping[str, Any]
+  tables: Mapping[str, jax.Array]
+  batch_stats: Mapping[str, Any]
+  sums: Mapping[str, jax.Array]
+
+
 class Trainer:
   """The model with its losses and optimizers, as pure jitted steps."""
 
@@ -87,7 +99,7 @@ class Trainer:
         'optim.balance_gradients=True is for one device: each has but a part'
         f' of the gradients that are compared. There are {self.mesh.size}.'
       )
-    learner = _by_role(model) if optim.balance_gradients else model
+    learner = role_balance.by_role(model) if optim.balance_gradients else model
     self._learner = _on_axis(learner)
     self._dense = optimizers.dense_optimizer(optim, total_steps)
     self.tables = table_updates.TableUpdater(model.config, optim, total_steps)
@@ -185,36 +197,61 @@ class Trainer:
     Losses are of the whole batch; so are the gradients of what all devices
     hold, which differentiation sums over them.
     """
+    batch, compact = self.gather_part(state, batch)
+    found = self.gradient_part(state, batch, compact)
+    return self.update_part(state, batch, found), found.loss
+
+  def gather_part(
+    self, state: TrainState, batch: types.Batch
+  ) -> tuple[types.Batch, dict[str, jax.Array]]:
+    """Returns the batch with its rows, and the tables that the model reads.
+
+    The three parts of a step are for use inside `jax.shard_map`.
+    """
     batch = self.tables.find_rows(_with_clusters(batch, state.clusters))
-    whole = state.tables['encoder']
-    compact = self.tables.gather(whole, batch.rows)
+    return batch, self.tables.gather(state.tables['encoder'], batch.rows)
+
+  def gradient_part(
+    self, state: TrainState, batch: types.Batch, compact: Mapping[str, Any]
+  ) -> Gradients:
+    """Returns the gradients of what `gather_part` made."""
     rest = {'batch_stats': state.batch_stats, 'constants': state.constants}
+    read = compact
+    if self._optim.balance_gradients:
+      plan = embeddings.PLANS[self._learner.config.plan]
+      read = role_balance.copies(compact, plan)
     grad = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)
-    (loss, (batch_stats, sums)), (dense_grad, table_grad) = grad(
-      state.params, {'encoder': self._by_role(compact)}, rest, batch
+    (loss, (batch_stats, sums)), (params, tables) = grad(
+      state.params, {'encoder': read}, rest, batch
     )
+    if self._optim.balance_gradients:
+      tables = {'encoder': role_balance.merge(tables['encoder'], compact)}
+    return Gradients(loss, params, tables['encoder'], batch_stats, sums)
+
+  def update_part(
+    self, state: TrainState, batch: types.Batch, found: Gradients
+  ) -> TrainState:
+    """Returns the state one step on."""
     dense_update, dense_slots = self._dense.update(
-      dense_grad, state.dense_slots, state.params
+      found.params, state.dense_slots, state.params
     )
     tables, table_slots = self.tables.update(
-      whole,
+      state.tables['encoder'],
       state.table_slots,
-      self._merge_roles(table_grad['encoder'], compact),
+      found.tables,
       batch.rows,
       state.step,
     )
-    new_state = TrainState(
+    return dataclasses.replace(
+      state,
       step=state.step + 1,
       params=optax.apply_updates(state.params, dense_update),
       tables={'encoder': tables},
-      batch_stats=batch_stats,
+      batch_stats=found.batch_stats,
       dense_slots=dense_slots,
       table_slots=table_slots,
-      sums=jax.tree.map(jnp.add, state.sums, sums),
-      constants=state.constants,
-      clusters=state.clusters,
+      sums=jax.tree.map(jnp.add, state.sums, found.sums),
     )
-    return new_state, loss
 
   def _loss(
     self, params: Any, tables: Any, rest: Any, batch: types.Batch
@@ -307,55 +344,11 @@ class Trainer:
       found = retrieval.best_found(ranked, keep)
     return output.logits, seen, found
 
-  def _by_role(self, tables: Any) -> Any:
-    """Copies each shared table for each role, where gradients are balanced."""
-    if not self._optim.balance_gradients:
-      return tables
-    plan = embeddings.PLANS[self._learner.config.plan]
-    return {
-      f'{name.removesuffix("_shared")}_{suffix}': table
-      for name, table in tables.items()
-      for suffix in plan.suffixes
-    }
-
-  def _merge_roles(self, grads: Any, tables: Any) -> Any:
-    """Sums the roles' gradients of each table at equal length.
-
-    The attention gradient is rescaled to the norm of the representation one
-    (a remedy that arXiv 2410.02604, section 3, tries before decoupling).
-    """
-    if not self._optim.balance_gradients:
-      return grads
-    merged = {}
-    for name in tables:
-      field = name.removesuffix('_shared')
-      attention = grads[f'{field}_attention']
-      representation = grads[f'{field}_representation']
-      norm = jnp.linalg.norm(attention)
-      scale = jnp.linalg.norm(representation) / jnp.where(norm > 0, norm, 1.0)
-      merged[name] = representation + scale * attention
-    return merged
-
 
 def _on_axis(model: models.Ranker) -> models.Ranker:
   """Returns the same model for one of the devices that share a batch."""
   config = dataclasses.replace(model.config, axis_name=mesh_lib.AXIS)
   return models.Ranker(config)
-
-
-def _by_role(model: models.Ranker) -> models.Ranker:
-  """Returns the same model with a table for each role.
-
-  Raises:
-    UsageError: no table of its plan serves both roles.
-  """
-  plan = embeddings.PLANS[model.config.plan].by_role
-  if plan is None:
-    raise errors.UsageError(
-      'optim.balance_gradients=True is for plans with a table that serves both'
-      f' roles; model.plan={model.config.plan!r} has none.'
-    )
-  return models.Ranker(dataclasses.replace(model.config, plan=plan))
 
 
 def _with_clusters(

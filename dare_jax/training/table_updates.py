@@ -40,6 +40,7 @@ class TableUpdater:
 
   Attributes:
     vocab_sizes: rows of the large tables, by field.
+    is_row_sparse: whether only the batch's rows of these move.
   """
 
   def __init__(
@@ -71,7 +72,7 @@ class TableUpdater:
       if field in self.vocab_sizes
     }
     self._optimizers = optimizers.table_optimizers(optim, field_of, total_steps)
-    self._row_sparse = optimizers.is_row_sparse(optim)
+    self.is_row_sparse = optimizers.is_row_sparse(optim)
     self._dtype = jnp.dtype(optim.table_dtype)
 
   def init(self, tables: Tables) -> tuple[Tables, Any]:
@@ -160,7 +161,7 @@ class TableUpdater:
         new_tables[name], new_slots[name] = _move_all(
           self._optimizers[name], table, slots[name], grads[name]
         )
-    move = self._move_rows if self._row_sparse else self._move_by_rows
+    move = self._move_rows if self.is_row_sparse else self._move_by_rows
     for field, names in self._names.items():
       moved = move(
         {name: (tables[name], slots[name]) for name in names},

@@ -15,6 +15,7 @@ from dare_jax import errors
 from dare_jax import models
 from dare_jax.models import published
 from dare_jax.training import losses
+from dare_jax.training import role_balance
 from dare_jax.training import state as train_state
 from tests.models import examples
 
@@ -110,7 +111,7 @@ def test_balanced_gradients_sum_the_roles_at_equal_length():
     'tables': {'encoder': encoder},
   }
   grads = examples.measure(dare, variables, batch).grads['tables']['encoder']
-  merged = trainer._merge_roles(grads, state.tables['encoder'])
+  merged = role_balance.merge(grads, state.tables['encoder'])
   for name, grad in merged.items():
     a, r = (
       np.asarray(grads[name.replace('shared', role)])

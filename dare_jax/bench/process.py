@@ -1,0 +1,72 @@
+"""Fresh processes, so that no measurement sees what another one left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent import futures
+import multiprocessing
+import pathlib
+import resource
+from typing import Any
+from typing import ParamSpec
+from typing import TypeVar
+
+_held: list[Any] = []  # What the process of a `Worker` keeps.
+
+P = ParamSpec('P')
+T = TypeVar('T')
+
+
+def run_fresh(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+  """Returns what a function returns in a new process, or raises likewise.
+
+  Args:
+    function: of a module.
+    *args: can be pickled.
+    **kwargs: the same.
+  """
+  context = multiprocessing.get_context('spawn')
+  with futures.ProcessPoolExecutor(1, context) as pool:
+    return pool.submit(function, *args, **kwargs).result()
+
+
+class Worker:
+  """A fresh process that makes an object and then calls its methods."""
+
+  def __init__(self, make: Callable[..., Any], *args: Any) -> None:
+    """Makes the object there: `make(*args)`; raises what that raises."""
+    context = multiprocessing.get_context('spawn')
+    self._pool = futures.ProcessPoolExecutor(1, context)
+    try:
+      self._pool.submit(_hold, make, *args).result()
+    except BaseException:
+      self.close()
+      raise
+
+  def call(self, method: str, *args: Any) -> Any:
+    """Returns what a method of the object returns there."""
+    return self._pool.submit(_call, method, *args).result()
+
+  def close(self) -> None:
+    """Ends the process."""
+    self._pool.shutdown()
+
+
+def _hold(make: Callable[..., Any], *args: Any) -> None:
+  _held.append(make(*args))
+
+
+def _call(method: str, *args: Any) -> Any:
+  return getattr(_held[-1], method)(*args)
+
+
+def peak_mb() -> float:
+  """Returns the most memory that this process has held, MB.
+
+  `getrusage` alone will not do: there, a process starts with its parent's.
+  """
+  status = pathlib.Path('/proc/self/status')
+  if status.is_file():
+    kilobytes = status.read_text().split('VmHWM:')[1].split()[0]
+    return int(kilobytes) * 1024 / 1e6
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
