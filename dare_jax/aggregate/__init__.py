@@ -5,6 +5,7 @@ from dare_jax.aggregate.buckets import signatures
 from dare_jax.aggregate.pooling import AggregationOptions
 from dare_jax.aggregate.pooling import masked_softmax
 from dare_jax.aggregate.pooling import SoftmaxPooling
+from dare_jax.aggregate.values import CountedBack
 from dare_jax.aggregate.values import Values
 
 AGGREGATIONS = {'softmax': SoftmaxPooling, 'buckets': BucketPooling}
@@ -13,6 +14,7 @@ __all__ = [
   'AGGREGATIONS',
   'AggregationOptions',
   'BucketPooling',
+  'CountedBack',
   'SoftmaxPooling',
   'Values',
   'masked_softmax',

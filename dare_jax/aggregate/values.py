@@ -3,9 +3,40 @@
 from __future__ import annotations
 
 from flax import struct
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Float
+from jaxtyping import Int
+
+
+@struct.dataclass
+class CountedBack:
+  """Time vectors of whole windows, where distance is counted back from `end`.
+
+  Stands for time[b, m, i] = rows[end[b, m] - i], without making it: the rows
+  are the same for all moments, a moment's weights are moved to meet them.
+
+  Attributes:
+    rows: of the distances 0 to l.
+    end: of each moment.
+  """
+
+  rows: Float[Array, 'p t']
+  end: Int[Array, 'b m']
+
+  def weigh(
+    self, weights: Float[Array, 'b m *rounds l']
+  ) -> Float[Array, 'b m *rounds t']:
+    """Returns sum_i w_i rows[end - i]; weights from `end` on count nothing."""
+    length = weights.shape[-1]
+    flat = weights.reshape(self.end.size, -1, length)
+    padded = jnp.pad(flat, ((0, 0), (0, 0), (length, 0)))
+    # So that the behavior just before the moment is the last one.
+    moved = jax.vmap(
+      lambda rows, end: jax.lax.dynamic_slice_in_dim(rows, end, length, axis=1)
+    )(padded, self.end.ravel())
+    return moved.reshape(weights.shape) @ self.rows[length:0:-1]
 
 
 @struct.dataclass
@@ -14,7 +45,7 @@ class Values:
 
   Of behaviors kept, content is `[b, m, c, k, d]` and time `[b, m, c, k, t]`.
   Of whole windows, content is `[b, l, d]`, shared by all moments and targets,
-  and time `[b, m, l, t]`: nothing is copied for each target.
+  and time `[b, m, l, t]` or `CountedBack`: nothing is copied for each target.
 
   Attributes:
     content: item, category and further fields.
@@ -23,7 +54,7 @@ class Values:
   """
 
   content: Float[Array, 'b l d'] | Float[Array, 'b m c k d']
-  time: Float[Array, 'b m l t'] | Float[Array, 'b m c k t'] | None
+  time: Float[Array, 'b m l t'] | Float[Array, 'b m c k t'] | CountedBack | None
   mixed: bool = struct.field(pytree_node=False, default=False)
 
   @property
@@ -41,7 +72,10 @@ class Values:
     content = jnp.einsum(equations[0], weights, self.content)
     if self.time is None:
       return content
-    time = jnp.einsum(equations[1], weights, self.time)
+    if isinstance(self.time, CountedBack):
+      time = self.time.weigh(weights)
+    else:
+      time = jnp.einsum(equations[1], weights, self.time)
     if self.mixed:
       return content + time
     return jnp.concatenate([content, time], axis=-1)

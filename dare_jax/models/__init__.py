@@ -4,7 +4,7 @@ from dare_jax.models.official import from_official_state_dict
 from dare_jax.models.presets import build
 from dare_jax.models.presets import PRESETS
 from dare_jax.models.ranker import Ranker
-from dare_jax.models.ranker import RankerConfig
+from dare_jax.models.ranker_config import RankerConfig
 
 __all__ = [
   'PRESETS',

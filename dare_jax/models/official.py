@@ -19,6 +19,7 @@ from dare_jax import embeddings
 from dare_jax import types
 from dare_jax.models import presets
 from dare_jax.models import ranker
+from dare_jax.models import ranker_config
 from dare_jax.models import state_dict
 
 # The presets that the published code has.
@@ -216,7 +217,7 @@ def _uses(plan: embeddings.Plan, suffix: str) -> list[tuple[str, str]]:
 
 
 def _encoder(
-  source: state_dict.StateDict, config: ranker.RankerConfig
+  source: state_dict.StateDict, config: ranker_config.RankerConfig
 ) -> tuple[_Variables, _Variables]:
   """Returns tables, and the projections among the parameters."""
   plan = embeddings.PLANS[config.plan]
@@ -268,7 +269,7 @@ def _group(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _network(
-  source: state_dict.StateDict, config: ranker.RankerConfig
+  source: state_dict.StateDict, config: ranker_config.RankerConfig
 ) -> _Variables:
   """Returns the parameters of DIN's scores."""
   width = sum(feature.attention_dim for feature in config.content)
@@ -287,7 +288,7 @@ def _network(
 
 
 def _head(
-  source: state_dict.StateDict, mlp: str, config: ranker.RankerConfig
+  source: state_dict.StateDict, mlp: str, config: ranker_config.RankerConfig
 ) -> tuple[_Variables, _Variables]:
   """Returns the parameters and the running statistics of a head."""
   get = lambda layer, what, *shape: source.one(f'{mlp}.{layer}.{what}', *shape)

@@ -11,6 +11,7 @@ from dare_jax import aggregate
 from dare_jax import embeddings
 from dare_jax import search
 from dare_jax.models import ranker
+from dare_jax.models import ranker_config
 
 # The models of arXiv 2410.02604, Table 1, and some more; what is not named
 # keeps RankerConfig's default.
@@ -54,7 +55,7 @@ _CHOICES: Mapping[str, Mapping[str, Any]] = {
   'projection_init': embeddings.KERNEL_INITS,
 }
 _FIELDS = frozenset(
-  field.name for field in dataclasses.fields(ranker.RankerConfig)
+  field.name for field in dataclasses.fields(ranker_config.RankerConfig)
 )
 
 
@@ -116,11 +117,11 @@ def build(
     )
     for field, rows in fields.items()
   ]
-  config = ranker.RankerConfig(
+  config = ranker_config.RankerConfig(
     content=tuple(content),
     time=time,
     context=tuple(
-      ranker.ContextFeature(field, rows, context_dim)
+      ranker_config.ContextFeature(field, rows, context_dim)
       for field, rows in (context or {}).items()
     ),
     **preset,
@@ -148,7 +149,7 @@ def _check_fields(fields: Mapping[str, int], dims: Mapping[str, Any]) -> None:
         raise ValueError(_unknown(f'field in {role}_dims', field, fields))
 
 
-def _check(config: ranker.RankerConfig) -> None:
+def _check(config: ranker_config.RankerConfig) -> None:
   for option in ('top_k', 'exact_positions', 'hash_bits', 'search_dim'):
     value = getattr(config, option)
     if value < 1:

@@ -7,7 +7,6 @@ code here, or elsewhere, asks for a model's name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-import dataclasses
 from typing import Any
 
 from flax import linen as nn
@@ -21,85 +20,9 @@ from dare_jax import aggregate
 from dare_jax import embeddings
 from dare_jax import search as searches
 from dare_jax import types
+from dare_jax.models import by_windows
 from dare_jax.models import head
-
-
-@dataclasses.dataclass(frozen=True)
-class ContextFeature:
-  """A field of the user or the moment that only the head sees."""
-
-  name: str
-  vocab_size: int
-  dim: int
-
-
-@dataclasses.dataclass(frozen=True)
-class RankerConfig:
-  """Everything that shapes a ranker.
-
-  Attributes:
-    content: item, category and further fields of a behavior.
-    time: the position feature.
-    context: features of the head alone.
-    plan: name in `embeddings.PLANS`.
-    scorer: name in `search.SCORERS`.
-    search: name in `search.SEARCHES`.
-    aggregation: name in `aggregate.AGGREGATIONS`.
-    top_k: behaviors kept.
-    use_time: whether positions have vectors; False leaves `time` out.
-    target_aware: feed the head target * interest as well (the paper's TR).
-    only_product: feed the head nothing but target * interest (and context).
-    exact_positions: behaviors back that have a time id of their own.
-    hash_bits: bits of a SimHash code.
-    hash_width: bits of one bucket's signature; divides hash_bits.
-    search_dim: width of a search space of its own.
-    num_clusters: bound of the cluster numbers of a window.
-    hidden: widths of the main head.
-    aux_hidden: widths of the auxiliary head.
-    aux_head: whether there is an auxiliary head.
-    projection_init: name in `embeddings.KERNEL_INITS`.
-    attention_init: standard deviation s of fresh attention tables. Wide enough,
-      a behavior that equals the target stands out from the first step on: its
-      score is about s^2 sqrt(d), that of others s^2 from zero.
-    representation_init: of fresh representation and shared tables.
-    two_outputs: as `head.Head`.
-    batch_statistics: as `head.Head`.
-    keep_padding: as `search.SearchOptions`.
-    axis_name: of the devices that share a batch, inside `jax.shard_map`: batch
-      statistics are of all of it.
-  """
-
-  content: tuple[embeddings.Feature, ...]
-  time: embeddings.Feature
-  context: tuple[ContextFeature, ...] = ()
-  plan: str = 'decoupled'
-  scorer: str = 'dot'
-  search: str = 'score'
-  aggregation: str = 'softmax'
-  top_k: int = 20
-  use_time: bool = True
-  target_aware: bool = True
-  only_product: bool = False
-  exact_positions: int = 200
-  hash_bits: int = 32
-  hash_width: int = 3
-  search_dim: int = 16
-  num_clusters: int = 4096
-  hidden: tuple[int, ...] = (200, 80)
-  aux_hidden: tuple[int, ...] = (200,)
-  aux_head: bool = True
-  projection_init: str = 'lecun'
-  attention_init: float = 0.5
-  representation_init: float = 0.1
-  two_outputs: bool = False
-  batch_statistics: bool = False
-  keep_padding: bool = False
-  axis_name: str | None = None
-
-  @property
-  def features(self) -> tuple[embeddings.Feature, ...]:
-    """All features that have tables."""
-    return (*self.content, self.time) if self.use_time else self.content
+from dare_jax.models import ranker_config
 
 
 class Ranker(nn.Module):
@@ -110,7 +33,7 @@ class Ranker(nn.Module):
   where something random is fixed (the directions of hashes).
   """
 
-  config: RankerConfig
+  config: ranker_config.RankerConfig
 
   def setup(self) -> None:
     config = self.config
@@ -159,15 +82,12 @@ class Ranker(nn.Module):
       train: use and update batch statistics; run the auxiliary head. Apply
         with `mutable=['batch_stats']` then.
     """
-    keys = self.encode_history(batch.history)
-    view = self._view(
-      keys, batch.history, batch.end, batch.targets.ids, batch.start
-    )
-    result, attention = self.searcher(view, self.scorer)
+    pool = self.config.aux_head and (train or self.is_initializing())
+    result, pooled = self._attend(batch, pool)
     logits, weights = self._predict(batch, result, train)
     aux_logits = None
-    if self.config.aux_head and (train or self.is_initializing()):
-      aux_logits = self._aux_logits(batch, attention, train)
+    if pooled is not None:
+      aux_logits = self._aux_logits(batch, pooled, train)
     return types.RankerOutput(
       logits=logits,
       aux_logits=aux_logits,
@@ -192,7 +112,8 @@ class Ranker(nn.Module):
     start: Int[Array, 'b m'] | None = None,
   ) -> types.SearchResult:
     """Returns the behaviors to keep for each target, from ready keys."""
-    view = self._view(keys, history, end, target_ids, start)
+    query, bias = self._query(target_ids, keys.shape[1])
+    view = self._view(query, bias, keys, history, target_ids, end, start)
     return self.searcher(view, self.scorer)[0]
 
   def score(
@@ -212,7 +133,8 @@ class Ranker(nn.Module):
   ) -> tuple[Float[Array, 'b m c'], Float[Array, 'b m c k']]:
     """Returns the logits, and the weights of the behaviors found."""
     if result.everything:
-      values = self._all_values(batch, _distance(batch.end, _length(batch)))
+      content, rows = self._all_values(batch)
+      values = self._in_window(content, rows, batch.end)
     else:
       values = self._values_at(batch, result)
     target = self.encoder.lookup('representation', 'target', batch.targets.ids)
@@ -221,32 +143,75 @@ class Ranker(nn.Module):
     logits = self.head(features, batch.targets.weight > 0, train)
     return logits, weights
 
+  def _attend(
+    self, batch: types.Batch, pool: bool
+  ) -> tuple[types.SearchResult, Float[Array, 'b m c v'] | None]:
+    """Returns what the search found, and the whole history pooled.
+
+    A few windows at a time, where there are many scores: see `by_windows`.
+
+    Args:
+      batch: histories, moments and targets.
+      pool: whether to weigh all behaviors by a softmax; else None.
+    """
+    keys = self.encode_history(batch.history)
+    _, length, _ = keys.shape
+    query, bias = self._query(batch.targets.ids, length)
+    content, rows = self._all_values(batch) if pool else (None, None)
+    # What all windows share is not split among them.
+    shared = bias if bias.ndim == 1 else None
+
+    def attend(
+      module: Ranker, part: tuple[Any, ...]
+    ) -> tuple[types.SearchResult, Any]:
+      query, bias, keys, content, history, target_ids, end, start = part
+      bias = bias if shared is None else shared
+      view = module._view(query, bias, keys, history, target_ids, end, start)
+      result, attention = module.searcher(view, module.scorer)
+      if not pool:
+        return result, None
+      weights = aggregate.masked_softmax(attention.scores, attention.mask)
+      values = module._in_window(content, rows, end, attention.distance)
+      return result, values.weigh(weights)
+
+    parts = (
+      *(query, bias if shared is None else None, keys, content),
+      *(batch.history, batch.targets.ids, batch.end, batch.start),
+    )
+    scores = batch.targets.label[0].size * length
+    size = max(1, self.config.scores_at_once // scores)
+    return by_windows.apply(self, attend, parts, size)
+
   def _aux_logits(
-    self, batch: types.Batch, attention: searches.Attention, train: bool
+    self, batch: types.Batch, pooled: Float[Array, 'b m c v'], train: bool
   ) -> Float[Array, 'b m c']:
-    """The auxiliary head: softmax attention over the whole history."""
-    weights = aggregate.masked_softmax(attention.scores, attention.mask)
-    values = self._all_values(batch, attention.distance)
+    """The auxiliary head, on softmax attention over the whole history."""
     target = self.encoder.lookup('representation', 'target', batch.targets.ids)
-    features = self._features(batch, target, values.weigh(weights))
+    features = self._features(batch, target, pooled)
     return self.aux(features, batch.targets.weight > 0, train)
+
+  def _query(
+    self, target_ids: Mapping[str, Int[Array, 'b m c']], length: int
+  ) -> tuple[Float[Array, 'b m c d'], Float[Array, ' p'] | Any]:
+    """Returns the targets' attention vectors and `bias_by_distance`."""
+    query = self.encoder.lookup('attention', 'target', target_ids)
+    return self._position_scores(query, self._position_ids(length))
 
   def _view(
     self,
+    query: Float[Array, 'b m c d'],
+    bias: Float[Array, ' p'] | Float[Array, 'b m c p'],
     keys: Float[Array, 'b l d'],
     history: types.History,
-    end: Int[Array, 'b m'],
     target_ids: Mapping[str, Int[Array, 'b m c']],
+    end: Int[Array, 'b m'],
     start: Int[Array, 'b m'] | None,
   ) -> searches.SearchView:
-    length = keys.shape[1]
-    query = self.encoder.lookup('attention', 'target', target_ids)
-    query, bias = self._position_scores(query, self._position_ids(length))
     return searches.SearchView(
       query=query,
       keys=keys,
       bias_by_distance=bias,
-      distance=_distance(end, length),
+      distance=_distance(end, keys.shape[1]),
       visible=visible_behaviors(history, end, start),
       target_ids=target_ids,
       history=history,
@@ -291,24 +256,46 @@ class Ranker(nn.Module):
       for field, values in batch.history.ids.items()
     }
     content = self.encoder.lookup('representation', 'behavior', ids)
-    return self._values(batch, content, result.distance)
+    rows = self._value_rows(_length(batch))
+    return self._with_time(content, rows, result.distance)
 
   def _all_values(
-    self, batch: types.Batch, distance: Int[Array, 'b m l']
-  ) -> aggregate.Values:
-    """Representation vectors of all behaviors of the windows."""
+    self, batch: types.Batch
+  ) -> tuple[Float[Array, 'b l d'], Float[Array, 'p t'] | None]:
+    """Representation vectors of all behaviors, and of all distances."""
     content = self.encoder.lookup(
       'representation', 'behavior', batch.history.ids
     )
-    return self._values(batch, content, distance)
+    return content, self._value_rows(_length(batch))
 
-  def _values(
-    self, batch: types.Batch, content: Any, distance: Int[Array, 'b m ...']
-  ) -> aggregate.Values:
+  def _value_rows(self, length: int) -> Float[Array, 'p t'] | None:
+    """Representation vectors of the distances 0 to length."""
     if not self.config.use_time:
+      return None
+    ids = self._position_ids(length)
+    return self.encoder.time_rows('representation', 'behavior', ids)
+
+  def _in_window(
+    self,
+    content: Float[Array, 'b l d'],
+    rows: Float[Array, 'p t'] | None,
+    end: Int[Array, 'b m'],
+    distance: Int[Array, 'b m l'] | None = None,
+  ) -> aggregate.Values:
+    """Values of whole windows; `distance` as in `search.Attention`."""
+    if distance is not None:
+      return self._with_time(content, rows, distance)
+    time = None if rows is None else aggregate.CountedBack(rows, end)
+    return aggregate.Values(content, time, self.encoder.mixes_time)
+
+  def _with_time(
+    self,
+    content: Any,
+    rows: Float[Array, 'p t'] | None,
+    distance: Int[Array, 'b m ...'],
+  ) -> aggregate.Values:
+    if rows is None:
       return aggregate.Values(content, None)
-    ids = self._position_ids(_length(batch))
-    rows = self.encoder.time_rows('representation', 'behavior', ids)
     time = jnp.take(rows, distance, axis=0, mode='clip')
     return aggregate.Values(content, time, self.encoder.mixes_time)
 

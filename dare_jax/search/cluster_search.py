@@ -114,4 +114,4 @@ class ClusterSearch(methods.Search):
     visible = view.visible[:, :, None, :]
     indices, mask = selection.top_k(scores, visible, self.options.top_k)
     result = search_view.kept(view, scores, indices, mask)
-    return result, search_view.attention(view, scores)
+    return result, search_view.Attention(scores, visible, view.distance)

@@ -118,4 +118,4 @@ class CategorySearch(Search):
     among = jnp.put_along_axis(
       jnp.zeros(same.shape, bool), indices, mask, axis=-1, inplace=False
     )
-    return result, search_view.Attention(scores, among, view.distance)
+    return result, search_view.Attention(scores, among)

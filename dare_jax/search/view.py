@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any
 
 from flax import struct
+from jax import ad_checkpoint
 import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Bool
@@ -15,6 +16,9 @@ from jaxtyping import Float
 from jaxtyping import Int
 
 from dare_jax import types
+
+# Name of the indices found, for policies of `jax.checkpoint`.
+CHOICE = 'choice'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,18 +84,19 @@ class Attention:
 
   Attributes:
     scores: of every behavior.
-    mask: the behaviors that count.
-    distance: of each behavior from each moment.
+    mask: the behaviors that count; none at or past its moment's end.
+    distance: of each behavior from each moment; None: counted back from its
+      end.
   """
 
   scores: Float[Array, 'b m c l']
   mask: Bool[Array, 'b m #c l']
-  distance: Int[Array, 'b m l']
+  distance: Int[Array, 'b m l'] | None = None
 
 
 def attention(view: SearchView, scores: Any) -> Attention:
   """Returns scores over all that a view shows."""
-  return Attention(scores, view.visible[:, :, None, :], view.distance)
+  return Attention(scores, view.visible[:, :, None, :])
 
 
 def kept(
@@ -101,6 +106,9 @@ def kept(
   mask: Bool[Array, 'b m c k'],
 ) -> types.SearchResult:
   """Returns the result that keeps `indices`, with their scores."""
+  # Choosing costs more than all the rest: a backward pass that makes the
+  # scores anew is not to choose again.
+  indices = ad_checkpoint.checkpoint_name(indices, CHOICE)
   distance = jnp.broadcast_to(view.distance[:, :, None, :], scores.shape)
   return types.SearchResult(
     indices=indices,

@@ -22,7 +22,7 @@ import optax
 from dare_jax import embeddings
 from dare_jax import types
 from dare_jax.data import compact
-from dare_jax.models import ranker
+from dare_jax.models import ranker_config
 from dare_jax.parallel import exchange
 from dare_jax.parallel import layout
 from dare_jax.parallel import mesh
@@ -44,7 +44,7 @@ class TableUpdater:
   """
 
   def __init__(
-    self, config: ranker.RankerConfig, optim: Any, total_steps: int
+    self, config: ranker_config.RankerConfig, optim: Any, total_steps: int
   ) -> None:
     """Makes an updater.
 

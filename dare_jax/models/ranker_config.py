@@ -1,0 +1,87 @@
+"""What shapes a ranker."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from dare_jax import embeddings
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextFeature:
+  """A field of the user or the moment that only the head sees."""
+
+  name: str
+  vocab_size: int
+  dim: int
+
+
+@dataclasses.dataclass(frozen=True)
+class RankerConfig:
+  """Everything that shapes a ranker.
+
+  Attributes:
+    content: item, category and further fields of a behavior.
+    time: the position feature.
+    context: features of the head alone.
+    plan: name in `embeddings.PLANS`.
+    scorer: name in `search.SCORERS`.
+    search: name in `search.SEARCHES`.
+    aggregation: name in `aggregate.AGGREGATIONS`.
+    top_k: behaviors kept.
+    use_time: whether positions have vectors; False leaves `time` out.
+    target_aware: feed the head target * interest as well (the paper's TR).
+    only_product: feed the head nothing but target * interest (and context).
+    exact_positions: behaviors back that have a time id of their own.
+    hash_bits: bits of a SimHash code.
+    hash_width: bits of one bucket's signature; divides hash_bits.
+    search_dim: width of a search space of its own.
+    num_clusters: bound of the cluster numbers of a window.
+    hidden: widths of the main head.
+    aux_hidden: widths of the auxiliary head.
+    aux_head: whether there is an auxiliary head.
+    projection_init: name in `embeddings.KERNEL_INITS`.
+    attention_init: standard deviation s of fresh attention tables. Wide enough,
+      a behavior that equals the target stands out from the first step on: its
+      score is about s^2 sqrt(d), that of others s^2 from zero.
+    representation_init: of fresh representation and shared tables.
+    two_outputs: as `head.Head`.
+    batch_statistics: as `head.Head`.
+    keep_padding: as `search.SearchOptions`.
+    scores_at_once: scores of behaviors for which memory is taken at once.
+    axis_name: of the devices that share a batch, inside `jax.shard_map`: batch
+      statistics are of all of it.
+  """
+
+  content: tuple[embeddings.Feature, ...]
+  time: embeddings.Feature
+  context: tuple[ContextFeature, ...] = ()
+  plan: str = 'decoupled'
+  scorer: str = 'dot'
+  search: str = 'score'
+  aggregation: str = 'softmax'
+  top_k: int = 20
+  use_time: bool = True
+  target_aware: bool = True
+  only_product: bool = False
+  exact_positions: int = 200
+  hash_bits: int = 32
+  hash_width: int = 3
+  search_dim: int = 16
+  num_clusters: int = 4096
+  hidden: tuple[int, ...] = (200, 80)
+  aux_hidden: tuple[int, ...] = (200,)
+  aux_head: bool = True
+  projection_init: str = 'lecun'
+  attention_init: float = 0.5
+  representation_init: float = 0.1
+  two_outputs: bool = False
+  batch_statistics: bool = False
+  keep_padding: bool = False
+  scores_at_once: int = 2**20
+  axis_name: str | None = None
+
+  @property
+  def features(self) -> tuple[embeddings.Feature, ...]:
+    """All features that have tables."""
+    return (*self.content, self.time) if self.use_time else self.content
