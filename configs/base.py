@@ -33,6 +33,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 
   # What a row holds.
   data.history_length = 200  # behaviors seen from a target
+  # Of a batch's history slots; batches then have one of a few lengths.
+  data.max_padding = config_dict.placeholder(float)  # None: one length
   data.num_negatives = 2  # sampled for each positive
   data.group_candidates = True  # False: one target a row, shuffled singly
   data.exclude = 'user_log'  # never a negative: or positive_only, none

@@ -7,12 +7,9 @@ is assembled, so nothing is ever stored padded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterator
 import dataclasses
-import queue
-import threading
-import time
+import math
 from typing import Any
 
 import jax
@@ -23,13 +20,14 @@ from dare_jax import types
 from dare_jax.data import counter_rng
 from dare_jax.data import history_store
 from dare_jax.data import id_map
+from dare_jax.data import length_buckets
 from dare_jax.data import negatives
 from dare_jax.data import splits
 from dare_jax.data import windows
 
 SPLITS = ('train', 'val', 'test')
 # Names of independent random streams.
-_NEGATIVES, _ORDER, _UNKNOWN = 1, 2, 3
+_NEGATIVES, _ORDER, _UNKNOWN, _BATCHES = 1, 2, 3, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +53,13 @@ class Share:
   processes: int = 1
   devices: int = 1
 
+  def padded(self, size: int) -> int:
+    """Returns the rows of all processes, for a batch of `size`."""
+    return -(-size // self.devices) * self.devices
+
   def rows(self, size: int) -> np.ndarray:
     """Returns this process's rows of a batch; those from `size` on pad it."""
-    own = -(-size // self.devices) * self.devices // self.processes
+    own = self.padded(size) // self.processes
     return self.process * own + np.arange(own, dtype=np.int64)
 
 
@@ -74,6 +76,7 @@ class Pipeline:
     moments_per_window: int = 1,
     with_rows: bool = False,
     share: Share = Share(),
+    shortest: int = 1,
   ) -> None:
     """Makes a pipeline.
 
@@ -88,6 +91,7 @@ class Pipeline:
         `data.group_candidates`.
       with_rows: fill `History.row`.
       share: which rows of each batch to make.
+      shortest: slots that the history of a row has at least.
     """
     if data.history_length < 1:
       raise errors.UsageError(
@@ -115,6 +119,11 @@ class Pipeline:
       self._windows = windows.group(
         moments, moments_per_window, max_slack=data.history_length
       )
+    self._buckets: length_buckets.Buckets | None = None
+    if data.max_padding is not None:
+      self._buckets = length_buckets.group(
+        self._needed(), data.max_padding, shortest
+      )
 
   @property
   def moments(self) -> splits.Moments:
@@ -128,6 +137,11 @@ class Pipeline:
     return len(self._moments) * self._rows_a_moment
 
   @property
+  def targets_per_row(self) -> int:
+    """Targets of a row, real or not."""
+    return self._moments_per_window * (self._width // self._rows_a_moment)
+
+  @property
   def targets_per_example(self) -> float:
     """Real targets of a row, the mean where windows are not all full."""
     if self._windows is not None:
@@ -138,11 +152,17 @@ class Pipeline:
     """Returns the rows of a training step of `batch_size` moments."""
     return max(1, round(batch_size / self._moments_per_window))
 
+  def steps_an_epoch(self, batch_size: int) -> float:
+    """Returns the training steps of an epoch; a whole number with buckets."""
+    steps = self.num_examples / self.examples_a_step(batch_size)
+    return steps if self._buckets is None else math.ceil(steps)
+
   def train_batch(self, step: int, batch_size: int) -> types.Batch:
-    """Returns the batch of global step `step`; batches cross epoch borders.
+    """Returns the batch of global step `step`; every example once an epoch.
 
     Position p of the endless stream is example p mod n of epoch p div n, so
-    every batch is full and every example is seen once an epoch.
+    every batch is full, and batches cross epoch borders. With `max_padding`
+    an epoch is `length_buckets`' own; its last batch may not be full.
 
     Args:
       step: number of the step, from 0 on.
@@ -151,6 +171,8 @@ class Pipeline:
     rows = self.examples_a_step(batch_size)
     own = self._share.rows(rows)
     real = own < rows
+    if self._buckets is not None:
+      return self._bucket_batch(step, rows, own, real)
     position = step * rows + np.where(real, own, 0)
     size = self.num_examples
     epoch, index = position // size, position % size
@@ -162,12 +184,30 @@ class Pipeline:
         index[own] = counter_rng.permute(
           index[own], size, self._seed * 8 + _ORDER, int(value)
         )
-    return self._assemble(index, epoch, real).batch
+    return self._assemble(index, epoch, real, self._longest).batch
+
+  def _bucket_batch(
+    self, step: int, rows: int, own: np.ndarray, real: np.ndarray
+  ) -> types.Batch:
+    """A batch of an epoch whose batches each have about one length."""
+    assert self._buckets is not None
+    epoch, number = divmod(step, math.ceil(self.num_examples / rows))
+    turn, seed = epoch * bool(self._data.reshuffle), self._seed * 8
+    drawn = self._buckets.drawn(number, rows, seed + _BATCHES, turn)
+    place = drawn.start + own
+    real = real & (place < drawn.stop)
+    place = np.where(real, place, drawn.start)
+    index = self._buckets.shuffled(place, seed + _ORDER, turn)
+    length = self._buckets.length_of(drawn.stop - 1)
+    epochs = np.full_like(index, epoch)
+    return self._assemble(index, epochs, real, length).batch
 
   def eval_batches(
     self, batch_size: int, drop_last: bool = False
   ) -> Iterator[EvalBatch]:
     """Yields every example exactly once, the last batch padded by weight 0.
+
+    With `max_padding` short histories come first; see `eval_places`.
 
     Args:
       batch_size: moments, or single targets if not grouped.
@@ -180,10 +220,47 @@ class Pipeline:
       index = start + own
       real = (own < batch_size) & (index < self.num_examples)
       index[~real] = 0
-      yield self._assemble(index, np.zeros_like(index), real)
+      length = self._longest
+      if self._buckets is not None:
+        stop = min(start + batch_size, self.num_examples)
+        length = self._buckets.length_of(stop - 1)
+        index = self._buckets.order[np.where(real, index, start)]
+      yield self._assemble(index, np.zeros_like(index), real, length)
+
+  def eval_places(self, batch_size: int) -> np.ndarray | None:
+    """Returns where each example lies in the batches of all processes.
+
+    Places count the rows of `eval_batches`, padding and all, one batch after
+    the other. None: every example is at its own number.
+    """
+    if self._buckets is None:
+      return None
+    turn, row = np.divmod(np.arange(self.num_examples), batch_size)
+    places = np.empty(self.num_examples, np.int64)
+    places[self._buckets.order] = turn * self._share.padded(batch_size) + row
+    return places
+
+  @property
+  def _longest(self) -> int:
+    """Slots of a history that fit all examples."""
+    slack = 0 if self._windows is None else self._windows.slack
+    return self._data.history_length + slack
+
+  def _needed(self) -> np.ndarray:
+    """Slots that the history of each example takes."""
+    begin = last = self._moments
+    if self._windows is not None:
+      begin, last = map(self._moments.take, self._windows.borders())
+    owned = last.end - np.asarray(self._store.behaviors.offsets)[last.user]
+    seen = self._data.history_length + last.end - begin.end
+    return np.repeat(np.minimum(owned, seen), self._rows_a_moment)
 
   def _assemble(
-    self, index: np.ndarray, epoch: np.ndarray, real: np.ndarray
+    self,
+    index: np.ndarray,
+    epoch: np.ndarray,
+    real: np.ndarray,
+    length: int,
   ) -> EvalBatch:
     if self._windows is None:
       row, real = index[:, None], real[:, None]
@@ -194,7 +271,7 @@ class Pipeline:
     row, epoch_of_row = row.ravel(), np.repeat(epoch, shape[1])
     moments = self._moments.take(row // self._rows_a_moment)
     last = moments.take(np.arange(shape[1] - 1, len(row), shape[1]))
-    ids, mask, store_row = self._history(last)
+    ids, mask, store_row = self._history(last, length)
     drawn = epoch_of_row * bool(self._data.fresh_negatives)
     if self._store.impressions is None:
       targets, label, weight = self._sampled_targets(moments, row, drawn)
@@ -228,13 +305,10 @@ class Pipeline:
     return EvalBatch(batch, user, category)
 
   def _history(
-    self, moments: splits.Moments
+    self, moments: splits.Moments, length: int
   ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray | None]:
-    """The last behaviors before each moment, right-aligned, [b, l]."""
+    """The last behaviors before each moment, right-aligned, [b, length]."""
     table = self._store.behaviors
-    length = self._data.history_length
-    if self._windows is not None:
-      length += self._windows.slack
     row = moments.end[:, None] + np.arange(-length, 0)
     mask = row >= table.offsets[moments.user][:, None]
     np.maximum(row, 0, out=row)
@@ -324,58 +398,3 @@ class Pipeline:
 def _take_slot(arrays: Any, slot: np.ndarray) -> Any:
   """Keeps one target of each row: [b, c] arrays and slot [b, 1] -> [b, 1]."""
   return jax.tree.map(lambda a: np.take_along_axis(a, slot, axis=1), arrays)
-
-
-class Prefetcher:
-  """Makes items 0, 1, 2, .. of `make` in a thread, a few ahead of use.
-
-  Attributes:
-    wait_s: seconds that `next` has spent waiting for the thread.
-  """
-
-  def __init__(self, make: Callable[[int], Any], start: int, ahead: int):
-    self.wait_s = 0.0
-    self._queue: queue.Queue[Any] = queue.Queue(maxsize=max(1, ahead))
-    self._stop = threading.Event()
-    self._thread = threading.Thread(
-      target=self._work, args=(make, start), daemon=True, name='prefetch'
-    )
-    self._thread.start()
-
-  def _work(self, make: Callable[[int], Any], start: int) -> None:
-    step = start
-    while not self._stop.is_set():
-      try:
-        item = make(step)
-      except BaseException as error:  # pylint: disable=broad-except
-        item = error  # Raised where the item is asked for.
-      while not self._stop.is_set():
-        try:
-          self._queue.put(item, timeout=0.1)
-          break
-        except queue.Full:
-          continue
-      if isinstance(item, BaseException):
-        return
-      step += 1
-
-  def next(self) -> Any:
-    """Returns the next item; raises what `make` raised."""
-    begin = time.perf_counter()
-    item = self._queue.get()
-    self.wait_s += time.perf_counter() - begin
-    if isinstance(item, BaseException):
-      self._queue.put(item)  # The thread has ended: a later call raises too.
-      raise item
-    return item
-
-  def close(self) -> None:
-    """Stops the thread and waits for it."""
-    self._stop.set()
-    self._thread.join()
-
-  def __enter__(self) -> Prefetcher:
-    return self
-
-  def __exit__(self, *unused: Any) -> None:
-    self.close()

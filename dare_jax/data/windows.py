@@ -36,6 +36,10 @@ class Windows:
   def __len__(self) -> int:
     return len(self.first) - 1
 
+  def borders(self) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the numbers of the first and of the last moment of each."""
+    return self.order[self.first[:-1]], self.order[self.first[1:] - 1]
+
   def moments(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns moment numbers of windows, and which are real: [n, size].
 

@@ -62,7 +62,11 @@ def predict(
         ndcg = retrieval.search_ndcg(truth, item.batch, found)
         means[retrieval.METRIC] = ndcg.ravel()
       parts.append(_predictions(item, logits, seen, means))
-  return metrics.merge(metrics.of_all_processes(parts))
+  found = metrics.merge(metrics.of_all_processes(parts))
+  if (places := batches.eval_places(batch_size)) is None:
+    return found
+  each = batches.targets_per_row
+  return found.take((places[:, None] * each + np.arange(each)).ravel())
 
 
 def _predictions(

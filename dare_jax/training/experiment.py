@@ -65,10 +65,7 @@ class Experiment:
 
   @property
   def steps_per_epoch(self) -> float:
-    train = self.pipelines['train']
-    return train.num_examples / train.examples_a_step(
-      self.config.train.batch_size
-    )
+    return self.pipelines['train'].steps_an_epoch(self.config.train.batch_size)
 
   def train_batches(self, start: int) -> feed.Feed:
     """Returns the stream of training batches from a step on."""
@@ -173,6 +170,7 @@ def load(config: ml_collections.ConfigDict) -> Experiment:
       shared.get(name, 1),
       with_rows,
       feed.share_of(mesh),
+      shortest=config.model.top_k,
     )
     for name, part in moments.items()
   }
@@ -187,8 +185,7 @@ def _total_steps(
   train = config.train
   if train.steps is not None:
     return train.steps
-  rows = batches.examples_a_step(train.batch_size)
-  return math.ceil(train.epochs * batches.num_examples / rows)
+  return math.ceil(train.epochs * batches.steps_an_epoch(train.batch_size))
 
 
 def build_options(
@@ -258,6 +255,17 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     raise errors.UsageError(
       f'data.unknown_rate={config.data.unknown_rate}: expected a share from'
       ' 0 to below 1.'
+    )
+  padding = config.data.max_padding
+  if padding is not None and not 0.05 <= padding < 1:
+    raise errors.UsageError(
+      f'data.max_padding={padding}: expected a share from 0.05 to below 1, or'
+      ' None for histories of one length.'
+    )
+  if padding is not None and config.eval.drop_last:
+    raise errors.UsageError(
+      'eval.drop_last=True leaves out the last rows of the split: with'
+      ' data.max_padding the longest histories come last; set it to None.'
     )
   if config.train.moments_per_window > 1 and not config.data.group_candidates:
     raise errors.UsageError(

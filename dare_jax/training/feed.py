@@ -13,6 +13,7 @@ import numpy as np
 from dare_jax import types
 from dare_jax.data import compact
 from dare_jax.data import pipeline
+from dare_jax.data import prefetcher
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
 
@@ -86,7 +87,7 @@ class Feed:
       made = make(number)
       return None if made is None else (placer.compact(made[0]), made[1])
 
-    self._prefetcher = pipeline.Prefetcher(prepare, start, ahead)
+    self._prefetcher = prefetcher.Prefetcher(prepare, start, ahead)
 
   def next(self) -> Fed | None:
     """Returns the next batch; None after the last one."""

@@ -43,6 +43,10 @@ class Predictions:
   slices: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
   means: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
+  def take(self, index: np.ndarray) -> Predictions:
+    """Returns the targets at some places."""
+    return Predictions(**jax.tree.map(lambda x: x[index], _as_dict(self)))
+
   def compute(self) -> dict[str, float]:
     """Returns all metrics that are defined, by name."""
     real = self.weight > 0

@@ -142,13 +142,15 @@ class Run:
   ) -> Callable[[TrainState, types.Batch], tuple[TrainState, jax.Array]]:
     """Returns the training step, compiled for the batch of this step.
 
-    A batch that reads more rows, or fewer, than there is room for in a program
-    has another compiled; that is no training time either.
+    A batch that reads more rows, or fewer, than there is room for in a program,
+    or has histories of another length, has another compiled; that is no
+    training time either.
     """
     programs: dict[tuple[int, ...], Any] = {}
 
     def program(state: TrainState, batch: types.Batch) -> Any:
-      key = tuple(len(rows) for rows in batch.rows.values())
+      rooms = (len(rows) for rows in batch.rows.values())
+      key = (batch.history.mask.shape[1], *rooms)
       if key not in programs:
         with self._untimed(state, progress):
           lowered = self.trainer.train_step.lower(state, batch)

@@ -1,8 +1,6 @@
 """Batches against a slow twin that makes one example at a time."""
 
 import collections
-import threading
-import time
 
 import hypothesis
 from hypothesis import strategies as st
@@ -384,56 +382,3 @@ def test_context_and_further_fields_of_a_log_without_labels(is_grouped):
 def test_wrong_options_are_refused(changes, message):
   with pytest.raises(errors.UsageError, match=message):
     _make(**changes)
-
-
-# The thread ahead.
-
-
-@pytest.mark.parametrize('start', [0, 17])
-def test_prefetcher_keeps_the_order(start):
-  with pipeline.Prefetcher(lambda step: step * 10, start, ahead=3) as ahead:
-    got = [ahead.next() for _ in range(50)]
-  assert got == [step * 10 for step in range(start, start + 50)]
-  assert ahead.wait_s >= 0
-
-
-def test_prefetcher_works_a_few_ahead_and_no_more():
-  made = []
-  with pipeline.Prefetcher(lambda step: made.append(step), 0, ahead=2) as ahead:
-    ahead.next()
-    time.sleep(0.1)
-    # One was taken, two wait in the queue, one waits to be put there.
-    assert 1 <= len(made) <= 4
-
-
-def test_prefetcher_raises_what_the_thread_raised_in_its_place():
-  def make(step):
-    if step == 2:
-      raise errors.UsageError('no negative')
-    return step
-
-  with pipeline.Prefetcher(make, 0, ahead=8) as ahead:
-    assert [ahead.next(), ahead.next()] == [0, 1]
-    for _ in range(2):  # A second call raises too: it must not wait for ever.
-      with pytest.raises(errors.UsageError, match='no negative'):
-        ahead.next()
-
-
-@pytest.mark.timeout(20)
-def test_prefetcher_closes_with_a_full_queue():
-  before = threading.active_count()
-  ahead = pipeline.Prefetcher(lambda step: step, 0, ahead=1)
-  ahead.next()
-  ahead.close()
-  ahead.close()  # Twice does no harm.
-  assert threading.active_count() == before
-
-
-def test_prefetcher_measures_the_wait():
-  def make(step):
-    time.sleep(0.05)
-    return step
-
-  with pipeline.Prefetcher(make, 0, ahead=1) as ahead:
-    ahead.next()
-    assert ahead.wait_s > 0.01

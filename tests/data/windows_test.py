@@ -313,7 +313,12 @@ def test_logits_are_those_of_plain_batches(name):
 @pytest.mark.slow
 def test_a_run_with_windows_trains_and_resumes(tmp_path):
   tiny.write_log(tmp_path / 'log.csv')
-  made = tiny.config(tmp_path, train__moments_per_window=4)
+  made = tiny.config(
+    tmp_path, train__moments_per_window=4, data__max_padding=0.05
+  )
+  train = experiment.load(made).pipelines['train']
+  masks = [train.train_batch(step, 32).history.mask for step in range(8)]
+  assert len({mask.shape for mask in masks}) > 1
   result = tiny.run(made, tmp_path / 'straight')
   assert result['steps'] == 8
   with pytest.raises(errors.Stopped):

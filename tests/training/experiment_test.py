@@ -47,6 +47,8 @@ class CheckConfigTest(parameterized.TestCase):
     ('optim.table_learning_rate', -1.0),
     ('data.unknown_rate', 1.0),
     ('data.unknown_rate', -0.1),
+    ('data.max_padding', 0.01),
+    ('data.max_padding', 1.0),
     ('seed', -1),
   )
   def test_out_of_range(self, field, value):
