@@ -2,7 +2,7 @@
 
     python -m dare_jax.bench NAME [flags]
 
-NAME: train, peer, prepare, tree, pod. --help after a name shows that
+NAME: train, peer, prepare, tree, pod, runs. --help after a name shows that
 benchmark's flags; --output=FILE writes JSON.
 """
 
@@ -21,7 +21,7 @@ from dare_jax import errors
 
 # Each module offers `define_flags() -> Callable[[], list[row]]`; a row is one
 # flat object with units in its keys.
-NAMES = ('train', 'peer', 'prepare', 'tree', 'pod')
+NAMES = ('train', 'peer', 'prepare', 'tree', 'pod', 'runs')
 
 
 def show(rows: list[dict[str, Any]]) -> str:
