@@ -191,7 +191,7 @@ def test_real_command(root, tmp_path, arguments, named):
     capture_output=True,
     text=True,
     check=False,
-    timeout=60,
+    timeout=300,
   )
   assert done.returncode == 2, done.stderr
   assert done.stderr.count('\n') == 1, done.stderr

@@ -14,7 +14,7 @@ def command(*args):
     capture_output=True,
     text=True,
     check=False,
-    timeout=120,
+    timeout=300,
   )
 
 

@@ -273,7 +273,7 @@ def start(root, output, *arguments) -> subprocess.Popen:
 )
 def test_bad_flags_exit_2_with_one_line(tmp_path, arguments, named):
   process = start(tmp_path, tmp_path / 'out', *arguments)
-  stdout, stderr = process.communicate(timeout=60)
+  stdout, stderr = process.communicate(timeout=300)
   assert (process.returncode, stdout) == (2, '')
   assert stderr.startswith('error: ') and stderr.count('\n') == 1, stderr
   assert named in stderr
@@ -303,7 +303,7 @@ def test_two_models_two_seeds_stopped_and_killed(tmp_path):
   wait_for(finished)
   wait_for((output / 'runs' / 'thin-1' / 'config.json').exists)
   process.send_signal(signal.SIGTERM)
-  _, stderr = process.communicate(timeout=60)
+  _, stderr = process.communicate(timeout=300)
   assert process.returncode == 75, stderr
   assert stderr.splitlines()[-1].endswith('run the same command to go on')
   first = finished()
@@ -313,7 +313,7 @@ def test_two_models_two_seeds_stopped_and_killed(tmp_path):
   process.communicate()
   second = finished()
   process = start(tmp_path, output, *arguments)
-  stdout, stderr = process.communicate(timeout=100)
+  stdout, stderr = process.communicate(timeout=300)
   assert process.returncode == 0, stderr
   last = finished()
   assert len(last) == 4
