@@ -12,6 +12,7 @@ from absl import logging
 # malloc.h of glibc.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 
 
 def configure(runtime: Any) -> None:
@@ -19,6 +20,9 @@ def configure(runtime: Any) -> None:
 
   Keeps large buffers mapped between steps: by default glibc gives every buffer
   above 32 MB back to the kernel, and the next step pays its page faults anew.
+  That takes a single arena, too: those of other threads, such as the one that
+  runs a step, hold no buffer above 64 MB and map it anew each time.
+
   Caches compiled programs on disk.
   """
   if runtime.tune_malloc and sys.platform == 'linux':
@@ -26,6 +30,7 @@ def configure(runtime: Any) -> None:
       libc = ctypes.CDLL('libc.so.6')
       libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
       libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+      libc.mallopt(_M_ARENA_MAX, 1)
     except (OSError, AttributeError) as error:
       logging.info('the allocator was left alone: %s', error)
   import jax  # After the allocator is set.

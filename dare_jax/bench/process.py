@@ -11,6 +11,8 @@ from typing import Any
 from typing import ParamSpec
 from typing import TypeVar
 
+from dare_jax import errors
+
 _held: list[Any] = []  # What the process of a `Worker` keeps.
 
 P = ParamSpec('P')
@@ -24,10 +26,13 @@ def run_fresh(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     function: of a module.
     *args: can be pickled.
     **kwargs: the same.
+
+  Raises:
+    UsageError: the process was killed.
   """
   context = multiprocessing.get_context('spawn')
   with futures.ProcessPoolExecutor(1, context) as pool:
-    return pool.submit(function, *args, **kwargs).result()
+    return _result(pool.submit(function, *args, **kwargs))
 
 
 class Worker:
@@ -38,18 +43,28 @@ class Worker:
     context = multiprocessing.get_context('spawn')
     self._pool = futures.ProcessPoolExecutor(1, context)
     try:
-      self._pool.submit(_hold, make, *args).result()
+      _result(self._pool.submit(_hold, make, *args))
     except BaseException:
       self.close()
       raise
 
   def call(self, method: str, *args: Any) -> Any:
     """Returns what a method of the object returns there."""
-    return self._pool.submit(_call, method, *args).result()
+    return _result(self._pool.submit(_call, method, *args))
 
   def close(self) -> None:
     """Ends the process."""
     self._pool.shutdown()
+
+
+def _result(future: futures.Future[T]) -> T:
+  try:
+    return future.result()
+  except futures.process.BrokenProcessPool:
+    raise errors.UsageError(
+      'a process that was measured has been killed, most likely because memory'
+      ' ran out; measure smaller sizes.'
+    ) from None
 
 
 def _hold(make: Callable[..., Any], *args: Any) -> None:

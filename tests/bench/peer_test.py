@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,11 @@ def test_a_worker_keeps_its_object_and_tells_errors():
     worker.close()
   with pytest.raises(errors.UsageError, match='below 0'):
     process.Worker(_Counter, -1)
+
+
+def test_a_killed_process_is_told():
+  with pytest.raises(errors.UsageError, match='has been killed'):
+    process.run_fresh(os.abort)
 
 
 def test_peak_memory_is_this_process_alone():
