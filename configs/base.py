@@ -105,6 +105,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   model.representation_init = 0.1  # of representation and shared tables
   model.two_outputs = False  # published: click and no click
   model.batch_statistics = False  # published: in evaluation, too
+  # Of vectors and activations; losses, softmax and batch statistics stay wide.
+  model.compute_dtype = 'float32'  # or bfloat16
   model.keep_padding = False  # published: padding fills up the top k
 
   config.optim = optim = ml_collections.ConfigDict()

@@ -12,6 +12,32 @@ from jaxtyping import Array
 from jaxtyping import Bool
 from jaxtyping import Float
 
+COMPUTE_DTYPES = ('float32', 'bfloat16')
+
+
+def narrow(values: Any, dtype: str) -> Any:
+  """Returns a tree of floats in a dtype of `COMPUTE_DTYPES`, or as it is.
+
+  Args:
+    values: float32 or wider.
+    dtype: float32 leaves them alone: wider ones stay wider.
+
+  >>> narrow(jnp.ones(1), 'bfloat16').dtype.name
+  'bfloat16'
+  """
+  if dtype == 'float32':
+    return values
+  return jax.tree.map(lambda x: x.astype(dtype), values)
+
+
+def widen(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
+  """Returns values that may be narrower than float32, or wider, as such."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _bits(dtype: Any) -> int:
+  return jnp.finfo(dtype).bits
+
 
 class Affine(nn.Module):
   """Holds `kernel [in_dim, out_dim]` and `bias [out_dim]` of x W + b.
@@ -62,12 +88,13 @@ class BatchNorm(nn.Module):
   def __call__(
     self, x: Float[Array, '... f'], mask: Bool[Array, ...]
   ) -> Float[Array, '... f']:
-    """Returns the normalised rows.
+    """Returns the normalised rows, in the dtype of the parameters.
 
     Args:
-      x: rows.
+      x: rows; their statistics are float32 or wider.
       mask: which of them are real: only these count in the statistics.
     """
+    x = widen(x)
     width = x.shape[-1:]
     scale = self.param('scale', nn.initializers.ones, width)
     bias = self.param('bias', nn.initializers.zeros, width)
@@ -88,7 +115,8 @@ class BatchNorm(nn.Module):
     expand = tuple(range(x.ndim - 1))
     mean, bias = jnp.expand_dims(mean, expand), jnp.expand_dims(bias, expand)
     factor = jnp.expand_dims(scale * jax.lax.rsqrt(var + self.epsilon), expand)
-    return (x - mean) * factor + bias
+    normal = (x - mean) * factor + bias
+    return normal.astype(min(scale.dtype, normal.dtype, key=_bits))
 
   def _statistics(
     self, x: Float[Array, '... f'], mask: Bool[Array, ...]

@@ -32,6 +32,8 @@ class FeatureEncoder(nn.Module):
     plan: which table each use reads, and what maps follow.
     init_std: role -> standard deviation of a fresh table.
     projection_init: name in `projections.KERNEL_INITS`.
+    compute_dtype: as `layers.narrow` takes. Rows are narrowed after they are
+      read, so that the gradients of a row that occurs often are summed wide.
   """
 
   content: tuple[tables.Feature, ...]
@@ -39,6 +41,7 @@ class FeatureEncoder(nn.Module):
   plan: tables.Plan
   init_std: Mapping[str, float]
   projection_init: str = 'lecun'
+  compute_dtype: str = 'float32'
 
   def setup(self) -> None:
     features = self.content if self.time is None else (*self.content, self.time)
@@ -131,6 +134,7 @@ class FeatureEncoder(nn.Module):
     suffix = self.plan.table_of[role, side]
     table = self._tables[f'{feature.name}_{suffix}'].value
     vectors = jnp.take(table, ids, axis=0, mode='clip')
+    vectors = layers.narrow(vectors, self.compute_dtype)
     shape = self.plan.projection
     if shape is not None and shape.per_field:
       name = f'{feature.name}_{shape.name(role, side)}'

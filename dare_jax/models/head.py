@@ -38,7 +38,7 @@ class Head(nn.Module):
     mask: Bool[Array, ...],
     train: bool,
   ) -> Float[Array, ...]:
-    """Returns logits.
+    """Returns logits, float32 or wider.
 
     Args:
       features: input vectors.
@@ -50,6 +50,6 @@ class Head(nn.Module):
     for width in self.hidden:
       x = nn.PReLU(negative_slope_init=0.1)(nn.Dense(width)(x))
     if self.two_outputs:
-      outputs = nn.Dense(2)(x)
+      outputs = layers.widen(nn.Dense(2)(x))
       return outputs[..., 0] - outputs[..., 1]
-    return nn.Dense(1)(x)[..., 0]
+    return layers.widen(nn.Dense(1)(x)[..., 0])

@@ -9,6 +9,7 @@ from typing import Any
 
 from dare_jax import aggregate
 from dare_jax import embeddings
+from dare_jax import layers
 from dare_jax import search
 from dare_jax.models import ranker
 from dare_jax.models import ranker_config
@@ -53,6 +54,7 @@ _CHOICES: Mapping[str, Mapping[str, Any]] = {
   'search': search.SEARCHES,
   'aggregation': aggregate.AGGREGATIONS,
   'projection_init': embeddings.KERNEL_INITS,
+  'compute_dtype': dict.fromkeys(layers.COMPUTE_DTYPES),
 }
 _FIELDS = frozenset(
   field.name for field in dataclasses.fields(ranker_config.RankerConfig)

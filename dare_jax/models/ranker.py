@@ -46,6 +46,7 @@ class Ranker(nn.Module):
         'representation': config.representation_init,
       },
       projection_init=config.projection_init,
+      compute_dtype=config.compute_dtype,
     )
     self.scorer = searches.SCORERS[config.scorer]()
     self.searcher = searches.SEARCHES[config.search](

@@ -49,6 +49,8 @@ class RankerConfig:
     batch_statistics: as `head.Head`.
     keep_padding: as `search.SearchOptions`.
     scores_at_once: scores of behaviors for which memory is taken at once.
+    compute_dtype: name in `layers.COMPUTE_DTYPES`, of vectors and activations;
+      scores, softmax and batch statistics are float32 or wider anyway.
     axis_name: of the devices that share a batch, inside `jax.shard_map`: batch
       statistics are of all of it.
   """
@@ -79,6 +81,7 @@ class RankerConfig:
   batch_statistics: bool = False
   keep_padding: bool = False
   scores_at_once: int = 2**20
+  compute_dtype: str = 'float32'
   axis_name: str | None = None
 
   @property

@@ -27,7 +27,7 @@ def inner_product_scores(
     time_bias: <time vector of the target, of the position> / sqrt(time width).
 
   Returns:
-    Scores of all behaviors, padding included, in the inputs' dtype.
+    Scores of all behaviors, padding included, float32 or wider.
 
   >>> import jax.numpy as jnp
   >>> query, keys = jnp.ones((1, 1, 1, 4)), jnp.ones((1, 3, 4))
@@ -35,7 +35,13 @@ def inner_product_scores(
   [[[[2.0, 2.0, 2.0]]]]
   """
   scale = query.shape[-1] ** -0.5
-  return jnp.einsum('bmcd,bld->bmcl', query * scale, keys) + time_bias
+  content = jnp.einsum(
+    'bmcd,bld->bmcl',
+    query * scale,
+    keys,
+    preferred_element_type=jnp.promote_types(keys.dtype, jnp.float32),
+  )
+  return content + time_bias
 
 
 class DotScorer(nn.Module):

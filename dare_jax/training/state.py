@@ -15,6 +15,7 @@ import optax
 
 from dare_jax import embeddings
 from dare_jax import errors
+from dare_jax import layers
 from dare_jax import models
 from dare_jax import types
 from dare_jax.models import published
@@ -181,11 +182,9 @@ class Trainer:
   ) -> tuple[TrainState, jax.Array]:
     """Returns the next state and the loss; the old state is donated."""
     specs = self.specs(state)
+    takes, gives = (specs, mesh_lib.SPLIT), (specs, mesh_lib.WHOLE)
     step = jax.shard_map(
-      self._train_part,
-      mesh=self.mesh,
-      in_specs=(specs, mesh_lib.SPLIT),
-      out_specs=(specs, mesh_lib.WHOLE),
+      self._train_part, mesh=self.mesh, in_specs=takes, out_specs=gives
     )
     return step(state, batch)
 
@@ -257,8 +256,9 @@ class Trainer:
     self, params: Any, tables: Any, rest: Any, batch: types.Batch
   ) -> tuple[jax.Array, Any]:
     """The training loss: main + aux_weight * auxiliary + extra + l2."""
+    narrow = layers.narrow(params, self.model.config.compute_dtype)
     applied: Any = self._learner.apply(
-      {'params': params, 'tables': tables, **rest},
+      {'params': narrow, 'tables': tables, **rest},
       batch,
       train=True,
       mutable=['batch_stats'],
@@ -314,17 +314,14 @@ class Trainer:
     batch = self.tables.find_rows(_with_clusters(batch, state.clusters))
     tables = self.tables.gather(state.tables['encoder'], batch.rows)
     variables = {
-      'params': state.params,
+      'params': layers.narrow(state.params, self.model.config.compute_dtype),
       'tables': {'encoder': tables},
       'batch_stats': state.batch_stats,
       'constants': state.constants,
     }
     # Mutable: with batch_statistics a head writes them in evaluation, too.
     applied: Any = _on_axis(self.model).apply(
-      variables,
-      batch,
-      train=False,
-      mutable=['batch_stats'],
+      variables, batch, train=False, mutable=['batch_stats']
     )
     output, _ = applied
     history = batch.history

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import dataclasses
 import functools
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 import optax
 
 from dare_jax import embeddings
+from dare_jax import layers
 from dare_jax import models
 from dare_jax import search
 from dare_jax import types
@@ -476,6 +478,26 @@ class ConformanceTest(parameterized.TestCase):
     # 8 bits: 2^-8 an operation, some ten of them in a row, values near 1.
     np.testing.assert_allclose(
       np.asarray(logits, np.float32), exact, rtol=0.0, atol=10 * 2.0**-8
+    )
+
+  @_EACH_CHOICE
+  def test_bfloat16_compute(self, case):
+    # All kept: a choice between near-equals may well change.
+    model, variables, batch = _example(case, top_k=examples.LENGTH)
+    config = dataclasses.replace(model.config, compute_dtype='bfloat16')
+    narrow = {
+      **variables,
+      'params': layers.narrow(variables['params'], 'bfloat16'),
+    }
+    output = models.Ranker(config).apply(narrow, batch)
+    chex.assert_type(output.logits, jnp.float32)
+    exact = examples.predict(model, variables, batch)
+    print(
+      'DIFF',
+      case,
+      float(jnp.abs(output.logits - exact).max()),
+      float(jnp.abs(exact).max()),
+      output.search.scores.dtype,
     )
 
 
