@@ -21,7 +21,8 @@ def configure(runtime: Any) -> None:
   Keeps large buffers mapped between steps: by default glibc gives every buffer
   above 32 MB back to the kernel, and the next step pays its page faults anew.
   That takes a single arena, too: those of other threads, such as the one that
-  runs a step, hold no buffer above 64 MB and map it anew each time.
+  runs a step, hold no buffer above 64 MB and map it anew each time. It must be
+  said before there is a second thread: importing polars starts some.
 
   Caches compiled programs on disk.
   """

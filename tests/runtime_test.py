@@ -2,24 +2,18 @@
 
 import resource
 
-import ml_collections
+import jax
+import jax.numpy as jnp
 import pytest
 
-from dare_jax import runtime
 from dare_jax.bench import process
+from dare_jax.configs import base
 
 _SIZE = 6_000  # 144 MB: more than a thread's arena holds.
 
 
-def _faults_a_call(tune_malloc: bool) -> float:
+def _faults_a_call() -> float:
   """Page faults of a jitted call that needs `_SIZE`^2 floats for a while."""
-  runtime.configure(
-    ml_collections.ConfigDict(
-      {'tune_malloc': tune_malloc, 'compilation_cache': ''}
-    )
-  )
-  import jax
-  import jax.numpy as jnp
 
   @jax.jit
   def call(x: jax.Array) -> jax.Array:
@@ -37,5 +31,9 @@ def _faults_a_call(tune_malloc: bool) -> float:
 @pytest.mark.slow
 def test_buffers_stay_mapped_between_calls():
   pages = _SIZE**2 * 4 / 4096
-  assert process.run_fresh(_faults_a_call, False) > 0.9 * pages
-  assert process.run_fresh(_faults_a_call, True) < 0.01 * pages
+  settings = base.get_config().runtime
+  settings.compilation_cache = ''
+  for tune, low, high in ((False, 0.9, 1.1), (True, 0.0, 0.01)):
+    settings.tune_malloc = tune
+    faults = process.run_fresh(settings, _faults_a_call)
+    assert low * pages <= faults <= high * pages

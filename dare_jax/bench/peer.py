@@ -24,7 +24,6 @@ from absl import flags
 import ml_collections
 
 from dare_jax import cli
-from dare_jax import runtime
 from dare_jax.bench import peer_model
 from dare_jax.bench import process
 from dare_jax.bench import random_log
@@ -103,12 +102,14 @@ def compare(
   with contextlib.ExitStack() as stack:
     folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
     store = random_log.write(folder, shape, random_log.events(config))
-    workers = [process.Worker(peer_model.Side, config, checkout, store.path)]
+    workers = [
+      process.Worker(None, peer_model.Side, config, checkout, store.path)
+    ]
     stack.callback(workers[0].close)
     for number in windows:
       own = config.copy_and_resolve_references()
       own.train.moments_per_window = number
-      workers.append(process.Worker(Side, own, store.path))
+      workers.append(process.Worker(own.runtime, Side, own, store.path))
       stack.callback(workers[-1].close)
     turns: list[list[dict[str, float]]] = [[] for _ in workers]
     for _ in range(rounds):
@@ -155,7 +156,6 @@ class Side:
   def __init__(
     self, config: ml_collections.ConfigDict, store: pathlib.Path
   ) -> None:
-    runtime.configure(config.runtime)
     self._timer, self._targets = train.timer_of(
       config, history_store.open_store(store)
     )

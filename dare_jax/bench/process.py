@@ -8,40 +8,46 @@ import multiprocessing
 import pathlib
 import resource
 from typing import Any
-from typing import ParamSpec
 from typing import TypeVar
 
 from dare_jax import errors
+from dare_jax import runtime
 
 _held: list[Any] = []  # What the process of a `Worker` keeps.
 
-P = ParamSpec('P')
 T = TypeVar('T')
 
 
-def run_fresh(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def run_fresh(settings: Any, function: Callable[..., T], *args: Any) -> T:
   """Returns what a function returns in a new process, or raises likewise.
 
   Args:
+    settings: a config's runtime section, applied before anything is imported
+      that starts threads; None leaves all at its default.
     function: of a module.
     *args: can be pickled.
-    **kwargs: the same.
 
   Raises:
     UsageError: the process was killed.
   """
-  context = multiprocessing.get_context('spawn')
-  with futures.ProcessPoolExecutor(1, context) as pool:
-    return _result(pool.submit(function, *args, **kwargs))
+  with _pool(settings) as pool:
+    return _result(pool.submit(function, *args))
 
 
 class Worker:
   """A fresh process that makes an object and then calls its methods."""
 
-  def __init__(self, make: Callable[..., Any], *args: Any) -> None:
-    """Makes the object there: `make(*args)`; raises what that raises."""
-    context = multiprocessing.get_context('spawn')
-    self._pool = futures.ProcessPoolExecutor(1, context)
+  def __init__(
+    self, settings: Any, make: Callable[..., Any], *args: Any
+  ) -> None:
+    """Makes the object there: `make(*args)`; raises what that raises.
+
+    Args:
+      settings: as of `run_fresh`.
+      make: of a module.
+      *args: can be pickled.
+    """
+    self._pool = _pool(settings)
     try:
       _result(self._pool.submit(_hold, make, *args))
     except BaseException:
@@ -55,6 +61,15 @@ class Worker:
   def close(self) -> None:
     """Ends the process."""
     self._pool.shutdown()
+
+
+def _pool(settings: Any) -> futures.ProcessPoolExecutor:
+  context = multiprocessing.get_context('spawn')
+  if settings is None:
+    return futures.ProcessPoolExecutor(1, context)
+  return futures.ProcessPoolExecutor(
+    1, context, initializer=runtime.configure, initargs=(settings,)
+  )
 
 
 def _result(future: futures.Future[T]) -> T:

@@ -21,7 +21,6 @@ import ml_collections
 
 from dare_jax import cli
 from dare_jax import errors
-from dare_jax import runtime
 from dare_jax.bench import process
 from dare_jax.bench import random_log
 from dare_jax.bench import train_figure
@@ -87,10 +86,12 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
     for point in itertools.product(*values.values()):
       named = dict(zip(values, point, strict=True))
       shape = random_log.Shape(named['rows'], categories.value, seen)
+      own = _config_at(config.value, named)
       rows.append(
         process.run_fresh(
+          own.runtime,
           measure_one,
-          _config_at(config.value, named),
+          own,
           shape,
           seconds.value,
           profile.value,
@@ -150,7 +151,6 @@ def measure_one(
   Raises:
     UsageError: a bad config.
   """
-  runtime.configure(config.runtime)
   with tempfile.TemporaryDirectory() as folder:
     store = random_log.write(
       pathlib.Path(folder), shape, random_log.events(config)

@@ -68,25 +68,25 @@ class _Counter:
 
 
 def test_a_worker_keeps_its_object_and_tells_errors():
-  worker = process.Worker(_Counter, 3)
+  worker = process.Worker(None, _Counter, 3)
   try:
     assert worker.call('add', 4) == 7
     assert worker.call('add', 4) == 11
   finally:
     worker.close()
   with pytest.raises(errors.UsageError, match='below 0'):
-    process.Worker(_Counter, -1)
+    process.Worker(None, _Counter, -1)
 
 
 def test_a_killed_process_is_told():
   with pytest.raises(errors.UsageError, match='has been killed'):
-    process.run_fresh(os.abort)
+    process.run_fresh(None, os.abort)
 
 
 def test_peak_memory_is_this_process_alone():
   held = np.ones(30_000_000)  # 240 MB, touched.
   assert process.peak_mb() > 240
-  assert process.run_fresh(process.peak_mb) < process.peak_mb() - 200
+  assert process.run_fresh(None, process.peak_mb) < process.peak_mb() - 200
   assert held[0] == 1
 
 
