@@ -39,5 +39,5 @@ class NetworkScorer(nn.Module):
     )
     x = pair + target[:, :, :, None, :] + behavior[:, None, None, :, :]
     x = nn.PReLU(negative_slope_init=0.1, name='slope')(x)
-    scores = nn.Dense(1, name='score')(x)[..., 0] / width
-    return scores + view.time_bias()
+    scores = layers.widen(nn.Dense(1, name='score')(x)[..., 0])
+    return scores / width + view.time_bias()

@@ -490,15 +490,13 @@ class ConformanceTest(parameterized.TestCase):
       'params': layers.narrow(variables['params'], 'bfloat16'),
     }
     output = models.Ranker(config).apply(narrow, batch)
-    chex.assert_type(output.logits, jnp.float32)
+    chex.assert_type([output.logits, output.search.scores], jnp.float32)
     exact = examples.predict(model, variables, batch)
-    print(
-      'DIFF',
-      case,
-      float(jnp.abs(output.logits - exact).max()),
-      float(jnp.abs(exact).max()),
-      output.search.scores.dtype,
+    # As above; 0.019 is the most seen. No difference: nothing was narrow.
+    np.testing.assert_allclose(
+      output.logits, exact, rtol=0.0, atol=10 * 2.0**-8
     )
+    assert np.abs(output.logits - exact).max() > 2.0**-10
 
 
 class EquivalenceTest(parameterized.TestCase):
