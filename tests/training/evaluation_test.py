@@ -85,6 +85,17 @@ def test_every_row_once_with_its_slices(parts):
     )
 
 
+def test_the_last_partial_batch_counts_unless_dropped(parts):
+  made = parts[2]
+  whole = _predict(made, 3)
+  cut = _predict(made, 3, lambda: None, None, True)
+  real = whole.weight > 0
+  assert (real.sum(), (cut.weight > 0).sum()) == (21, 18)  # 7 and 6 moments
+  np.testing.assert_array_equal(cut.user, whole.user[: len(cut.user)])
+  full = _predict(made, 7, lambda: None, None, True)
+  assert (full.weight > 0).sum() == 21
+
+
 def test_a_stop_request_abandons_it(parts):
   calls = []
 
