@@ -18,8 +18,10 @@ class NetworkScorer(nn.Module):
   in the form in which DARE compares it (arXiv 2410.02604): a softmax follows,
   and the search keeps the best.
 
-  The first layer is applied by parts: what depends on the target or on the
-  behavior alone is computed once for each; only the product needs the pair.
+  For one target the first layer is linear in the behavior: its kernel is folded
+  with the target first, so that a pair costs d products for each hidden unit in
+  place of 4 d, and nothing 4 d wide is made. The behaviors come last, which
+  keeps what follows in long runs of memory.
   """
 
   hidden: int = 36
@@ -33,11 +35,12 @@ class NetworkScorer(nn.Module):
     target = query @ (of_query + of_difference) + jnp.expand_dims(
       first.bias, (0, 1, 2)
     )
-    behavior = keys @ (of_key - of_difference)
-    pair = jnp.einsum(
-      'bld,bmcdh->bmclh', keys, query[..., None] * of_product[None, None, None]
-    )
-    x = pair + target[:, :, :, None, :] + behavior[:, None, None, :, :]
+    of_behavior = query[..., None, :] * jnp.expand_dims(
+      of_product.T, (0, 1, 2)
+    ) + jnp.expand_dims((of_key - of_difference).T, (0, 1, 2))
+    x = jnp.einsum('bmchd,bld->bmchl', of_behavior, keys) + target[..., None]
     x = nn.PReLU(negative_slope_init=0.1, name='slope')(x)
-    scores = layers.widen(nn.Dense(1, name='score')(x)[..., 0])
+    last = layers.Affine(self.hidden, 1, name='score')
+    weights = jnp.expand_dims(last.kernel, (0, 1, 2))
+    scores = layers.widen(jnp.sum(x * weights, axis=-2) + last.bias[0])
     return scores / width + view.time_bias()
