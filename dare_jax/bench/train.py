@@ -97,6 +97,9 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
           profile.value,
         )
       )
+    for row in rows:
+      rate = rows[0]['examples_per_s'] / row['examples_per_s']
+      row['times_slower_than_first'] = rate
     if figure.value is not None:
       train_figure.draw(rows, pathlib.Path(figure.value))
     return rows
