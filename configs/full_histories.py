@@ -21,7 +21,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config = quickstart.get_config()
   config.data.history_length = 4_193
   config.data.max_padding = 0.2
-  config.eval.every_steps = 481  # half an epoch
+  config.eval.every_steps = 0  # at the end, when the learning rate is 0
   config.eval.batch_size = 256
   config.checkpoint.every_steps = 160
   return base.apply_arg(config, arg)
