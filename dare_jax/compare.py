@@ -67,6 +67,11 @@ def main() -> None:
     raise errors.UsageError(
       f'--base={base}: not among --models.{plan.hint(base, labels)}'
     )
+  if '://' in _OUTPUT.value:
+    raise errors.UsageError(
+      f'--output={_OUTPUT.value}: a comparison is made on a disk; give'
+      ' a folder there.'
+    )
   output = pathlib.Path(_OUTPUT.value).expanduser()
   runs = plan.plan(_CONFIG.value, variants, _SEEDS.value, output)
   command = f'python -m dare_jax.compare {shlex.join(sys.argv[1:])}'

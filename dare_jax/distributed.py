@@ -9,6 +9,7 @@ process. Elsewhere say where they are:
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from absl import flags
@@ -70,10 +71,12 @@ def start() -> None:
 def _connect(**where: Any) -> None:
   import jax  # After the allocator is set.
 
-  # SIGTERM is ours: see `training.interrupt`.
-  jax.config.update('jax_enable_preemption_service', False)
+  ours = signal.getsignal(signal.SIGTERM)
   try:
     jax.distributed.initialize(**where)
+    # JAX's preemption service has taken SIGTERM. `training.interrupt` handles
+    # it, sooner, and asks the service for notices that come another way.
+    signal.signal(signal.SIGTERM, ours)
   except (RuntimeError, ValueError) as error:
     reason = (str(error).splitlines() or ['no reason given'])[0]
     raise errors.UsageError(

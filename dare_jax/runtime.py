@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import pathlib
+import os
 import sys
 from typing import Any
 
@@ -37,6 +37,6 @@ def configure(runtime: Any) -> None:
   import jax  # After the allocator is set.
 
   if runtime.compilation_cache:
-    directory = pathlib.Path(runtime.compilation_cache).expanduser()
-    jax.config.update('jax_compilation_cache_dir', str(directory))
+    directory = os.path.expanduser(runtime.compilation_cache)
+    jax.config.update('jax_compilation_cache_dir', directory)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

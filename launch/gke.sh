@@ -3,8 +3,8 @@
 #
 #   launch/gke.sh CLUSTER v5litepod-16 IMAGE --workdir=gs://BUCKET/RUN
 #
-# IMAGE holds dare_jax with the extra tpu. WORKLOAD (dare-jax), SLICES (1) and
-# RESTARTS (10) can be set. --dry-run first prints the command only.
+# IMAGE holds dare_jax with the extras tpu and gcs. WORKLOAD (dare-jax), SLICES
+# (1) and RESTARTS (10) can be set. --dry-run first prints the command only.
 set -euo pipefail
 
 dry_run=false

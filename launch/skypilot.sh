@@ -2,7 +2,7 @@
 # Trains on spot capacity of any cloud through SkyPilot, whose managed jobs run
 # the command again wherever capacity is left; training goes on from there.
 #
-#   launch/skypilot.sh A100:8 2 --workdir=s3://BUCKET/RUN --config=configs/X.py
+#   launch/skypilot.sh A100:8 2 --workdir=gs://BUCKET/RUN --config=configs/X.py
 #
 # The second argument is the number of hosts. --dry-run first prints the task
 # only.
@@ -28,7 +28,7 @@ num_nodes: $hosts
 resources:
   accelerators: $accelerators
   use_spot: true
-setup: pip install -e '.[cuda,quickstart]'
+setup: pip install -e '.[cuda,quickstart,gcs]'
 run: |
   coordinator=\$(echo "\$SKYPILOT_NODE_IPS" | head -n 1):8476
   $train \\

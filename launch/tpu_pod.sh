@@ -30,5 +30,5 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 train=$(printf '%q ' python3 -m dare_jax.train --distributed "$@")
 run gcloud compute tpus tpu-vm scp --recurse --worker=all --zone="$zone" \
   "$root" "$name:dare_jax"
-on_all "pip install -q -e './dare_jax[tpu,quickstart]'"
+on_all "pip install -q -e './dare_jax[tpu,quickstart,gcs]'"
 on_all "cd dare_jax && $train"

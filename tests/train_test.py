@@ -4,7 +4,6 @@ from collections.abc import Iterator
 import json
 import math
 import pathlib
-import random
 import shutil
 import signal
 import subprocess
@@ -481,24 +480,3 @@ def test_sigterm_in_every_phase(root, long_run, tmp_path):
   assert process.returncode == 0, stderr
   assert 'AUC' in stdout
   tiny.assert_same_run(made, long_run, workdir, but=('config_hash',))
-
-
-@pytest.mark.slow
-def test_sigkill_at_random_moments(root, long_run, tmp_path):
-  """Killed three times; each life gets on, the last one ends alike."""
-  made = _long(root)
-  rng = random.Random(5)
-  path = tmp_path / 'checkpoints'
-  for life in range(3):
-    process = start(made, tmp_path)
-    if life == 0:  # While something is being saved.
-      wait_for(process, lambda: any(path.glob('last/*tmp*')))
-    else:
-      wait_for(process, wrote(tmp_path, 'train/loss', life))
-      time.sleep(rng.random() * 0.3)
-    process.kill()
-    process.communicate()
-  process = start(made, tmp_path)
-  _, stderr = process.communicate(timeout=300)
-  assert process.returncode == 0, stderr
-  tiny.assert_same_run(made, long_run, tmp_path)

@@ -84,6 +84,11 @@ def shaping_hash(data: Any, fields: tuple[str, ...]) -> str:
 def store_path(data: Any) -> pathlib.Path:
   """Returns the folder of the history store that `data` asks for."""
   _, fields = builder_class(data.name)
+  if '://' in data.data_dir:
+    raise errors.UsageError(
+      f'data.data_dir={data.data_dir}: prepared data is mapped into memory, so'
+      ' it must be on a disk; give a folder there (--config.data.data_dir=DIR).'
+    )
   digest = shaping_hash(data, (*fields, 'min_item_count'))
   return pathlib.Path(data.data_dir).expanduser() / f'{data.name}-{digest}'
 
@@ -119,7 +124,7 @@ def prepare(data: Any) -> history_store.HistoryStore:
     shutil.rmtree(final, ignore_errors=True)
     (work / 'records').rename(final)
     return store
-  except (PermissionError, FileExistsError, NotADirectoryError) as error:
+  except OSError as error:
     raise errors.UsageError(
       f'data.data_dir={data.data_dir}: cannot be written ({error}); choose'
       ' another folder with --config.data.data_dir=DIR.'

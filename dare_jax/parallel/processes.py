@@ -38,6 +38,19 @@ def any_of(flag: bool) -> bool:
   return bool(gather(np.array([flag])).any())
 
 
+def preempted(call: int) -> bool:
+  """Returns whether JAX's preemption service had a notice for any process.
+
+  Args:
+    call: counts the calls, which all processes make at the same points. The
+      service answers yes at one of them, the same for all.
+  """
+  try:
+    return multihost_utils.reached_preemption_sync_point(call)
+  except RuntimeError:  # It is switched off.
+    return False
+
+
 def largest(number: int) -> int:
   """Returns the largest of all processes' numbers; all get the same answer."""
   return int(gather(np.array([number])).max())

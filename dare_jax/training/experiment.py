@@ -318,7 +318,7 @@ def load_config(workdir: epath.PathLike) -> ml_collections.ConfigDict:
     UsageError: no run there, or one of another version's config fields.
   """
   path = storage.locate(workdir) / 'config.json'
-  if not path.exists():
+  if storage.read(path) is None:
     raise errors.UsageError(
       f'--workdir={workdir}: no run there (config.json is missing).'
     )

@@ -21,6 +21,7 @@ class StopSignal:
   def __init__(self) -> None:
     self.requested = False
     self._at_once = False
+    self._checks = 0
 
   def install(self) -> None:
     """Takes over SIGTERM; call it from the main thread, first thing."""
@@ -43,11 +44,12 @@ class StopSignal:
       self._at_once = False
 
   def check(self) -> None:
-    """Raises Stopped if SIGTERM has arrived, at any process of the training.
+    """Raises Stopped if any process got SIGTERM, or JAX a preemption notice.
 
     All processes call it at the same points, and all raise at the same one.
     """
     from dare_jax.parallel import processes  # Not before the signal is ours.
 
-    if processes.any_of(self.requested):
+    self._checks += 1
+    if processes.any_of(self.requested or processes.preempted(self._checks)):
       raise errors.Stopped('the state is saved')

@@ -49,6 +49,7 @@ class Progress:
     best_step: the validated step with the best AUC.
     best_val: its metrics.
     metric_lines: lines written to metrics.jsonl.
+    metric_crc: their CRC-32.
     resumed_from: the steps at which the run was taken up again.
   """
 
@@ -59,6 +60,7 @@ class Progress:
   best_step: int = -1
   best_val: dict[str, float] = dataclasses.field(default_factory=dict)
   metric_lines: int = 0
+  metric_crc: int = 0
   resumed_from: list[int] = dataclasses.field(default_factory=list)
 
 
@@ -90,8 +92,9 @@ class Run:
     self._window = (0.0, 0)
 
   def _check_workdir(self) -> None:
-    if (self.workdir / 'config.json').exists():
-      experiment.check_same_run(self.config, self.workdir / 'config.json')
+    path = self.workdir / 'config.json'
+    if storage.read(path) is not None:
+      experiment.check_same_run(self.config, path)
 
   def _claim_workdir(self) -> None:
     if not processes.is_first():
@@ -105,11 +108,11 @@ class Run:
 
   def finished(self) -> dict[str, Any] | None:
     """Returns the result if the run is done to its full length."""
-    path = self.workdir / 'result.json'
-    if not path.exists():
-      return None
-    result = json.loads(path.read_text())
-    return result if result['steps'] == self.total_steps else None
+    try:
+      result = json.loads(storage.read(self.workdir / 'result.json') or b'')
+      return result if result['steps'] == self.total_steps else None
+    except (ValueError, KeyError, TypeError):
+      return None  # None there, or a damaged one, which is made anew.
 
   def restore_or_init(self) -> tuple[TrainState, Progress]:
     """Returns the state to go on from, and opens the metric files there."""
@@ -125,8 +128,13 @@ class Run:
       progress.resumed_from.append(progress.step)
       if processes.is_first():
         print(f'resuming {self.workdir} from step {progress.step}', flush=True)
-    self._writer = writer.MetricsWriter(
-      self.workdir, progress.step, progress.metric_lines
+    self._writer = processes.in_turn(
+      lambda: writer.MetricsWriter(
+        self.workdir,
+        progress.step,
+        progress.metric_lines,
+        progress.metric_crc,
+      )
     )
     self._console = writer.Console(self.total_steps, progress.step)
     self._checked_step = progress.step
@@ -222,6 +230,7 @@ class Run:
     named = {f'{split}/{name}': value for name, value in values.items()}
     self._writer.write(progress.step, epoch, progress.train_time_s, named)
     progress.metric_lines = self._writer.lines
+    progress.metric_crc = self._writer.crc
     shown = ('loss', 'auc', 'gauc', 'logloss', 'accuracy', 'examples_per_s')
     self._console.show(
       progress.step,

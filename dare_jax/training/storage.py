@@ -1,6 +1,6 @@
 """The files of a workdir, on a disk or in a bucket.
 
-A bucket (`gs://`, `s3://`) holds objects that appear whole and can be neither
+A bucket (`gs://`) holds objects that appear whole and can be neither
 appended to nor renamed. What a disk refuses, for want of room or rights, is
 one line to the user.
 """
@@ -40,6 +40,19 @@ def make_folder(path: epath.Path) -> None:
   """
   with _told(path):
     path.mkdir(parents=True, exist_ok=True)
+
+
+def read(path: epath.Path) -> bytes | None:
+  """Returns what a file holds, or None if there is none.
+
+  Raises:
+    UsageError: it cannot be read.
+  """
+  try:
+    with _told(path, 'read'):
+      return path.read_bytes()
+  except (FileNotFoundError, NotADirectoryError):
+    return None
 
 
 def write(path: epath.Path, content: bytes) -> None:
@@ -116,21 +129,23 @@ class GrowingFile:
 
 
 @contextlib.contextmanager
-def _told(path: epath.Path) -> Iterator[None]:
+def _told(path: epath.Path, done: str = 'written') -> Iterator[None]:
   """Turns what a disk or a bucket refuses into a UsageError."""
   try:
     yield
-  except OSError as error:
-    raise _refusal(path, error.strerror or str(error)) from None
+  except ImportError as error:
+    raise errors.UsageError(
+      f"{path}: {error}: pip install 'dare_jax[gcs]' for gs://."
+    ) from None
   except Exception as error:
-    if not is_remote(path):
+    missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+    if done == 'read' and missing:
       raise
-    raise _refusal(path, (str(error).splitlines() or [''])[0]) from error
-
-
-def _refusal(path: epath.Path, reason: str) -> errors.UsageError:
-  return errors.UsageError(
-    f'{path}: cannot be written ({reason}); make room or mend it and run the'
-    ' same command, which goes on from the newest checkpoint, or choose another'
-    ' folder.'
-  )
+    if not (isinstance(error, OSError) or is_remote(path)):
+      raise
+    reason = getattr(error, 'strerror', None) or str(error)
+    raise errors.UsageError(
+      f'{path}: cannot be {done} ({reason}); make room or mend it and run the'
+      ' same command, which goes on from the newest checkpoint, or choose'
+      ' another folder.'
+    ) from None

@@ -9,6 +9,7 @@ import struct
 import sys
 import time
 from typing import Any
+import zlib
 
 from etils import epath
 from tensorboardX import record_writer
@@ -16,6 +17,7 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.proto import summary_pb2
 import tqdm
 
+from dare_jax import errors
 from dare_jax.parallel import processes
 from dare_jax.training import storage
 
@@ -26,7 +28,9 @@ class MetricsWriter:
   Of several processes the first writes; the others only count the lines.
   """
 
-  def __init__(self, workdir: epath.PathLike, step: int, lines: int) -> None:
+  def __init__(
+    self, workdir: epath.PathLike, step: int, lines: int, crc: int
+  ) -> None:
     """Opens the files, dropping all but the first `lines` metric lines.
 
     A step alone does not say what to drop: the validation or the test of the
@@ -36,19 +40,29 @@ class MetricsWriter:
       workdir: holds the files.
       step: the step to go on from.
       lines: metric lines that were written up to then.
+      crc: their CRC-32.
 
     Raises:
-      UsageError: they cannot be written; the methods raise the same.
+      UsageError: the lines are not those that were written, or none can be
+        written; the methods raise the latter, too.
     """
     self.lines = lines
+    self.crc = crc
     self._file: storage.GrowingFile | None = None
     if not processes.is_first():
       return
     folder = storage.locate(workdir)
     path = folder / 'metrics.jsonl'
     kept = _first_lines(path, lines)
-    self.lines = len(kept)
-    self._file = storage.GrowingFile(path, b''.join(kept))
+    content = b''.join(kept)
+    self.lines, self.crc = len(kept), zlib.crc32(content)
+    if self.crc != crc and storage.read(path) is not None:
+      raise errors.UsageError(
+        f'{path}: its first {lines} lines are not those that led to step'
+        f' {step}, where the newest checkpoint is; restore the file from a'
+        ' copy, or remove it to go on without its lines.'
+      )
+    self._file = storage.GrowingFile(path, content)
     self._board = _Board(folder / 'tensorboard', step)
 
   def write(
@@ -63,7 +77,9 @@ class MetricsWriter:
       'epoch': round(epoch, 6),
       'time_s': round(time_s, 3),
     }
-    self._file.append(f'{json.dumps(line | dict(values))}\n'.encode())
+    entry = f'{json.dumps(line | dict(values))}\n'.encode()
+    self._file.append(entry)
+    self.crc = zlib.crc32(entry, self.crc)
     self._board.write(step, values)
 
   def sync(self) -> None:
@@ -79,9 +95,8 @@ class MetricsWriter:
 
 def _first_lines(path: epath.Path, count: int) -> list[bytes]:
   """Returns the first whole lines of a file, at most so many."""
-  if not path.exists():
-    return []
-  lines = path.read_bytes().split(b'\n')[:-1]  # What follows is half a line.
+  content = storage.read(path) or b''
+  lines = content.split(b'\n')[:-1]  # What follows is half a line.
   return [line + b'\n' for line in lines[:count]]
 
 

@@ -114,6 +114,46 @@ def test_sigterm_to_one_stops_all_and_any_number_goes_on(root):
   assert trained == list(range(5, 151, 5))
 
 
+_NOTICED = """
+import sys, time
+import jax
+from dare_jax import errors
+from dare_jax.training import interrupt
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+stop = interrupt.StopSignal()  # Not installed: SIGTERM goes to JAX's service.
+for number in range(2000):
+  try:
+    stop.check()
+  except errors.Stopped:
+    print(number)
+    sys.exit(75)
+  print('.', file=sys.stderr, flush=True)
+  time.sleep(0.02)
+"""
+
+
+@pytest.mark.slow
+def test_a_notice_to_jax_stops_all_at_the_same_check():
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    where = f'127.0.0.1:{free.getsockname()[1]}'
+  started = [
+    subprocess.Popen(
+      [sys.executable, '-c', _NOTICED, where, str(number)],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for number in range(2)
+  ]
+  assert started[1].stderr.readline()  # The first check is behind it.
+  started[1].send_signal(signal.SIGTERM)
+  texts = [process.communicate(timeout=100) for process in started]
+  assert [process.returncode for process in started] == [75, 75], texts
+  numbers = [out.splitlines()[-1] for out, _ in texts]
+  assert numbers[0] == numbers[1]
+
+
 @pytest.mark.slow
 def test_bad_input_is_told_by_all(root, tmp_path):
   texts = _finish(_start(root, tmp_path / 'w', 2, optim__tables='adamw'), 2)

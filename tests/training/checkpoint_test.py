@@ -7,6 +7,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from dare_jax import errors
@@ -125,6 +126,54 @@ def test_donated_steps_after_a_save_do_not_reach_it(checkpoints):
   template = jax.tree.map(jnp.zeros_like, state)
   restored, _ = checkpoints.restore(1, template, _FINGERPRINT)
   assert_equal(restored, copy)
+
+
+def test_a_failed_background_save_is_told_once(checkpoints, monkeypatch):
+  """At the next save; whoever closes afterwards is not told again."""
+
+  def full(*unused):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(ocp.StandardCheckpointHandler, 'finalize', full)
+  checkpoints.save_last(1, make_state(1), description(1))
+  with pytest.raises(
+    errors.UsageError, match='last: a checkpoint could not .*No space left'
+  ):
+    checkpoints.save_last(2, make_state(2), description(2))
+  checkpoints.close()
+
+
+@pytest.mark.parametrize('then', ['wait', 'close'])
+def test_a_failed_last_save_is_told_at_the_end(tmp_path, monkeypatch, then):
+  made = checkpoint.Checkpoints(tmp_path)
+
+  def full(*unused):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(ocp.StandardCheckpointHandler, 'finalize', full)
+  made.save_last(1, make_state(1), description(1))
+  with pytest.raises(errors.UsageError, match='No space left on device'):
+    getattr(made, then)()
+  made.close()
+  assert checkpoint.Checkpoints(tmp_path).steps() == []
+
+
+def test_looking_on_removes_no_save_under_way(checkpoints, tmp_path):
+  under_way = tmp_path / 'checkpoints' / 'last' / '5.orbax-checkpoint-tmp'
+  under_way.mkdir()
+  looking = checkpoint.Checkpoints(tmp_path / 'checkpoints', read_only=True)
+  assert looking.steps() == []
+  looking.close()
+  assert under_way.exists()
+
+
+def test_keeps_as_many_as_asked(tmp_path):
+  made = checkpoint.Checkpoints(tmp_path, keep_last=3)
+  for step in range(1, 6):
+    made.save_last(step, make_state(step), description(step))
+  made.wait()
+  assert made.steps() == [3, 4, 5]
+  made.close()
 
 
 def test_other_data_is_refused(saved):

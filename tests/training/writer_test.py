@@ -1,16 +1,25 @@
 """The metric file over restarts: no gap, no repeat."""
 
 import json
+import zlib
 
 import hypothesis
 from hypothesis import strategies as st
 import pytest
 
+from dare_jax import errors
 from dare_jax.training import writer
 
 
+def crc_of(workdir, lines):
+  path = workdir / 'metrics.jsonl'
+  whole = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+  return zlib.crc32(b''.join(whole[:lines]))
+
+
 def write(workdir, steps, step=0, lines=0):
-  made = writer.MetricsWriter(workdir, step, lines)
+  crc = crc_of(workdir, lines)
+  made = writer.MetricsWriter(workdir, step, lines, crc)
   for number in steps:
     made.write(number, number / 10, 0.5, {'train/loss': 1 / 3})
   made.close()
@@ -42,13 +51,29 @@ def test_resume_drops_a_half_written_line(tmp_path, half):
   write(tmp_path, [1, 2])
   with (tmp_path / 'metrics.jsonl').open('ab') as file:
     file.write(half.encode(errors='surrogateescape'))
-  write(tmp_path, [3], step=2, lines=3)
+  write(tmp_path, [3], step=2, lines=2)
   assert steps_in(tmp_path) == [1, 2, 3]
 
 
 def test_resume_without_a_file(tmp_path):
-  assert write(tmp_path, [3], step=2, lines=2) == 1
-  assert steps_in(tmp_path) == [3]
+  made = writer.MetricsWriter(tmp_path, 2, 2, crc=12345)
+  assert made.lines == 0
+  made.close()
+
+
+@pytest.mark.parametrize('change', ['cut', 'flip'])
+def test_other_lines_than_were_written_are_refused(tmp_path, change):
+  write(tmp_path, [1, 2, 3])
+  path, crc = tmp_path / 'metrics.jsonl', crc_of(tmp_path, 3)
+  content = bytearray(path.read_bytes())
+  if change == 'cut':
+    del content[-5:]
+  else:
+    content[20] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(errors.UsageError, match=r'its first 3 lines are not'):
+    writer.MetricsWriter(tmp_path, 3, 3, crc)
+  assert path.read_bytes() == content  # For whoever wants to mend it.
 
 
 @hypothesis.given(
@@ -65,7 +90,8 @@ def test_kills_anywhere(tmp_path_factory, kills):
     text = ''.join(line + '\n' for line in whole[:saved])
     rest = ''.join(line + '\n' for line in whole[saved:])
     path.write_text(text + rest[:extra])
-    made = writer.MetricsWriter(workdir, saved, saved)
+    crc = zlib.crc32(text.encode())
+    made = writer.MetricsWriter(workdir, saved, saved, crc)
     made.close()
     assert path.read_text() == text
     assert made.lines == saved

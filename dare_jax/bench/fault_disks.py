@@ -1,0 +1,139 @@
+"""Trials of the fault campaign: damaged files, full and read-only disks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+import subprocess
+from typing import Any
+
+import numpy as np
+
+from dare_jax.bench import fault_lives
+from dare_jax.bench import fault_trials
+
+
+@dataclasses.dataclass(frozen=True)
+class Damaged:
+  """Files to damage: in the newest checkpoint, the workdir or the data."""
+
+  name: str
+  pattern: str
+  processes: int = 1
+  in_data: bool = False
+
+
+DAMAGED = (
+  Damaged('checkpoint', 'checkpoints/last/NEWEST/state/**/*'),
+  Damaged('checkpoint, 2 processes', 'checkpoints/last/NEWEST/**/*', 2),
+  Damaged('description', 'checkpoints/last/NEWEST/description/*'),
+  Damaged('metrics.jsonl', 'metrics.jsonl'),
+  Damaged('store column', 'synthetic_lifelong-*/**/*.npy', in_data=True),
+  Damaged('store manifest', 'synthetic_lifelong-*/manifest.json', in_data=True),
+  Damaged('config.json', 'config.json'),
+)
+
+
+def damaged(what: Damaged) -> fault_trials.Trial:
+  """One file of a stopped training, or of its data, damaged."""
+
+  def trial(
+    bench: fault_trials.Bench, rng: np.random.Generator
+  ) -> fault_trials.Record:
+    if what.in_data:
+      root = bench.workdir.with_name('data')
+      shutil.copytree(bench.folder / 'data', root)
+      flags = [*bench.flags, f'--config.data.data_dir={root}']
+      bench = dataclasses.replace(bench, flags=flags)
+    else:
+      root = bench.workdir
+      shutil.copytree(bench.stopped(what.processes), root)
+    pattern = what.pattern.replace(
+      'NEWEST', str(fault_trials.newest(bench.workdir))
+    )
+    files = [path for path in root.glob(pattern) if path.is_file()]
+    files = sorted(path for path in files if path.stat().st_size)
+    damage(files[int(rng.integers(len(files)))], rng)
+    story = fault_trials.Story(bench)
+    story.record.hits = 1
+    end = story.live(bench.start(what.processes))
+    story.record.lost_steps = 0  # Those of the damaged one cannot be had.
+    if end.refused:
+      story.record.outcome = 'refused'
+    elif not end.finished:
+      story.fail(f'codes {end.codes}: {end.err[-500:]}')
+    elif why := bench.difference(what.processes):
+      story.fail(why)
+    return story.record
+
+  return trial
+
+
+def damage(path: pathlib.Path, rng: np.random.Generator) -> None:
+  """Truncates a file, or flips one bit of it."""
+  content = bytearray(path.read_bytes())
+  at = int(rng.integers(len(content)))
+  if rng.integers(2):
+    del content[at:]
+  else:
+    content[at] ^= 1 << int(rng.integers(8))
+  path.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _small_disk(path: pathlib.Path, kilobytes: int) -> Iterator[None]:
+  path.mkdir()
+  _mount('-t', 'tmpfs', '-o', f'size={kilobytes}k', 'tmpfs', path)
+  try:
+    yield
+  finally:
+    subprocess.run(['umount', str(path)], check=True)
+
+
+def _mount(*arguments: Any) -> None:
+  subprocess.run(['mount', *map(str, arguments)], check=True)
+
+
+def disk_full(
+  bench: fault_trials.Bench, rng: np.random.Generator
+) -> fault_trials.Record:
+  """A disk that fills up somewhere on the way, then has room again."""
+  disk = bench.workdir.with_name('disk')
+  bench = dataclasses.replace(bench, workdir=disk / 'run')
+  with _small_disk(disk, int(rng.integers(8, 1_000))):
+    story = fault_trials.Story(bench)
+    story.record.hits = 1
+    end = story.live(_beside(bench))
+    if not (end.refused or end.finished):
+      story.fail(f'codes {end.codes}: {end.err[-500:]}')
+    _mount('-o', 'remount,size=64m', disk)
+    return story.finish(_beside(bench), 1)
+
+
+def _beside(bench: fault_trials.Bench) -> fault_lives.Start:
+  """A start whose logs are not on the small disk."""
+  return dataclasses.replace(
+    bench.start(), logs=bench.workdir.parent.with_name('logs')
+  )
+
+
+def read_only(
+  bench: fault_trials.Bench, rng: np.random.Generator
+) -> fault_trials.Record:
+  """A stopped training on a disk that nobody can write to, for one life."""
+  del rng
+  disk = bench.workdir.with_name('disk')
+  bench = dataclasses.replace(bench, workdir=disk / 'run')
+  with _small_disk(disk, 64_000):
+    shutil.copytree(bench.stopped(1), bench.workdir)
+    _mount('-o', 'remount,ro', disk)
+    story = fault_trials.Story(bench)
+    story.record.hits = 1
+    end = story.live(_beside(bench))
+    if not end.refused:
+      story.fail(f'codes {end.codes}: {end.err[-500:]}')
+    _mount('-o', 'remount,rw', disk)
+    return story.finish(_beside(bench), 1)
