@@ -20,13 +20,18 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
+def is_alone() -> bool:
+  """Whether this is the only process of the training."""
+  return jax.process_count() == 1
+
+
 def gather(array: np.ndarray) -> np.ndarray:
   """Returns everyone's array, the bytes unchanged: [processes, *shape].
 
   All processes call it at the same point, with the same shape and dtype.
   """
   array = np.ascontiguousarray(array)
-  if jax.process_count() == 1:
+  if is_alone():
     return array[None]
   bits = multihost_utils.process_allgather(array.reshape(-1).view(np.uint8))
   bits = np.ascontiguousarray(bits).reshape(jax.process_count(), -1)

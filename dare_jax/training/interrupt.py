@@ -34,22 +34,34 @@ class StopSignal:
 
   @contextlib.contextmanager
   def at_once(self) -> Iterator[None]:
-    """Within: SIGTERM raises at once, as there is no state to save yet."""
-    self._at_once = True
+    """Within: SIGTERM raises at once, as there is no state to save yet.
+
+    Of several processes none may leave while others wait for it: they raise
+    together at the end.
+    """
+    from dare_jax.parallel import processes  # Not before the signal is ours.
+
+    alone = processes.is_alone()
+    self._at_once = alone
     try:
-      if self.requested:
+      if alone and self.requested:
         raise errors.Stopped(_NOTHING_TO_SAVE)
       yield
     finally:
       self._at_once = False
+    if not alone:
+      self._raise_together(_NOTHING_TO_SAVE)
 
   def check(self) -> None:
     """Raises Stopped if any process got SIGTERM, or JAX a preemption notice.
 
     All processes call it at the same points, and all raise at the same one.
     """
-    from dare_jax.parallel import processes  # Not before the signal is ours.
+    self._raise_together('the state is saved')
+
+  def _raise_together(self, message: str) -> None:
+    from dare_jax.parallel import processes  # As above.
 
     self._checks += 1
     if processes.any_of(self.requested or processes.preempted(self._checks)):
-      raise errors.Stopped('the state is saved')
+      raise errors.Stopped(message)

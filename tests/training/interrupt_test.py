@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from dare_jax import errors
+from dare_jax.parallel import processes
 from dare_jax.training import interrupt
 
 
@@ -37,6 +38,17 @@ def test_at_once_where_there_is_nothing_to_save(stop):
       terminate()
       pytest.fail('went on')  # pragma: no cover
   assert stop.requested
+
+
+def test_of_several_none_leaves_the_others_waiting(stop, monkeypatch):
+  monkeypatch.setattr(processes, 'is_alone', lambda: False)
+  monkeypatch.setattr(processes, 'any_of', lambda flag: flag)
+  reached = []
+  with pytest.raises(errors.Stopped, match='nothing to save'):
+    with stop.at_once():
+      terminate()
+      reached.append('the end')
+  assert reached == ['the end']
 
 
 def test_a_signal_before_counts(stop):
