@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 from dare_jax import errors
 from dare_jax.parallel import processes
 from dare_jax.training import checksum
+from dare_jax.training import leaves
 from dare_jax.training import state as train_state
 from dare_jax.training import storage
 
@@ -116,7 +117,7 @@ class Checkpoints:
     if step in self._saved[manager]:
       return  # The same step has the same state.
     self._settle(manager)
-    sealed = _seal(description, int(checksum.of_values(state)))
+    sealed = _seal(description, checksum.of_values(state))
     try:
       manager.save(
         step,
@@ -261,8 +262,10 @@ def _restore(
       ' data, or another workdir.'
     )
   expected = description.pop(_VALUES)
-  state = _read(path, lambda: _read_state(path / 'state', template))
-  if int(checksum.of_values(state)) != expected:
+  abstract = jax.tree.map(_abstract, template)
+  found = _read(path, lambda: list(leaves.read(path / 'state', abstract)))
+  state = jax.tree.unflatten(jax.tree.structure(abstract), found)
+  if checksum.of_values(state) != expected:
     raise _damaged(path, 'its checksum does not match')
   return state, description
 
@@ -277,15 +280,6 @@ def _read(path: epath.Path, read: Callable[[], T]) -> T:
   if reason := processes.first_text(reason):
     raise _damaged(path, reason)
   return result  # type: ignore[return-value]
-
-
-def _read_state(path: epath.Path, template: TrainState) -> TrainState:
-  abstract = jax.tree.map(_abstract, template)
-  handler = ocp.StandardCheckpointHandler()
-  try:
-    return handler.restore(path, args=ocp.args.StandardRestore(abstract))
-  finally:
-    handler.close()
 
 
 def _read_description(path: epath.Path) -> dict[str, Any]:

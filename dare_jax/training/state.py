@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 from typing import Any
@@ -109,9 +108,27 @@ class Trainer:
 
   def init(self, seed: int, batch: types.Batch) -> TrainState:
     """Returns a fresh state on the mesh; `batch` gives the shapes only."""
-    make = self._maker(batch)
+    shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
+    )
     shardings = jax.tree.map(lambda x: x.sharding, self.abstract_state(batch))
-    return jax.jit(make, out_shardings=shardings)(jax.random.key(seed))
+    # Slots come second: they fill the memory that random numbers took, which
+    # is several times that of a table.
+    draw = jax.jit(
+      lambda rng: self._init_model(rng, shapes),
+      out_shardings=dataclasses.replace(
+        shardings, dense_slots=None, table_slots=None
+      ),
+    )
+    fill = jax.jit(
+      self._init_slots,
+      out_shardings=(shardings.dense_slots, shardings.table_slots),
+    )
+    state = draw(jax.random.key(seed))
+    dense_slots, table_slots = fill(state)
+    return dataclasses.replace(
+      state, dense_slots=dense_slots, table_slots=table_slots
+    )
 
   def abstract_state(self, batch: types.Batch) -> TrainState:
     """Returns shapes, dtypes and shardings of a state, which takes no memory.
@@ -119,19 +136,17 @@ class Trainer:
     Args:
       batch: arrays, or shapes and dtypes.
     """
-    shapes = jax.eval_shape(self._maker(batch), jax.random.key(0))
+    shapes = jax.eval_shape(self._init_model, jax.random.key(0), batch)
+    dense_slots, table_slots = jax.eval_shape(self._init_slots, shapes)
+    shapes = dataclasses.replace(
+      shapes, dense_slots=dense_slots, table_slots=table_slots
+    )
     shardings = mesh_lib.shardings(self.mesh, self.specs(shapes))
     return jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
       shapes,
       shardings,
     )
-
-  def _maker(self, batch: types.Batch) -> Callable[[jax.Array], TrainState]:
-    shapes = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
-    )
-    return lambda rng: self._init(rng, shapes)
 
   def specs(self, state: TrainState) -> TrainState:
     """Returns how the parts of a state are split over the devices."""
@@ -146,24 +161,28 @@ class Trainer:
     sharding = jax.sharding.NamedSharding(self.mesh, mesh_lib.WHOLE)
     return jax.jit(zero_sums, out_shardings=sharding)()
 
-  def _init(self, rng: jax.Array, shapes: types.Batch) -> TrainState:
-    batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    variables = self._stored_model().init(rng, batch)
+  def _init_model(self, rng: jax.Array, batch: types.Batch) -> TrainState:
+    """Returns a fresh state without slots; of `batch` only shapes matter."""
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
+    variables = self._stored_model().init(rng, zeros)
     if self._optim.published_init:
       variables = published.redraw(jax.random.fold_in(rng, 1), variables)
-    params = variables['params']
-    tables, table_slots = self.tables.init(variables['tables']['encoder'])
     return TrainState(
       step=jnp.zeros((), jnp.int32),
-      params=params,
-      tables={'encoder': tables},
+      params=variables['params'],
+      tables={'encoder': self.tables.stored(variables['tables']['encoder'])},
       batch_stats=variables['batch_stats'],
-      dense_slots=self._dense.init(params),
-      table_slots=table_slots,
+      dense_slots=None,
+      table_slots=None,
       sums=zero_sums(),
       constants=variables.get('constants', {}),
       clusters=None,
     )
+
+  def _init_slots(self, state: TrainState) -> tuple[Any, Any]:
+    """Returns the fresh slots of the dense optimizer and of the tables'."""
+    table_slots = self.tables.init_slots(state.tables['encoder'])
+    return self._dense.init(state.params), table_slots
 
   def _stored_model(self) -> models.Ranker:
     """Returns the model with as many rows as its tables have in storage."""

@@ -75,20 +75,19 @@ class TableUpdater:
     self.is_row_sparse = optimizers.is_row_sparse(optim)
     self._dtype = jnp.dtype(optim.table_dtype)
 
-  def init(self, tables: Tables) -> tuple[Tables, Any]:
-    """Returns the tables as they are stored, and their optimizers' slots.
-
-    Slots are float32 whatever the tables are.
-
-    Args:
-      tables: large ones with `stored_rows` rows.
-    """
-    slots = {name: self._optimizers[name].init(tables[name]) for name in tables}
-    stored = {
+  def stored(self, tables: Tables) -> dict[str, jax.Array]:
+    """Returns fresh tables, large ones with `stored_rows` rows, as stored."""
+    return {
       name: table.astype(self._dtype) if name in self._large else table
       for name, table in tables.items()
     }
-    return stored, slots
+
+  def init_slots(self, tables: Tables) -> dict[str, Any]:
+    """Returns fresh slots for stored tables; float32 whatever these are."""
+    return {
+      name: self._optimizers[name].init(_as_float32(table))
+      for name, table in tables.items()
+    }
 
   def stored_rows(self, field: str, rows: int) -> int:
     """Returns how many rows the tables of a field have in storage."""
@@ -103,6 +102,19 @@ class TableUpdater:
   def num_rows(self, name: str, table: jax.Array) -> int:
     """Returns the rows of a table without those that only fill it up."""
     return self.vocab_sizes.get(self._large.get(name, ''), table.shape[0])
+
+  def compact_bytes(self, tables: Tables, counts: Mapping[str, int]) -> int:
+    """Returns the bytes of what `gather` makes of large tables.
+
+    Args:
+      tables: of any number of rows.
+      counts: field -> rows that a batch reads.
+    """
+    elements = sum(
+      counts.get(field, 0) * tables[name].shape[1]
+      for name, field in self._large.items()
+    )
+    return 4 * elements
 
   def specs(self, tables: Tables) -> tuple[Any, Any]:
     """Returns how tables and their slots are split over the devices."""
@@ -134,7 +146,7 @@ class TableUpdater:
     for field, names in self._names.items():
       found = exchange.gather([tables[name] for name in names], rows[field])
       for name, values in zip(names, found, strict=True):
-        gathered[name] = values.astype(jnp.promote_types(values, jnp.float32))
+        gathered[name] = _as_float32(values)
     return gathered
 
   def update(
@@ -233,6 +245,11 @@ class TableUpdater:
     }
 
 
+def _as_float32(values: jax.Array) -> jax.Array:
+  """Returns values that may be narrower, or wider, at least so wide."""
+  return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+
+
 def _move_all(
   optimizer: optax.GradientTransformation,
   table: jax.Array,
@@ -280,8 +297,7 @@ class _RowMove:
     """
     is_row = _row_leaves(self._optimizer, table.shape[1])
     take = lambda slot: exchange.take(slot, self._rows)
-    values = take(table)
-    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    values = _as_float32(take(table))
     own = _map_rows(is_row, lambda old, slot: take(slot), before, slots)
     update, own = self._optimizer.update(grads, own, values)
     moved = _round(self._seed, values + update, table.dtype)
