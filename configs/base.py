@@ -28,6 +28,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   data.min_history = 50  # behaviors before a target (all but leave_last)
   data.max_train_moments = config_dict.placeholder(int)  # a user; None: all
   data.train_positions = (3, 93, 5)  # leave_last: first, last, step from end
+  data.train_from = config_dict.placeholder(int)  # by_time: None: all before
   data.val_from = config_dict.placeholder(int)  # by_time: time stamp
   data.test_from = config_dict.placeholder(int)  # by_time: time stamp
 
@@ -135,6 +136,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   train.epochs = 2.0  # run length, parts of an epoch too
   train.steps = config_dict.placeholder(int)  # replaces epochs when set
   train.log_every_steps = 50  # running metrics
+  # The workdir of a run to go on from, of an older log perhaps: ids that it
+  # knew keep their rows. A run that resumes does not look there again.
+  train.init_from = config_dict.placeholder(str)  # None: fresh
 
   config.eval = evaluation = ml_collections.ConfigDict()
   evaluation.batch_size = 1024  # moments

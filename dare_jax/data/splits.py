@@ -127,7 +127,10 @@ def _leave_last_session(store: history_store.HistoryStore, data: Any) -> Splits:
 
 
 def _by_time(store: history_store.HistoryStore, data: Any) -> Splits:
-  """Before a date trains, from it validates, from a later one tests."""
+  """Before a date trains, from it validates, from a later one tests.
+
+  With `train_from`, older moments do not train; histories still reach back.
+  """
   if data.val_from is None or data.test_from is None:
     raise errors.UsageError(
       'data.split=by_time needs data.val_from and data.test_from, time'
@@ -138,9 +141,17 @@ def _by_time(store: history_store.HistoryStore, data: Any) -> Splits:
       f'data.val_from={data.val_from} must be before'
       f' data.test_from={data.test_from}.'
     )
+  if data.train_from is not None and data.train_from >= data.val_from:
+    raise errors.UsageError(
+      f'data.train_from={data.train_from} must be before'
+      f' data.val_from={data.val_from}.'
+    )
   sessions, moments = _session_moments(store, data)
   time = sessions.time[sessions.of_moment]
-  train = np.flatnonzero(time < data.val_from)
+  is_early = time < data.val_from
+  if data.train_from is not None:
+    is_early &= time >= data.train_from
+  train = np.flatnonzero(is_early)
   val = np.flatnonzero((time >= data.val_from) & (time < data.test_from))
   splits = {
     'train': _cap(moments.take(train), data.max_train_moments),

@@ -10,6 +10,7 @@ the checkpoints before it intact.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 import json
 from typing import Any
@@ -218,13 +219,38 @@ class Checkpoints:
       DamagedError: its files are damaged.
       UsageError: no such step, or data with another fingerprint.
     """
+    return _restore(self._manager_of(step), step, template, fingerprint)
+
+  def read(
+    self, step: int, template: TrainState, fingerprint: str
+  ) -> Iterator[tuple[tuple[Any, ...], jax.Array]]:
+    """Yields path and array of each leaf of a checkpoint, one by one.
+
+    For a reader that needs a part of it, or another shape.
+
+    Raises:
+      DamagedError: as `restore`, but perhaps only after the last leaf.
+      UsageError: as `restore`.
+    """
+    path = self._manager_of(step).directory / str(step)
+    expected = _describe(path, fingerprint).pop(_VALUES)
+    abstract = jax.tree.map(_abstract, template)
+    found = leaves.read(path / 'state', abstract)
+    own = 0
+    for number, (name, _) in enumerate(jax.tree.leaves_with_path(abstract)):
+      leaf = _read(path, lambda: next(found))
+      own += checksum.part(number, leaf)
+      yield name, leaf
+    if checksum.total(own) != expected:
+      raise _damaged(path, 'its checksum does not match')
+
+  def _manager_of(self, step: int) -> ocp.CheckpointManager:
     if step not in self.steps():
       raise errors.UsageError(
         f'{self._directory}: no checkpoint of step {step}; there are'
         f' {", ".join(map(str, self.steps())) or "none"}.'
       )
-    manager = self._last if step in self._last.all_steps() else self._best
-    return _restore(manager, step, template, fingerprint)
+    return self._last if step in self._last.all_steps() else self._best
 
   def wait(self) -> None:
     """Waits for the save under way; raises UsageError if it failed."""
@@ -253,6 +279,18 @@ def _restore(
   reach that met the damage. Its handlers do not wait.
   """
   path = manager.directory / str(step)
+  description = _describe(path, fingerprint)
+  expected = description.pop(_VALUES)
+  abstract = jax.tree.map(_abstract, template)
+  found = _read(path, lambda: list(leaves.read(path / 'state', abstract)))
+  state = jax.tree.unflatten(jax.tree.structure(abstract), found)
+  if checksum.of_values(state) != expected:
+    raise _damaged(path, 'its checksum does not match')
+  return state, description
+
+
+def _describe(path: epath.Path, fingerprint: str) -> dict[str, Any]:
+  """Returns what is told of a checkpoint, which must be of that data."""
   description = _read(path, lambda: _read_description(path / 'description'))
   trained_on = description['data_fingerprint']
   if trained_on != fingerprint:
@@ -261,13 +299,7 @@ def _restore(
       f' {trained_on}, but the history store has {fingerprint}; use the same'
       ' data, or another workdir.'
     )
-  expected = description.pop(_VALUES)
-  abstract = jax.tree.map(_abstract, template)
-  found = _read(path, lambda: list(leaves.read(path / 'state', abstract)))
-  state = jax.tree.unflatten(jax.tree.structure(abstract), found)
-  if checksum.of_values(state) != expected:
-    raise _damaged(path, 'its checksum does not match')
-  return state, description
+  return description
 
 
 def _read(path: epath.Path, read: Callable[[], T]) -> T:

@@ -123,8 +123,7 @@ class Experiment:
   @property
   def clusters_history(self) -> bool:
     """Whether the search works on clusters of behaviors."""
-    model = self.trainer.model.config
-    return searches.SEARCHES[model.search].clusters_history
+    return clusters_history(self.trainer.model.config)
 
   def cluster(self, state: train_state.TrainState) -> train_state.TrainState:
     """Returns the state with the histories clustered by its tables."""
@@ -136,6 +135,11 @@ class Experiment:
       self.config.model.cluster_size,
       [self.pipelines[split] for split in ('val', 'test')],
     )
+
+
+def clusters_history(model: models.RankerConfig) -> bool:
+  """Whether a model's search works on clusters of behaviors."""
+  return searches.SEARCHES[model.search].clusters_history
 
 
 def load(config: ml_collections.ConfigDict) -> Experiment:
@@ -151,15 +155,9 @@ def load(config: ml_collections.ConfigDict) -> Experiment:
   processes.agree_on(store.fingerprint, 'the fingerprint of the data')
   moments = splits.make_splits(store, config.data)
   shared = {'train': config.train.moments_per_window}
-  vocab = store.vocab_sizes
-  model = build_options(
-    config,
-    {field: vocab[field] for field in store.fields},
-    {field: vocab[field] for field in store.context_fields},
-    num_clusters=int(np.diff(store.behaviors.offsets).max(initial=1)),
-  )
+  model = model_of(config, store)
   mesh = mesh_lib.make()
-  with_rows = searches.SEARCHES[model.config.search].clusters_history
+  with_rows = clusters_history(model.config)
   pipelines = {
     name: pipeline.Pipeline(
       store,
@@ -177,6 +175,19 @@ def load(config: ml_collections.ConfigDict) -> Experiment:
   steps = _total_steps(config, pipelines['train'])
   trainer = train_state.Trainer(model, config.optim, steps, mesh)
   return Experiment(config, store, pipelines, trainer, steps)
+
+
+def model_of(
+  config: ml_collections.ConfigDict, store: history_store.HistoryStore
+) -> models.Ranker:
+  """Returns the model of a config for the fields and ids of a store."""
+  vocab = store.vocab_sizes
+  return build_options(
+    config,
+    {field: vocab[field] for field in store.fields},
+    {field: vocab[field] for field in store.context_fields},
+    num_clusters=int(np.diff(store.behaviors.offsets).max(initial=1)),
+  )
 
 
 def _total_steps(

@@ -29,6 +29,8 @@ from dare_jax.parallel import processes
 from dare_jax.training import checkpoint
 from dare_jax.training import experiment
 from dare_jax.training import feed
+from dare_jax.training import growing
+from dare_jax.training import memory_plan
 from dare_jax.training import metrics
 from dare_jax.training import state as train_state
 from dare_jax.training import storage
@@ -90,6 +92,7 @@ class Run:
     self._clock_started: float | None = None
     self._checked_step = 0
     self._window = (0.0, 0)
+    self._programs: dict[tuple[int, ...], Any] = {}
 
   def _check_workdir(self) -> None:
     path = self.workdir / 'config.json'
@@ -117,11 +120,12 @@ class Run:
   def restore_or_init(self) -> tuple[TrainState, Progress]:
     """Returns the state to go on from, and opens the metric files there."""
     progress = Progress()
+    shapes = self._plan_memory()
     restored = self._checkpoints.restore_last(
-      self.experiment.abstract_state(), self.experiment.store.fingerprint
+      shapes, self.experiment.store.fingerprint
     )
     if restored is None:
-      state = self.experiment.init_state()
+      state = self._fresh_state()
     else:
       state, saved = restored
       progress = Progress(**saved['progress'])
@@ -141,6 +145,35 @@ class Run:
     self._window = (progress.train_time_s, progress.targets)
     return state, progress
 
+  def _plan_memory(self) -> TrainState:
+    """Tells what will be held in memory; returns the shapes of the state.
+
+    Raises:
+      UsageError: there is not so much.
+    """
+    shapes = self.experiment.abstract_state()
+    memory_plan.of_state(shapes).check()
+    with self.batches(self._checkpoints.last_step or 0) as stream:
+      fed = stream.next()
+    assert fed is not None
+    plan = memory_plan.of_step(
+      shapes,
+      fed.batch,
+      self._program(shapes, fed.batch),
+      self.trainer.tables,
+      self.config.data.prefetch,
+    )
+    plan.check()
+    if processes.is_first():
+      print(plan, flush=True)
+    return shapes
+
+  def _fresh_state(self) -> TrainState:
+    origin = self.config.train.init_from
+    if origin is None:
+      return self.experiment.init_state()
+    return growing.start_from(self.experiment, storage.locate(origin))
+
   def batches(self, step: int) -> feed.Feed:
     """Returns the stream of training batches from `step` on."""
     return self.experiment.train_batches(step)
@@ -154,22 +187,32 @@ class Run:
     or has histories of another length, has another compiled; that is no
     training time either.
     """
-    programs: dict[tuple[int, ...], Any] = {}
 
-    def program(state: TrainState, batch: types.Batch) -> Any:
-      rooms = (len(rows) for rows in batch.rows.values())
-      key = (batch.history.mask.shape[1], *rooms)
-      if key not in programs:
+    def step(
+      state: TrainState, batch: types.Batch
+    ) -> tuple[TrainState, jax.Array]:
+      if self._room(batch) not in self._programs:
         with self._untimed(state, progress):
-          lowered = self.trainer.train_step.lower(state, batch)
-          programs[key] = lowered.compile()
-      return programs[key]
+          self._program(state, batch)
+      return self._program(state, batch)(state, batch)
 
     with self.batches(progress.step) as stream:
       fed = stream.next()
       assert fed is not None
-      program(state, fed.batch)
-    return lambda state, batch: program(state, batch)(state, batch)
+      self._program(state, fed.batch)
+    return step
+
+  def _room(self, batch: types.Batch) -> tuple[int, ...]:
+    rooms = (len(rows) for rows in batch.rows.values())
+    return batch.history.mask.shape[1], *rooms
+
+  def _program(self, state: TrainState, batch: types.Batch) -> Any:
+    """Returns the step compiled for the room of a batch; state: or shapes."""
+    room = self._room(batch)
+    if room not in self._programs:
+      lowered = self.trainer.train_step.lower(state, batch)
+      self._programs[room] = lowered.compile()
+    return self._programs[room]
 
   def due(self, section: str, step: int) -> bool:
     """Is it time to evaluate, or to save, by `<section>.every_steps`?"""
@@ -289,6 +332,10 @@ class Run:
       self._checkpoints.save_last(
         progress.step, state, self._describe(progress)
       )
+
+  def wait(self) -> None:
+    """Waits for the save under way; raises if it failed."""
+    self._checkpoints.wait()
 
   def _describe(self, progress: Progress) -> dict[str, Any]:
     return {

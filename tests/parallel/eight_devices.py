@@ -17,6 +17,8 @@ from dare_jax.parallel import layout
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import traffic
 from dare_jax.training import checkpoint
+from dare_jax.training import growing
+from dare_jax.training import memory_plan
 from dare_jax.training import state as train_state
 from tests import tiny
 from tests.models import examples
@@ -213,6 +215,44 @@ def test_a_checkpoint_fits_any_number_of_devices(tmp_path):
     table = restored.tables['encoder']['item_attention']
     assert len(table.sharding.device_set) == count
   made.close()
+
+
+@pytest.mark.parametrize('count', [2, 8])
+@pytest.mark.parametrize('width', [3, 2])
+def test_rows_of_another_run_come_from_all_devices(count, width, monkeypatch):
+  """In several chunks, and in an order that asks one owner for much."""
+  monkeypatch.setattr(growing, '_CHUNK', 500)
+  rng = np.random.default_rng(0)
+  new, old = layout.PARTS, 2 * layout.PARTS
+  source = np.where(rng.random(new) < 0.2, -1, rng.permutation(old)[:new])
+  source[:3_000] = np.arange(3_000)[::-1]
+  source[3_000:] = np.where(source[3_000:] < 3_000, -1, source[3_000:])
+  tables = [
+    rng.normal(size=(rows, wide)).astype(np.float32)
+    for rows, wide in ((new, width), (old, 3))
+  ]
+  matrix = None if width == 3 else np.eye(3, 2, dtype=np.float32) * 2
+  sharding = jax.sharding.NamedSharding(_mesh(count), mesh_lib.SPLIT)
+  placed = [jax.device_put(table, sharding) for table in tables]
+  moved = growing._move(
+    growing._move_split, *placed, source.astype(np.int32), matrix
+  )
+  expected = tables[1][source]
+  expected = expected if matrix is None else expected @ matrix
+  expected = np.where(source[:, None] < 0, tables[0], expected)
+  np.testing.assert_array_equal(moved, expected)
+  assert moved.sharding == sharding
+
+
+def test_planned_memory_is_that_of_a_device():
+  trainer = _trainer(8)
+  state = trainer.init(0, _batch(0))
+  parts = memory_plan.of_state(trainer.abstract_state(_batch(0))).parts
+  own = lambda tree: sum(
+    leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree)
+  )
+  assert parts['tables'] == own(state.tables)
+  assert parts['slots of their optimizers'] == own(state.table_slots)
 
 
 def test_a_whole_run(tmp_path):
