@@ -17,6 +17,7 @@ import pytest
 from dare_jax import errors
 from dare_jax.data import datasets
 from dare_jax.data import history_store
+from dare_jax.training import experiment
 from dare_jax.training import run as run_lib
 from dare_jax.training import state as train_state
 from tests import tiny
@@ -166,13 +167,32 @@ _CHECKS = {
 }
 
 
-def test_training_by_rows_resumes_bit_for_bit(root, tmp_path):
+def test_training_by_rows_is_the_same_bit_for_bit(root, tmp_path, monkeypatch):
+  """Again, stopped, and killed two steps after its last save."""
   made = tiny.config(root, optim__tables='lazy_adam', optim__row_sparse_from=1)
   tiny.run(made, tmp_path / 'straight')
+  tiny.run(made, tmp_path / 'again')
   with pytest.raises(errors.Stopped):
     tiny.run(made, tmp_path / 'stopped', tiny.StopAtCheck(4))
-  tiny.run(made, tmp_path / 'stopped')
-  tiny.assert_same_run(made, tmp_path / 'straight', tmp_path / 'stopped')
+  log = run_lib.Run.log
+
+  def die(self, state, progress):
+    if progress.step == 6:
+      raise Killed
+    return log(self, state, progress)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(run_lib.Run, 'log', die)
+    with pytest.raises(Killed):
+      tiny.run(made, tmp_path / 'killed')
+
+  def refuse(*unused):
+    raise AssertionError('a run that goes on needs no fresh state')
+
+  monkeypatch.setattr(experiment.Experiment, 'init_state', refuse)
+  for name in ('again', 'stopped', 'killed'):
+    tiny.run(made, tmp_path / name)
+    tiny.assert_same_run(made, tmp_path / 'straight', tmp_path / name)
 
 
 @pytest.mark.parametrize('number', _CHECKS, ids=_CHECKS.values())

@@ -55,14 +55,14 @@ def main() -> None:
   output = flags.DEFINE_string('output', None, 'Write the rows here as JSON.')
 
   def run() -> None:
-    from dare_jax.training import run as run_lib
+    from dare_jax.training import environment
 
     rows = measure()
     print(show(rows))
     if output.value:
       report = {
         'benchmark': name,
-        'environment': run_lib.environment(),
+        'environment': environment.versions(),
         'rows': rows,
       }
       pathlib.Path(output.value).write_text(json.dumps(report, indent=1))

@@ -241,6 +241,7 @@ class Checkpoints:
       leaf = _read(path, lambda: next(found))
       own += checksum.part(number, leaf)
       yield name, leaf
+      del leaf  # Else it is held while the next one is read.
     if checksum.total(own) != expected:
       raise _damaged(path, 'its checksum does not match')
 

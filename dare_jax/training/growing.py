@@ -38,6 +38,8 @@ from dare_jax.training import state as train_state
 # Rows of a table that a device moves at a time.
 _CHUNK = 1 << 18
 _CONTEXT = 'context_tables_'
+# Parts of a state that are kept, besides tables; the others are let go.
+_COPIED = ('params', 'batch_stats', 'constants')
 
 
 def start_from(
@@ -63,11 +65,11 @@ def start_from(
   rest: dict[str, Any] = {}
   for path, leaf in older.read():
     part, *names = (_name(key) for key in path)
-    if part != 'tables':
+    if part in _COPIED:
       rest['/'.join([part, *names])] = leaf
-      continue
-    for name in older.targets_of(names[-1]):
+    for name in older.targets_of(names[-1]) if part == 'tables' else ():
       tables[name] = older.move(tables[name], leaf, name, rows, maps.get(name))
+    del leaf  # Else it is held while the next one is read.
   older.tell(rows)
   return dataclasses.replace(
     state,

@@ -21,26 +21,32 @@ def read(path: Any, template: Any) -> Iterator[jax.Array]:
   Raises:
     Exception: of any kind, where a file is damaged.
   """
-  shapes, structure = jax.tree.flatten(template)
   handler = ocp.PyTreeCheckpointHandler()
   try:
-    for number, shape in enumerate(shapes):
-      item: list[Any] = [ocp.PLACEHOLDER] * len(shapes)
-      item[number] = jax.ShapeDtypeStruct(
-        shape.shape, shape.dtype, sharding=shape.sharding
-      )
-      options = list(item)
-      options[number] = ocp.ArrayRestoreArgs(
-        sharding=shape.sharding, global_shape=shape.shape, dtype=shape.dtype
-      )
-      found = handler.restore(
-        path,
-        args=ocp.args.PyTreeRestore(
-          item=jax.tree.unflatten(structure, item),
-          restore_args=jax.tree.unflatten(structure, options),
-        ),
-      )
-      is_left_out = lambda leaf: leaf is ocp.PLACEHOLDER
-      yield jax.tree.leaves(found, is_leaf=is_left_out)[number]
+    for number in range(len(jax.tree.leaves(template))):
+      yield _read_one(handler, path, template, number)
   finally:
     handler.close()
+
+
+def _read_one(handler: Any, path: Any, template: Any, number: int) -> jax.Array:
+  shapes, structure = jax.tree.flatten(template)
+  shape = shapes[number]
+  # Orbax leaves out what has a placeholder.
+  item: list[Any] = [ocp.PLACEHOLDER] * len(shapes)
+  options = list(item)
+  item[number] = jax.ShapeDtypeStruct(
+    shape.shape, shape.dtype, sharding=shape.sharding
+  )
+  options[number] = ocp.ArrayRestoreArgs(
+    sharding=shape.sharding, global_shape=shape.shape, dtype=shape.dtype
+  )
+  found = handler.restore(
+    path,
+    args=ocp.args.PyTreeRestore(
+      item=jax.tree.unflatten(structure, item),
+      restore_args=jax.tree.unflatten(structure, options),
+    ),
+  )
+  is_left_out = lambda leaf: leaf is ocp.PLACEHOLDER
+  return jax.tree.leaves(found, is_leaf=is_left_out)[number]

@@ -45,11 +45,11 @@ class MemoryPlan:
     if self.limit is None or self.total <= self.limit:
       return
     largest = sorted(self.parts, key=lambda name: -self.parts[name])[:2]
-    main = ', '.join(f'{_gb(self.parts[name])} of {name}' for name in largest)
+    main = ', '.join(f'{_text(self.parts[name])} of {name}' for name in largest)
     where = f'a {self.kind} device' if self.devices == 1 else 'its devices'
     raise errors.UsageError(
-      f'training needs {_gb(self.total)} of memory on {where} ({main}), but'
-      f' there are {_gb(self.limit)}; use more devices, smaller'
+      f'training needs {_text(self.total)} of memory on {where} ({main}), but'
+      f' there are {_text(self.limit)}; use more devices, smaller'
       ' model.attention_dim and model.representation_dim, a higher'
       ' data.min_item_count, or optim.tables=row_adagrad, whose slots are one'
       ' number a row.'
@@ -136,8 +136,8 @@ def _bytes(tree: Any) -> int:
   )
 
 
-def _gb(size: int) -> str:
-  return f'{size / 1e9:,.1f} GB'
+def _text(size: int) -> str:
+  return f'{size / 1e9:,.1f} GB' if size >= 1e9 else f'{size / 1e6:,.1f} MB'
 
 
 def _device_limit(device: Any) -> int | None:

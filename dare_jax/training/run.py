@@ -7,13 +7,8 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import math
-import pathlib
-import platform
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -22,11 +17,11 @@ import jax
 import ml_collections
 import numpy as np
 
-import dare_jax
 from dare_jax import errors
 from dare_jax import types
 from dare_jax.parallel import processes
 from dare_jax.training import checkpoint
+from dare_jax.training import environment
 from dare_jax.training import experiment
 from dare_jax.training import feed
 from dare_jax.training import growing
@@ -152,7 +147,7 @@ class Run:
       UsageError: there is not so much.
     """
     shapes = self.experiment.abstract_state()
-    memory_plan.of_state(shapes).check()
+    processes.in_turn(memory_plan.of_state(shapes).check)
     with self.batches(self._checkpoints.last_step or 0) as stream:
       fed = stream.next()
     assert fed is not None
@@ -163,7 +158,7 @@ class Run:
       self.trainer.tables,
       self.config.data.prefetch,
     )
-    plan.check()
+    processes.in_turn(plan.check)
     if processes.is_first():
       print(plan, flush=True)
     return shapes
@@ -341,7 +336,7 @@ class Run:
     return {
       'progress': dataclasses.asdict(progress),
       'config': experiment.flatten(self.config),
-      'code_version': code_version(),
+      'code_version': environment.code_version(),
       'data_fingerprint': self.experiment.store.fingerprint,
     }
 
@@ -395,7 +390,7 @@ class Run:
       'examples_per_s': progress.targets / max(seconds, 1e-9),
       'train_time_s': seconds,
       'parameters': parameters,
-      'environment': environment(),
+      'environment': environment.versions(),
       'config_hash': experiment.config_hash(self.config),
       'data_fingerprint': self.experiment.store.fingerprint,
       'resumed_from': progress.resumed_from,
@@ -410,31 +405,3 @@ class Run:
     for part in (self._console, self._writer, self._checkpoints):
       if part is not None:
         part.close()
-
-
-def code_version() -> str:
-  """Returns the package's version, and the git revision in a checkout."""
-  folder = pathlib.Path(dare_jax.__file__).parent
-  try:
-    revision = subprocess.run(
-      ['git', '-C', str(folder), 'rev-parse', '--short', 'HEAD'],
-      capture_output=True,
-      text=True,
-      check=True,
-      timeout=10,
-    ).stdout.strip()
-  except (OSError, subprocess.SubprocessError):
-    return dare_jax.__version__
-  return f'{dare_jax.__version__}+{revision}'
-
-
-def environment() -> dict[str, Any]:
-  """Returns versions and devices."""
-  packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
-  return {
-    'dare_jax': code_version(),
-    'python': platform.python_version(),
-    'platform': sys.platform,
-    **{name: importlib.metadata.version(name) for name in packages},
-    'devices': [device.device_kind for device in jax.devices()],
-  }
