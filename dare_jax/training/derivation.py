@@ -8,11 +8,11 @@ import numpy as np
 
 from dare_jax import embeddings
 from dare_jax import errors
-from dare_jax.models import ranker
+from dare_jax import models
 from dare_jax.training import narrowing
 
 
-def table_names(config: ranker.RankerConfig) -> dict[str, tuple[str, str]]:
+def table_names(config: models.RankerConfig) -> dict[str, tuple[str, str]]:
   """Returns field and suffix of each table, by its name."""
   return {
     f'{feature.name}_{suffix}': (feature.name, suffix)
@@ -48,7 +48,7 @@ def sources(old_plan: str, new_plan: str) -> dict[str, str]:
   return {suffix: tables.pop() for suffix, tables in found.items()}
 
 
-def is_narrower(old: ranker.RankerConfig, new: ranker.RankerConfig) -> bool:
+def is_narrower(old: models.RankerConfig, new: models.RankerConfig) -> bool:
   """Whether attention vectors of a field are narrower than they were."""
   return any(
     a.attention_dim != b.attention_dim
@@ -56,7 +56,7 @@ def is_narrower(old: ranker.RankerConfig, new: ranker.RankerConfig) -> bool:
   )
 
 
-def check_widths(old: ranker.RankerConfig, new: ranker.RankerConfig) -> None:
+def check_widths(old: models.RankerConfig, new: models.RankerConfig) -> None:
   """Checks that vectors of the new model follow from those of the old.
 
   Raises:
@@ -95,8 +95,8 @@ def check_widths(old: ranker.RankerConfig, new: ranker.RankerConfig) -> None:
 
 
 def maps(
-  old: ranker.RankerConfig,
-  new: ranker.RankerConfig,
+  old: models.RankerConfig,
+  new: models.RankerConfig,
   grams: Mapping[str, np.ndarray],
   origin: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
