@@ -104,6 +104,17 @@ class Ranker(nn.Module):
     """
     return self.encoder.lookup('attention', 'behavior', history.ids)
 
+  def encode_targets(
+    self, target_ids: Mapping[str, Int[Array, 'b m c']], length: int
+  ) -> tuple[Float[Array, 'b m c d'], Float[Array, ' p'] | Any]:
+    """Returns the search queries of targets, and the score of each position.
+
+    Positions are the distances 0 to `length`; [b, m, c, p] for a plan that
+    mixes time and content.
+    """
+    query = self.encoder.lookup('attention', 'target', target_ids)
+    return self._position_scores(query, self._position_ids(length))
+
   def search(
     self,
     keys: Float[Array, 'b l d'],
@@ -113,7 +124,7 @@ class Ranker(nn.Module):
     start: Int[Array, 'b m'] | None = None,
   ) -> types.SearchResult:
     """Returns the behaviors to keep for each target, from ready keys."""
-    query, bias = self._query(target_ids, keys.shape[1])
+    query, bias = self.encode_targets(target_ids, keys.shape[1])
     view = self._view(query, bias, keys, history, target_ids, end, start)
     return self.searcher(view, self.scorer)[0]
 
@@ -157,7 +168,7 @@ class Ranker(nn.Module):
     """
     keys = self.encode_history(batch.history)
     _, length, _ = keys.shape
-    query, bias = self._query(batch.targets.ids, length)
+    query, bias = self.encode_targets(batch.targets.ids, length)
     content, rows = self._all_values(batch) if pool else (None, None)
     # What all windows share is not split among them.
     shared = bias if bias.ndim == 1 else None
@@ -190,13 +201,6 @@ class Ranker(nn.Module):
     target = self.encoder.lookup('representation', 'target', batch.targets.ids)
     features = self._features(batch, target, pooled)
     return self.aux(features, batch.targets.weight > 0, train)
-
-  def _query(
-    self, target_ids: Mapping[str, Int[Array, 'b m c']], length: int
-  ) -> tuple[Float[Array, 'b m c d'], Float[Array, ' p'] | Any]:
-    """Returns the targets' attention vectors and `bias_by_distance`."""
-    query = self.encoder.lookup('attention', 'target', target_ids)
-    return self._position_scores(query, self._position_ids(length))
 
   def _view(
     self,

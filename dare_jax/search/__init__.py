@@ -1,5 +1,6 @@
 """Search: which behaviors of a history matter to a target, and how much."""
 
+from dare_jax.search import user_state
 from dare_jax.search.cluster_search import ClusterSearch
 from dare_jax.search.inner_product import DotScorer
 from dare_jax.search.inner_product import inner_product_scores
@@ -9,6 +10,7 @@ from dare_jax.search.methods import FullSearch
 from dare_jax.search.methods import ProjectedSearch
 from dare_jax.search.methods import ScoreSearch
 from dare_jax.search.network import NetworkScorer
+from dare_jax.search.selection import sharded_top_k
 from dare_jax.search.selection import top_k
 from dare_jax.search.simhash import hamming_distance
 from dare_jax.search.simhash import sign_codes
@@ -48,6 +50,8 @@ __all__ = [
   'TimeTwiceScorer',
   'hamming_distance',
   'inner_product_scores',
+  'sharded_top_k',
   'sign_codes',
   'top_k',
+  'user_state',
 ]

@@ -1,4 +1,11 @@
-"""Exact top-k with recency as the tie-breaker."""
+"""Exact top-k with recency as the tie-breaker, without sorting.
+
+In a long row the k best lie in at most k groups of neighbours, those with the
+best maxima: one pass finds the maxima, and only the members of k groups are
+ranked. Equal scores go to the most recent behavior, so groups and members are
+always put in order from the most recent to the oldest before they are ranked:
+`jax.lax.top_k` keeps the first of equals.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +16,36 @@ from jaxtyping import Bool
 from jaxtyping import Float
 from jaxtyping import Int
 
+# Neighbours whose maximum is taken: the width at which XLA's CPU backend takes
+# maxima 16 at a time. `bench search --method=selection` shows the crossover.
+GROUP = 16
+# Shorter rows, and rows of few groups for their k, are ranked whole.
+_LONG = 4096
+_GROUPS_PER_KEPT = 4
+# Bits of float32: all but the sign, and infinity.
+_LARGEST = 0x7FFFFFFF
+_INFINITY = 0x7F800000
+
 
 def top_k(
-  scores: Float[Array, '... l'], visible: Bool[Array, '... l'], k: int
+  scores: Float[Array, '... l'],
+  visible: Bool[Array, '... l'],
+  k: int,
+  newest: Int[Array, ...] | None = None,
 ) -> tuple[Int[Array, '... k'], Bool[Array, '... k']]:
   """Returns the k best visible behaviors, best first.
 
-  Equal scores go to the most recent behavior (the highest index). The choice
-  carries no gradient. NaN scores are ranked first, as `jax.lax.top_k` does.
+  Equal scores go to the most recent behavior. The choice carries no gradient.
+  NaN scores are ranked first, equal among themselves, and are kept: a model
+  that diverged shows.
 
   Args:
-    scores: of all behaviors, oldest first; float32 is fastest on CPU.
+    scores: of all behaviors, oldest first.
     visible: broadcasts to `scores`; False is never kept.
     k: behaviors to keep, at most l.
+    newest: index of the most recent behavior where a row is a ring; broadcasts
+      to the leading axes of `scores`. Before it lie older ones, back to index
+      0, and further back the last index. None: the last one.
 
   Returns:
     Indices int32, and a mask that is False where fewer than k were visible
@@ -36,16 +60,186 @@ def top_k(
   >>> index.tolist(), mask.tolist()
   ([2, 0], [True, True])
   """
+  index, best = best_k(scores, visible, k, newest)
+  return index, best != -jnp.inf
+
+
+def best_k(
+  scores: Float[Array, '... l'],
+  visible: Bool[Array, '... l'],
+  k: int,
+  newest: Int[Array, ...] | None = None,
+) -> tuple[Int[Array, '... k'], Float[Array, '... k']]:
+  """Returns indices as `top_k`, and their scores.
+
+  The scores are float32 without gradient; -inf where fewer than k were visible.
+  A zero has no sign.
+  """
   length = scores.shape[-1]
   if not 1 <= k <= length:
     raise ValueError(
       f'top_k={k}: expected 1 to the history length, {length}; lower'
       ' model.top_k or raise data.history_length.'
     )
-  scores = jax.lax.stop_gradient(scores).astype(jnp.float32)
-  # -0.0 would rank below 0.0, its equal.
-  scores = jnp.where(scores == 0, 0.0, scores)
-  scores = jnp.where(visible, scores, -jnp.inf)
-  # lax.top_k keeps the lowest index of equals: newest first makes it ours.
-  best, index = jax.lax.top_k(scores[..., ::-1], k)
-  return length - 1 - index, best > -jnp.inf
+  scores = jax.lax.stop_gradient(scores)
+  if newest is not None:
+    newest = jnp.broadcast_to(newest, scores.shape[:-1])[..., None]
+  if length < _LONG or length < _GROUPS_PER_KEPT * GROUP * k:
+    return _rank_all(scores, visible, k, newest)
+  return _rank_groups(scores, visible, k, newest)
+
+
+def sharded_top_k(
+  scores: Float[Array, '... l'],
+  visible: Bool[Array, '... l'],
+  k: int,
+  axis_name: str,
+) -> tuple[Int[Array, '... k'], Bool[Array, '... k']]:
+  """Returns the k best of a history split over devices, for `shard_map`.
+
+  The devices along `axis_name`, in order, hold equal parts of each history,
+  the oldest part first. Each finds its own k best; those alone, k scores and k
+  indices a device, are sent, never the scores of all.
+
+  Args:
+    scores: of this device's behaviors, oldest first.
+    visible: broadcasts to `scores`.
+    k: behaviors to keep in all; each device has as many or more.
+    axis_name: of the mesh.
+
+  Returns:
+    As `top_k` of the whole, on every device; indices count from the oldest
+    behavior of the whole.
+  """
+  index, best = best_k(scores, visible, k)
+  index = index + jax.lax.axis_index(axis_name) * scores.shape[-1]
+  # Newest device first, so that the first of equals is the most recent.
+  best = jax.lax.all_gather(best, axis_name)[::-1]
+  index = jax.lax.all_gather(index, axis_name)[::-1]
+  best = jnp.moveaxis(best, 0, -2).reshape(*scores.shape[:-1], -1)
+  index = jnp.moveaxis(index, 0, -2).reshape(*scores.shape[:-1], -1)
+  best, place = jax.lax.top_k(best, k)
+  return jnp.take_along_axis(index, place, axis=-1), best != -jnp.inf
+
+
+def _count(n: int, ndim: int) -> Int[Array, '... n']:
+  """Returns 0 to n - 1 along the last of `ndim` axes."""
+  return jnp.arange(n, dtype=jnp.int32).reshape(*(1,) * (ndim - 1), n)
+
+
+def _order(
+  scores: Float[Array, ...], visible: Bool[Array, ...]
+) -> Int[Array, ...]:
+  """Returns int32 that compare as scores rank: NaN above all, zeros equal.
+
+  Integers, because maxima of floats may lose a NaN, and `jax.lax.top_k` tells
+  zeros and NaNs apart by their bits.
+  """
+  bits = jax.lax.bitcast_convert_type(scores.astype(jnp.float32), jnp.int32)
+  magnitude = bits & _LARGEST
+  order = jnp.where(bits < 0, -magnitude, magnitude)
+  order = jnp.where(magnitude > _INFINITY, _LARGEST, order)
+  return jnp.where(visible, order, -_INFINITY)
+
+
+def _score(order: Int[Array, ...]) -> Float[Array, ...]:
+  """Returns the float32 scores of an order."""
+  bits = jnp.where(order < 0, -order | ~_LARGEST, order)
+  return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+
+def _rank_all(
+  scores: Float[Array, '... l'],
+  visible: Bool[Array, '... l'],
+  k: int,
+  newest: Int[Array, '... 1'] | None,
+) -> tuple[Int[Array, '... k'], Float[Array, '... k']]:
+  """The k best of whole rows."""
+  length = scores.shape[-1]
+  if newest is None:
+    shown = _score(_order(scores, visible))
+    best, age = jax.lax.top_k(shown[..., ::-1], k)
+    return length - 1 - age, best
+  order = (newest - _count(length, scores.ndim)) % length
+  shown = jnp.take_along_axis(_order(scores, visible), order, axis=-1)
+  best, age = jax.lax.top_k(_score(shown), k)
+  return (newest - age) % length, best
+
+
+def _rank_groups(
+  scores: Float[Array, '... l'],
+  visible: Bool[Array, '... l'],
+  k: int,
+  newest: Int[Array, '... 1'] | None,
+) -> tuple[Int[Array, '... k'], Float[Array, '... k']]:
+  """The k best of the k groups with the best maxima.
+
+  A behavior outside those groups is beaten by k others, one in each. In a ring
+  the group of the most recent behavior begins with the most recent and ends
+  with the oldest ones, so it counts as two, the first and the last.
+  """
+  length = scores.shape[-1]
+  lead = scores.shape[:-1]
+  fill = -length % GROUP
+  if fill and newest is not None:
+    raise ValueError(f'a ring of {length}: expected a multiple of {GROUP}.')
+  # Filled up at the old end, so that groups stay in order of age.
+  edge = [(0, 0)] * (scores.ndim - 1) + [(fill, 0)]
+  scores = jnp.pad(scores, edge) if fill else scores
+  edge = [(0, 0)] * (visible.ndim - 1) + [(fill, 0)]
+  visible = jnp.pad(visible, edge) if fill else visible
+  groups = (length + fill) // GROUP
+  scores = scores.reshape(*lead, groups, GROUP)
+  visible = visible.reshape(*visible.shape[:-1], groups, GROUP)
+  maxima = jnp.max(_order(scores, visible), axis=-1)
+  if newest is None:
+    newest = jnp.full((*lead, 1), length + fill - 1, jnp.int32)
+    ranked = maxima[..., ::-1]
+  else:
+    ranked = _by_age(scores, visible, maxima, newest)
+  _, age = jax.lax.top_k(_score(ranked), k)
+  age = jnp.sort(age, axis=-1)  # Newest group first.
+  group = (newest // GROUP - age) % groups
+  slot = _count(GROUP, scores.ndim)[..., ::-1]
+  index = group[..., None] * GROUP + slot
+  is_after = index > newest[..., None]
+  here = ~((age == 0)[..., None] & is_after)
+  here &= ~((age == groups)[..., None] & ~is_after)
+  members = _members(scores, visible, group)[..., ::-1]
+  members = jnp.where(here, members, -_INFINITY).reshape(*lead, k * GROUP)
+  best, place = jax.lax.top_k(_score(members), k)
+  index = jnp.take_along_axis(index.reshape(members.shape), place, axis=-1)
+  # Where nothing was left to keep, the place may be one of the filling.
+  return jnp.maximum(index - fill, 0), best
+
+
+def _members(
+  scores: Float[Array, '... n g'],
+  visible: Bool[Array, '... n g'],
+  group: Int[Array, '... k'],
+) -> Int[Array, '... k g']:
+  """Returns the order of the members of some groups."""
+  group = group[..., None]
+  visible = jnp.broadcast_to(visible, scores.shape)
+  return _order(
+    jnp.take_along_axis(scores, group, axis=-2),
+    jnp.take_along_axis(visible, group, axis=-2),
+  )
+
+
+def _by_age(
+  scores: Float[Array, '... n g'],
+  visible: Bool[Array, '... n g'],
+  maxima: Int[Array, '... n'],
+  newest: Int[Array, '... 1'],
+) -> Int[Array, '... n+1']:
+  """Returns the groups' maxima of a ring, newest first, one group in two."""
+  groups = maxima.shape[-1]
+  split = newest // GROUP
+  members = _members(scores, visible, split)[..., 0, :]
+  slot = split * GROUP + _count(GROUP, members.ndim)
+  first = jnp.max(jnp.where(slot <= newest, members, -_INFINITY), axis=-1)
+  last = jnp.max(jnp.where(slot > newest, members, -_INFINITY), axis=-1)
+  age = _count(groups, members.ndim)[..., 1:]
+  between = jnp.take_along_axis(maxima, (split - age) % groups, axis=-1)
+  return jnp.concatenate([first[..., None], between, last[..., None]], axis=-1)

@@ -1,0 +1,139 @@
+"""Searching from cached keys: against the ranker, and against rebuilding."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dare_jax.search import user_state
+from tests.models import examples
+
+_USERS, _LENGTH, _WIDTH, _K = 3, 48, 5, 4
+_search = jax.jit(user_state.search, static_argnames='k')
+_build = jax.jit(user_state.build, static_argnames='precision')
+_append = jax.jit(user_state.append, donate_argnums=0)
+
+
+def _draw(seed, candidates=2, length=_LENGTH):
+  rng = np.random.default_rng(seed)
+  # Few distinct keys and positions: many ties that recency must break.
+  few = rng.normal(size=(6, _WIDTH)).astype(np.float32)
+  keys = few[rng.integers(0, 6, (_USERS, length))]
+  query = rng.normal(size=(_USERS, candidates, _WIDTH)).astype(np.float32)
+  bias = np.repeat(rng.normal(size=7), 7)[: _LENGTH + 1].astype(np.float32)
+  return keys, query, bias
+
+
+def _slow(keys, query, bias, count):
+  """The distances of the k best, best first, for keys oldest first."""
+  length = len(keys)
+  distance = length - np.arange(length)
+  scores = keys @ query * len(query) ** -0.5 + bias[distance]
+  seen = np.flatnonzero(distance <= count)
+  # Rounded: equal in exact arithmetic is what the test calls a tie.
+  best = np.lexsort((distance[seen], -np.round(scores[seen], 5)))
+  return distance[seen][best][:_K]
+
+
+class UserStateTest(parameterized.TestCase):
+  @parameterized.product(
+    precision=user_state.PRECISIONS, candidates=[1, 2, 9], appended=[0, 7, 60]
+  )
+  def test_finds_what_sorting_finds(self, precision, candidates, appended):
+    keys, query, bias = _draw(appended, candidates, _LENGTH + appended)
+    counts = [0, 3, _LENGTH]
+    mask = np.arange(_LENGTH) >= _LENGTH - np.array(counts)[:, None]
+    state = _build(keys[:, :_LENGTH], mask, precision=precision)
+    for i in range(_LENGTH, _LENGTH + appended):
+      state = _append(state, keys[:, i])
+    found = _search(state, query, bias, k=_K)
+    assert found.indices.shape == (_USERS, 1, candidates, _K)
+    for user, candidate in np.ndindex(_USERS, candidates):
+      count = min(counts[user] + appended, _LENGTH)
+      window = keys[user, -_LENGTH:]
+      expected = _slow(window, query[user, candidate], bias, count)
+      kept = np.asarray(found.mask[user, 0, candidate])
+      assert kept.tolist() == [i < len(expected) for i in range(_K)]
+      distance = np.asarray(found.distance[user, 0, candidate])
+      assert distance[kept].tolist() == expected.tolist()
+
+  @parameterized.parameters(*user_state.PRECISIONS)
+  def test_appending_equals_rebuilding(self, precision):
+    keys, query, bias = _draw(5, 3, _LENGTH + 20)
+    mask = np.ones((_USERS, _LENGTH), bool)
+    state = _build(keys[:, :_LENGTH], mask, precision=precision)
+    for i in range(_LENGTH, _LENGTH + 20):
+      state = _append(state, keys[:, i])
+    rebuilt = _build(keys[:, -_LENGTH:], mask, precision=precision)
+    rolled = np.roll(np.asarray(state.keys), -20, axis=-1)
+    np.testing.assert_array_equal(rolled, rebuilt.keys)
+    appended, whole = (_search(s, query, bias, k=_K) for s in (state, rebuilt))
+    np.testing.assert_array_equal(appended.distance, whole.distance)
+    np.testing.assert_allclose(appended.scores, whole.scores, rtol=1e-6)
+
+  def test_float32_equals_the_ranker_s_search(self):
+    model = examples.build('dare', top_k=5)
+    batch = examples.make_batch(moments=1, candidates=3, length=_LENGTH)
+    batch = batch.replace(end=jnp.full_like(batch.end, _LENGTH), start=None)
+    variables = model.init(jax.random.key(0), batch)
+    call = lambda name, *args: model.apply(variables, *args, method=name)
+    keys = call('encode_history', batch.history)
+    expected = call('search', keys, batch.history, batch.end, batch.targets.ids)
+    query, bias = call('encode_targets', batch.targets.ids, _LENGTH)
+    state = user_state.build(keys, batch.history.mask)
+    found = user_state.search(state, query[:, 0], bias, 5)
+    mask = np.asarray(expected.mask)
+    np.testing.assert_array_equal(found.mask, mask)
+    np.testing.assert_array_equal(
+      np.asarray(found.indices)[mask], np.asarray(expected.indices)[mask]
+    )
+    np.testing.assert_array_equal(
+      np.asarray(found.distance)[mask], np.asarray(expected.distance)[mask]
+    )
+    np.testing.assert_allclose(
+      np.asarray(found.scores)[mask],
+      np.asarray(expected.scores)[mask],
+      rtol=1e-5,
+      atol=1e-6,
+    )
+
+  @parameterized.product(
+    precision=user_state.PRECISIONS, rows=[1, 2], candidates=[2, 9]
+  )
+  def test_in_turns_equals_at_once(self, precision, rows, candidates):
+    keys, *rest = _draw(1, candidates)
+    query, bias = map(jnp.asarray, rest)
+    state = _build(keys, np.ones((_USERS, _LENGTH), bool), precision=precision)
+    whole = user_state.search(state, query, bias, _K)
+    chunk = 4 * _LENGTH * rows
+    with mock.patch.object(user_state, '_CHUNK_BYTES', chunk):
+      parts = user_state.search(state, query, bias, _K)
+    np.testing.assert_array_equal(parts.indices, whole.indices)
+    np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-5, atol=1e-6)
+
+  @parameterized.product(precision=['bfloat16', 'int8'], candidates=[1, 9])
+  def test_narrow_scores_are_near(self, precision, candidates):
+    keys, query, _ = _draw(2, candidates)
+    state = _build(keys, np.ones((_USERS, _LENGTH), bool), precision=precision)
+    scores = user_state.content_scores(state, jnp.asarray(query))
+    expected = np.einsum('bcd,bld->bcl', query, keys)
+    # Half a step of each number, at most: 2^-9 of it, or 1 / 254 of the
+    # largest of its vector, which both vectors have in int8.
+    size = np.abs(query).max(-1)[..., None] * np.abs(keys).sum(-1)[:, None]
+    other = np.abs(query).sum(-1)[..., None] * np.abs(keys).max(-1)[:, None]
+    bound = (size + other) / 250 if precision == 'int8' else size / 500
+    assert (np.abs(scores - expected) <= bound).all()
+    assert not np.array_equal(scores, expected)
+
+  def test_a_precision_that_is_unknown_is_refused(self):
+    with self.assertRaisesRegex(ValueError, "'int4': expected one of float32"):
+      user_state.build(jnp.zeros((1, 16, 2)), jnp.ones((1, 16), bool), 'int4')
+
+
+if __name__ == '__main__':
+  absltest.main()
