@@ -2,8 +2,8 @@
 
     python -m dare_jax.bench NAME [flags]
 
-NAME: train, peer, prepare, tree, pod, runs, faults, memory. --help after a
-name shows that benchmark's flags; --output=FILE writes JSON.
+NAME: train, search, peer, prepare, tree, pod, runs, faults, memory. --help
+after a name shows that benchmark's flags; --output=FILE writes JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from dare_jax import errors
 
 # Each module offers `define_flags() -> Callable[[], list[row]]`; a row is one
 # flat object with units in its keys.
-NAMES = ('train', 'peer', 'prepare', 'tree', 'pod', 'runs', 'faults', 'memory')
+NAMES = (
+  'train',
+  'search',
+  'peer',
+  'prepare',
+  'tree',
+  'pod',
+  'runs',
+  'faults',
+  'memory',
+)
 
 
 def show(rows: list[dict[str, Any]]) -> str:
