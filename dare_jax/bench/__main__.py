@@ -2,8 +2,8 @@
 
     python -m dare_jax.bench NAME [flags]
 
-NAME: train, search, peer, prepare, tree, pod, runs, faults, memory. --help
-after a name shows that benchmark's flags; --output=FILE writes JSON.
+NAME: train, search, kernels, peer, prepare, tree, pod, runs, faults, memory.
+--help after a name shows that benchmark's flags; --output=FILE writes JSON.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dare_jax import errors
 NAMES = (
   'train',
   'search',
+  'kernels',
   'peer',
   'prepare',
   'tree',

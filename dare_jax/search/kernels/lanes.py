@@ -1,0 +1,184 @@
+"""Running top-k by lanes: what the kernels of all platforms share.
+
+A row's scores are dealt out to `lanes` lists, behavior i to list i % lanes.
+Each list keeps its best `depth` entries in order while the scores go by, which
+is element-wise work and crosses no lane. At the end the best k of all lists
+are drawn, one at a time. They are the best k of the row unless some list gave
+all of its entries: it may have forgotten one as good. Then the kernel says so
+and the caller runs it again at full depth, so that the answer is exact in any
+case.
+
+An entry is a value and a step: that of list j at step s is behavior
+s * lanes + j. Values come in order of steps, so that of equal values the newer
+goes before the older.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Bool
+from jaxtyping import Float
+from jaxtyping import Int
+
+Values = tuple[Float[Array, 'c w'], ...]
+Steps = tuple[Int[Array, 'c w'], ...]
+
+# The step of an entry that was never there, and of one drawn already.
+EMPTY = 0
+DRAWN = -1
+
+# Chance that any list of a call is too short for random scores.
+_RISK = 1e-3
+
+
+@functools.cache
+def depth(k: int, length: int, rows: int, lanes: int) -> int:
+  """Returns how many entries each list should keep.
+
+  k of `length` scores in random order fill some list of one row to depth t
+  with a chance of at most lanes * C(k, t) / lanes^t. The depth is the least
+  that keeps this below 0.1 % over all rows, and never more than a list can
+  hold or give.
+
+  >>> depth(20, 50_000, rows=1, lanes=512), depth(20, 50_000, 8192, 512)
+  (4, 6)
+  >>> depth(20, 600, rows=1, lanes=512)
+  2
+  """
+  full = full_depth(k, length, lanes)
+  for t in range(1, full):
+    if rows * lanes * math.comb(k, t) / lanes**t <= _RISK:
+      return t
+  return full
+
+
+def full_depth(k: int, length: int, lanes: int) -> int:
+  """Returns the depth at which no list forgets an entry that could be drawn.
+
+  >>> full_depth(20, 50_000, 512), full_depth(20, 600, 512)
+  (20, 2)
+  """
+  return min(k, -(-length // lanes))
+
+
+def exact(
+  run: Callable[[int], Any], k: int, length: int, rows: int, lanes: int
+) -> tuple[Any, Any]:
+  """Returns indices and scores of `run(depth)`, deep enough in the end.
+
+  Args:
+    run: returns indices, scores, and above 0 where a list ran out.
+    k: behaviors kept of each row.
+    length: behaviors of a row.
+    rows: of all, for the choice of the depth.
+    lanes: lists of a row.
+  """
+  first, full = depth(k, length, rows, lanes), full_depth(k, length, lanes)
+  indices, scores, ran_out = run(first)
+  if first == full:
+    return indices, scores
+  return jax.lax.cond(
+    jnp.any(ran_out > 0),
+    lambda: run(full)[:2],
+    lambda: (indices, scores),
+  )
+
+
+def products(
+  query: Float[Array, 'c d'], key: Any, axis: int
+) -> Float[Array, 'c w']:
+  """Returns <q, k> in float32, exact to its last bits.
+
+  Args:
+    query: of some targets.
+    key: of some behaviors, on either axis.
+    axis: the other, of dimensions.
+  """
+  precision = None
+  if not query.dtype == key.dtype == jnp.bfloat16:
+    query, key = query.astype(jnp.float32), key.astype(jnp.float32)
+    precision = jax.lax.Precision.HIGHEST
+  return jax.lax.dot_general(
+    query,
+    key,
+    (((1,), (axis,)), ((), ())),
+    precision=precision,
+    preferred_element_type=jnp.float32,
+  )
+
+
+def rank(
+  products: Float[Array, '*rows w'], bias: Float[Array, '*broadcast w']
+) -> Float[Array, '*rows w']:
+  """Returns products plus bias: +inf for NaN, -inf wherever the bias is.
+
+  What the product is does not matter there, be it NaN.
+  """
+  total = products + bias
+  total = jnp.where(total == total, total, jnp.inf)
+  return jnp.where(bias > -jnp.inf, total, -jnp.inf)
+
+
+def insert(
+  values: Values,
+  steps: Steps,
+  new: Float[Array, 'c w'],
+  step: Int[Array, ''],
+) -> tuple[Values, Steps]:
+  """Returns the lists with one more entry in each, and the worst left out.
+
+  Args:
+    values: of each depth, descending, without NaN.
+    steps: of the same entries, all below `step`.
+    new: the next value of each list.
+    step: its step.
+  """
+  # Not above: of equals the newer comes first.
+  above = [new >= value for value in values]
+  new_values = [jnp.maximum(values[0], new)]
+  new_steps = [jnp.where(above[0], step, steps[0])]
+  for t in range(1, len(values)):
+    new_values.append(jnp.maximum(values[t], jnp.minimum(values[t - 1], new)))
+    new_steps.append(
+      jnp.where(above[t - 1], steps[t - 1], jnp.where(above[t], step, steps[t]))
+    )
+  return tuple(new_values), tuple(new_steps)
+
+
+def draw(
+  values: Values, steps: Steps
+) -> tuple[Float[Array, 'c 1'], Int[Array, 'c 1'], Values, Steps]:
+  """Returns the best entry of each row, its behavior, and the lists without.
+
+  A row without any entry above -inf gives -inf and some behavior, and stays.
+  """
+  shape = values[0].shape
+  lanes = shape[1]
+  best = jnp.max(values[0], axis=1, keepdims=True)
+  behavior = steps[0] * lanes + jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+  is_best = (values[0] == best) & (best > -jnp.inf)
+  index = jnp.max(jnp.where(is_best, behavior, 0), axis=1, keepdims=True)
+  hit = is_best & (behavior == index)
+  later_values = (*values[1:], jnp.full(shape, -jnp.inf, values[0].dtype))
+  later_steps = (*steps[1:], jnp.full(shape, DRAWN, jnp.int32))
+  values = tuple(
+    jnp.where(hit, later, value)
+    for value, later in zip(values, later_values, strict=True)
+  )
+  steps = tuple(
+    jnp.where(hit, later, step)
+    for step, later in zip(steps, later_steps, strict=True)
+  )
+  return best, index, values, steps
+
+
+def ran_out(steps: Steps) -> Bool[Array, 'c w']:
+  """Returns which lists gave all that they kept."""
+  return steps[0] == DRAWN
