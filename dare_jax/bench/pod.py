@@ -1,16 +1,20 @@
 """Compiles the training step for a TPU pod, without one.
 
-Does the model fit, and what does a step send? The compiler for TPUs tells: it
-comes with the extra `tpu_aot` and needs no TPU. Nothing is run: tables of any
-size take no memory here.
+Does the model fit, what does a step send, and how long does the compiler think
+that it takes? The compiler for TPUs tells: it comes with the extra `tpu_aot`
+and needs no TPU. Nothing is run: tables of any size take no memory here.
 
     python -m dare_jax.bench pod --topology=v5e:16x16 --rows=1000000000
+
+`--topology=cpu:8` compiles for eight devices made of this machine's CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 import os
+import pathlib
+import re
 import time
 from typing import Any
 
@@ -19,8 +23,18 @@ import ml_collections
 
 from dare_jax import cli
 from dare_jax import errors
+from dare_jax.bench import scaling_figure
 
 _CATEGORIES = 10_000
+# GiB of memory of a chip, from the pages of cloud.google.com/tpu/docs.
+_MEMORY_GIB = {
+  'TPU v4': 32,
+  'TPU v5 lite': 16,
+  'TPU v5': 95,
+  'TPU v6 lite': 32,
+}
+_FULL = re.compile(r'Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm')
+_UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
@@ -29,7 +43,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   topology = flags.DEFINE_list(
     'topology',
     ['v5e:2x4'],
-    'TPU slices, such as v5e:16x16, v6e:2x4, v5p:2x2x2.',
+    'TPU slices, such as v5e:16x16, v6e:2x4, v5p:2x2x2; or cpu:8.',
   )
   rows = flags.DEFINE_list('rows', ['1000000'], 'Rows of the item tables.')
   windows = flags.DEFINE_integer(
@@ -39,28 +53,63 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
     'distinct', 0.5, 'Of the items that a chip reads, the distinct share.'
   )
 
+  figure = flags.DEFINE_string(
+    'figure', None, 'Draw memory and bytes of a chip here, as PNG.'
+  )
+
   def measure() -> list[dict[str, Any]]:
-    return [
+    if figure.value and not scaling_figure.can_draw():
+      raise errors.UsageError(
+        f'--figure={figure.value}: it needs matplotlib;'
+        " pip install 'dare_jax[figures]'."
+      )
+    make_cpu_devices(topology.value)
+    found = [
       measure_one(config.value, name, int(size), windows.value, distinct.value)
       for name in topology.value
       for size in rows.value
     ]
+    if figure.value:
+      scaling_figure.draw(found, pathlib.Path(figure.value))
+    return found
 
   return measure
 
 
+def make_cpu_devices(topologies: list[str]) -> None:
+  """Prepares the CPU to be as many devices as any topology asks for.
+
+  Raises:
+    UsageError: not a number of devices.
+  """
+  counts = []
+  for name in topologies:
+    kind, _, count = name.partition(':')
+    if kind == 'cpu':
+      if not count.isdecimal() or int(count) < 1:
+        raise errors.UsageError(f'--topology={name}: expected such as cpu:8.')
+      counts.append(int(count))
+  if counts:
+    import jax
+
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_num_cpu_devices', max(counts))
+
+
 def devices_of(topology: str) -> list[Any]:
-  """Returns the abstract chips of a TPU slice.
+  """Returns the abstract chips of a TPU slice, or devices of this CPU.
 
   Raises:
     UsageError: no compiler for TPUs, or no such slice.
   """
-  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
-  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
-  os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'none')
   import jax
   from jax.experimental import topologies
 
+  if topology.startswith('cpu:'):
+    return jax.devices('cpu')[: int(topology.removeprefix('cpu:'))]
+  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+  os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'none')
   jax.config.update('jax_platforms', 'cpu')
   try:
     found = topologies.get_topology_desc(platform='tpu', topology_name=topology)
@@ -85,7 +134,6 @@ def measure_one(
   import jax
 
   from dare_jax.parallel import mesh as mesh_lib
-  from dare_jax.parallel import traffic
   from dare_jax.training import experiment
   from dare_jax.training import state as train_state
 
@@ -98,14 +146,12 @@ def measure_one(
   batch = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), batch
   )
-  begin = time.perf_counter()
   state = trainer.abstract_state(batch)
-  compiled = trainer.train_step.lower(state, batch).compile()
+  begin = time.perf_counter()
+  told = _compile(lambda: trainer.train_step.lower(state, batch).compile())
   seconds = time.perf_counter() - begin
-  memory: Any = compiled.memory_analysis()
-  cost: Any = compiled.cost_analysis()
-  sent = traffic.collective_bytes(compiled.as_text() or '')
-  arguments = memory.argument_size_in_bytes
+  memory = _MEMORY_GIB.get(devices[0].device_kind)
+  needed = told.pop('needed_mb')
   return {
     'topology': topology,
     'chips': mesh.size,
@@ -113,16 +159,56 @@ def measure_one(
     'rows': num_items,
     'dim': config.model.attention_dim,
     'windows_per_chip': windows,
-    'state_and_batch_mb': arguments / 1e6,
-    'temporary_mb': memory.temp_size_in_bytes / 1e6,
-    'all_to_all_mb': sent.get('all-to-all', 0) / 1e6,
-    'other_collectives_mb': sum(
-      size for kind, size in sent.items() if kind != 'all-to-all'
+    'needed_mb': needed,
+    'chip_mb': memory and memory * 2**30 / 1e6,
+    # What does not fit is refused by the compiler, which sets some aside.
+    'fits': told['state_and_batch_mb'] is not None
+    and (memory is None or needed <= memory * 2**30 / 1e6),
+    **told,
+    'compile_s': seconds,
+  }
+
+
+def _compile(make: Callable[[], Any]) -> dict[str, Any]:
+  """Returns what a compiled program says of itself; None where it says none.
+
+  A program that the compiler refuses, because the chip's memory is too small,
+  says only what it needs.
+  """
+  from dare_jax.parallel import traffic
+
+  told: dict[str, Any] = dict.fromkeys(
+    (
+      *('needed_mb', 'state_and_batch_mb', 'temporary_mb', 'all_to_all_mb'),
+      *('other_collectives_mb', 'gflop', 'bytes_accessed_mb', 'estimate_ms'),
     )
-    / 1e6,
+  )
+  try:
+    compiled = make()
+  except Exception as error:
+    if (full := _FULL.search(str(error))) is None:
+      raise
+    told['needed_mb'] = float(full[1]) * _UNITS[full[2]] / 1e6
+    return told
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+  sent = traffic.collective_bytes(compiled.as_text() or '')
+  total = sum(sent.values())
+  arguments, temporary = (
+    memory.argument_size_in_bytes,
+    memory.temp_size_in_bytes,
+  )
+  beside = memory.output_size_in_bytes - memory.alias_size_in_bytes
+  code = memory.generated_code_size_in_bytes
+  estimate = cost.get('optimal_seconds', 0.0)
+  return told | {
+    'needed_mb': (arguments + temporary + beside + code) / 1e6,
+    'state_and_batch_mb': arguments / 1e6,
+    'temporary_mb': temporary / 1e6,
+    'all_to_all_mb': sent.get('all-to-all', 0) / 1e6,
+    'other_collectives_mb': (total - sent.get('all-to-all', 0)) / 1e6,
     'gflop': cost.get('flops', 0.0) / 1e9,
     'bytes_accessed_mb': cost.get('bytes accessed', 0.0) / 1e6,
-    'compile_s': seconds,
+    'estimate_ms': estimate * 1e3 if estimate > 0 else None,
   }
 
 

@@ -22,8 +22,8 @@ from dare_jax.training import memory_plan
 from dare_jax.training import state as train_state
 from tests import tiny
 from tests.models import examples
+from tests.parallel import parity
 
-_VOCAB = {'item': 300, 'category': 9}
 _COUNTS = (1, 2, 4, 8)
 
 
@@ -32,40 +32,17 @@ def _mesh(count: int) -> jax.sharding.Mesh:
 
 
 def _trainer(count: int, preset: str = 'dare', **optim: Any) -> Any:
-  options = {'row_sparse_from': 100, 'tables': 'lazy_adam'} | optim
-  model = examples.build(preset, vocab_sizes=_VOCAB)
-  return train_state.Trainer(
-    model, examples.optim(**options), 100, _mesh(count)
-  )
-
-
-def _batch(seed: int, windows: int = 8) -> Any:
-  """Windows, one of them without targets, as if it filled the batch."""
-  batch = examples.make_batch(seed, windows=windows, vocab=_VOCAB)
-  weight = batch.targets.weight.at[-1].set(0.0).at[2, 1].set(0.0)
-  return batch.replace(targets=batch.targets.replace(weight=weight))
-
-
-def _train(
-  trainer: Any, steps: int, wide: bool = False, windows: int = 8
-) -> tuple[Any, list[float]]:
-  widen = examples.to_float64 if wide else lambda tree: tree
-  batches = [widen(_batch(seed, windows)) for seed in range(5)]
-  state, found = trainer.init(0, batches[0]), []
-  shardings = jax.tree.map(lambda x: x.sharding, state)
-  state = jax.device_put(widen(jax.device_get(state)), shardings)
-  for step in range(steps):
-    state, loss = trainer.train_step(state, batches[step % 5])
-    found.append(float(loss))
-  return state, found
+  return parity.trainer(jax.devices()[:count], preset, **optim)
 
 
 @functools.cache
 def _losses(count: int, preset: str, tables: str) -> tuple[Any, ...]:
   trainer = _trainer(count, preset, tables=tables)
   with jax.enable_x64():
-    state, wide = _train(trainer, 50, wide=True)
-    logits, _, _ = trainer.predict_step(state, examples.to_float64(_batch(7)))
+    state, wide = parity.train(trainer, 50, wide=True)
+    logits, _, _ = trainer.predict_step(
+      state, examples.to_float64(parity.batch_of(7))
+    )
     return wide, np.asarray(logits)
 
 
@@ -91,7 +68,7 @@ def test_losses_of_one_device_in_float64(preset, tables, count):
 @pytest.mark.parametrize('preset', ['dare', 'twin', 'eta', 'sdim'])
 def test_losses_of_one_device_in_float32(preset):
   one, many = (
-    _train(_trainer(count, preset), 5, windows=64)[1] for count in (1, 8)
+    parity.train(_trainer(count, preset), 5, windows=64)[1] for count in (1, 8)
   )
   # Later on, two scores that are nearly equal change places in some search, and
   # Adam makes whole steps of the noise in gradients near zero.
@@ -100,7 +77,7 @@ def test_losses_of_one_device_in_float32(preset):
 
 
 def test_rows_found_on_the_host_for_each_device():
-  batch = _batch(3)
+  batch = parity.batch_of(3)
   host = jax.tree.map(np.asarray, batch)
   trainer = _trainer(8)
   made = compact.Compactor(trainer.tables.vocab_sizes, 8)(host)
@@ -202,13 +179,13 @@ def test_bytes_do_not_grow_with_the_catalogue_or_the_devices():
 
 
 def test_a_checkpoint_fits_any_number_of_devices(tmp_path):
-  state, _ = _train(_trainer(8), 3)
+  state, _ = parity.train(_trainer(8), 3)
   told = {'data_fingerprint': 'abc', 'progress': {'step': 3}}
   made = checkpoint.Checkpoints(tmp_path)
   made.save_last(3, state, told)
   made.wait()
   for count in _COUNTS:
-    template = _trainer(count).init(1, _batch(0))
+    template = _trainer(count).init(1, parity.batch_of(0))
     restored, description = made.restore_last(template, 'abc')
     assert description == told
     tiny.assert_same_bits(restored, jax.device_get(state))

@@ -12,10 +12,13 @@ import subprocess
 import sys
 import time
 
+import jax
+import numpy as np
 import pytest
 
 from dare_jax import cli
 from tests import tiny
+from tests.parallel import parity
 
 _LAUNCHER = pathlib.Path(__file__).parents[2] / 'launch' / 'local.sh'
 _ROWS = {'optim__tables': 'lazy_adam', 'optim__row_sparse_from': 50}
@@ -88,6 +91,20 @@ def test_several_processes_train_what_one_does(root, tables):
     results[0]['test']['auc'], abs=1e-3
   )
   assert results[0]['parameters'] == results[1]['parameters']
+
+
+@pytest.mark.slow
+def test_losses_and_metrics_of_one_process():
+  flags = ['--models=twin', '--tables=lazy_adam', '--steps=5']
+  losses, metrics = parity.of_processes(2, flags)
+  expected = parity.losses(jax.devices()[:1], parity.options(flags))
+  assert losses.keys() == expected.keys()
+  for case, values in expected.items():
+    np.testing.assert_allclose(losses[case], values, rtol=0, atol=1e-9)
+  values = parity.metrics_of_all()
+  assert metrics.keys() == values.keys()
+  for name, value in values.items():
+    assert metrics[name] == pytest.approx(value, rel=0, abs=1e-12), name
 
 
 @pytest.mark.slow
