@@ -123,11 +123,11 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
     runtime.keep_memory()
     points = list(
       sweep(
-        _whole('length', length.value),
-        _whole('candidates', candidates.value),
-        _whole('dim', dim.value),
-        precision.value,
-        method.value,
+        length=_whole('length', length.value),
+        candidates=_whole('candidates', candidates.value),
+        dim=_whole('dim', dim.value),
+        precision=precision.value,
+        method=method.value,
       )
     )
     _check(points, top_k.value, peers.value)
@@ -180,13 +180,13 @@ def _check(points: list[Point], top_k: int, peers: list[str]) -> None:
       raise errors.UsageError(f'--peers={peer}: {peer} is not installed.')
 
 
-def sweep(*axes: list[Any]) -> Iterator[Point]:
+def sweep(**axes: list[Any]) -> Iterator[Point]:
   """Yields the first point, and every one that differs in one size."""
-  first = [axis[0] for axis in axes]
-  yield Point(*first)
-  for place, axis in enumerate(axes):
+  first = Point(**{name: axis[0] for name, axis in axes.items()})
+  yield first
+  for name, axis in axes.items():
     for value in axis[1:]:
-      yield Point(*first[:place], value, *first[place + 1 :])
+      yield dataclasses.replace(first, **{name: value})
 
 
 def seconds(call: Callable[[], Any]) -> float:

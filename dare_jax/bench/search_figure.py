@@ -21,7 +21,7 @@ def read_auc(path: str) -> list[dict[str, Any]]:
     found = json.loads(pathlib.Path(path).read_text())
   except (OSError, ValueError) as error:
     raise errors.UsageError(f'--auc={path}: {error}.') from None
-  rows = found.get('rows') if isinstance(found, dict) else found
+  rows: Any = found.get('rows') if isinstance(found, dict) else found
   good = isinstance(rows, list) and all(
     isinstance(row, dict) and all(name in row for name in _NEEDED)
     for row in rows

@@ -13,6 +13,7 @@ speed of memory, whatever their precision.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from flax import struct
@@ -122,7 +123,8 @@ def append(state: UserState, keys: Float[Array, 'b d']) -> UserState:
     new['scale'] = state.scale.at[user, slot].set(scale[:, 0])
   if state.exact is not None:
     new['exact'] = state.exact.at[user, slot].set(keys)
-  return state.replace(
+  return dataclasses.replace(
+    state,
     keys=state.keys.at[user, :, slot].set(column[..., 0]),
     newest=slot,
     count=jnp.minimum(state.count + 1, state.capacity),
@@ -197,8 +199,8 @@ def _in_turns(
     return _search_users(state, query, bias, k)
 
   def of_one(part: tuple[UserState, Any]) -> Any:
-    alone = jax.tree.map(lambda x: x[None], part)
-    return jax.tree.map(lambda x: x[0], _search_users(*alone, bias, k))
+    alone, own = jax.tree.map(lambda x: x[None], part)
+    return jax.tree.map(lambda x: x[0], _search_users(alone, own, bias, k))
 
   return jax.lax.map(of_one, (state, query), batch_size=most)
 

@@ -30,7 +30,15 @@ def _row(**changes):
 
 class SearchBenchTest(parameterized.TestCase):
   def test_a_sweep_changes_one_size_at_a_time(self):
-    points = list(search.sweep([9, 5], [1], [8, 4, 2], ['int8'], ['score']))
+    points = list(
+      search.sweep(
+        length=[9, 5],
+        candidates=[1],
+        dim=[8, 4, 2],
+        precision=['int8'],
+        method=['score'],
+      )
+    )
     assert [(p.length, p.dim) for p in points] == [
       (9, 8),
       (5, 8),
