@@ -110,6 +110,7 @@ def devices_of(topology: str) -> list[Any]:
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
   os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'none')
+  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')  # No TPU is opened.
   jax.config.update('jax_platforms', 'cpu')
   try:
     found = topologies.get_topology_desc(platform='tpu', topology_name=topology)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import tempfile
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -80,7 +81,9 @@ class SearchBenchTest(parameterized.TestCase):
 
   def test_a_figure_with_auc(self):
     rows = [_row(), _row(dim=4), _row(length=32)]
-    folder = pathlib.Path(self.create_tempdir().full_path)
+    made = tempfile.TemporaryDirectory()
+    self.addCleanup(made.cleanup)
+    folder = pathlib.Path(made.name)
     quality = [
       {'attention_dim': d, 'representation_dim': 8, 'model': 'dare', 'auc': 0.8}
       for d in (4, 8)

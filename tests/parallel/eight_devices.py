@@ -223,8 +223,9 @@ def test_rows_of_another_run_come_from_all_devices(count, width, monkeypatch):
 
 def test_planned_memory_is_that_of_a_device():
   trainer = _trainer(8)
-  state = trainer.init(0, _batch(0))
-  parts = memory_plan.of_state(trainer.abstract_state(_batch(0))).parts
+  batch = parity.batch_of(0)
+  state = trainer.init(0, batch)
+  parts = memory_plan.of_state(trainer.abstract_state(batch)).parts
   own = lambda tree: sum(
     leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree)
   )
