@@ -33,7 +33,7 @@ _MEMORY_GIB = {
   'TPU v5': 95,
   'TPU v6 lite': 32,
 }
-_FULL = re.compile(r'Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm')
+_FULL = re.compile(r'(?:Used |memory required for .*?\()([\d.]+)([KMGT])')
 _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
@@ -176,8 +176,6 @@ def _compile(make: Callable[[], Any]) -> dict[str, Any]:
   A program that the compiler refuses, because the chip's memory is too small,
   says only what it needs.
   """
-  from dare_jax.parallel import traffic
-
   told: dict[str, Any] = dict.fromkeys(
     (
       *('needed_mb', 'state_and_batch_mb', 'temporary_mb', 'all_to_all_mb'),
@@ -192,8 +190,6 @@ def _compile(make: Callable[[], Any]) -> dict[str, Any]:
     told['needed_mb'] = float(full[1]) * _UNITS[full[2]] / 1e6
     return told
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-  sent = traffic.collective_bytes(compiled.as_text() or '')
-  total = sum(sent.values())
   arguments, temporary = (
     memory.argument_size_in_bytes,
     memory.temp_size_in_bytes,
@@ -205,11 +201,30 @@ def _compile(make: Callable[[], Any]) -> dict[str, Any]:
     'needed_mb': (arguments + temporary + beside + code) / 1e6,
     'state_and_batch_mb': arguments / 1e6,
     'temporary_mb': temporary / 1e6,
-    'all_to_all_mb': sent.get('all-to-all', 0) / 1e6,
-    'other_collectives_mb': (total - sent.get('all-to-all', 0)) / 1e6,
+    **_sent(compiled),
     'gflop': cost.get('flops', 0.0) / 1e9,
     'bytes_accessed_mb': cost.get('bytes accessed', 0.0) / 1e6,
     'estimate_ms': estimate * 1e3 if estimate > 0 else None,
+  }
+
+
+def _sent(compiled: Any) -> dict[str, float]:
+  """Returns the bytes of exchanges, where the program can be printed.
+
+  The compiler for TPU v5p fuses exchanges into forms that jaxlib 0.10 cannot.
+  """
+  import jax
+
+  from dare_jax.parallel import traffic
+
+  try:
+    sent = traffic.collective_bytes(compiled.as_text() or '')
+  except jax.errors.JaxRuntimeError:
+    return {}
+  swapped = sent.get('all-to-all', 0)
+  return {
+    'all_to_all_mb': swapped / 1e6,
+    'other_collectives_mb': (sum(sent.values()) - swapped) / 1e6,
   }
 
 
