@@ -124,7 +124,11 @@ def draw(
     own = sorted(
       (row for row in rows if row['model'] == model), key=lambda r: r[name]
     )
-    _line(axes, own, name, _COLORS[index % len(_COLORS)])
+    above = [
+      row['auc'] == max(r['auc'] for r in rows if r[name] == row[name])
+      for row in own
+    ]
+    _line(axes, own, above, name, _COLORS[index % len(_COLORS)])
   axes.set_xscale('log')
   axes.set_xticks(values, [f'{value:,}' for value in values], fontsize=8.5)
   axes.minorticks_off()
@@ -143,18 +147,27 @@ def draw(
 
 
 def _line(
-  axes: Any, rows: Sequence[dict[str, Any]], name: str, color: str
+  axes: Any,
+  rows: Sequence[dict[str, Any]],
+  above: Sequence[bool],
+  name: str,
+  color: str,
 ) -> None:
-  """Draws a model's line, each point labelled, the last one with its name."""
+  """Draws a model's line, the last point labelled with its name.
+
+  Each point is labelled with its value: above it where no model is better, so
+  that its label is clear of the other lines, else below.
+  """
   x, y = [row[name] for row in rows], [row['auc'] for row in rows]
   axes.errorbar(
     x, y, [row['auc_std'] for row in rows], color=color, marker='o',
     markersize=5, linewidth=1.8, capsize=3,
   )  # fmt: skip
-  for at, value in zip(x, y, strict=True):
+  for at, value, up in zip(x, y, above, strict=True):
     axes.annotate(
-      f'{value:.4f}', (at, value), xytext=(0, 8), ha='center',
-      textcoords='offset points', fontsize=8, color=color,
+      f'{value:.4f}', (at, value), xytext=(0, 9 if up else -9), ha='center',
+      va='bottom' if up else 'top', textcoords='offset points', fontsize=8,
+      color=color,
     )  # fmt: skip
   axes.annotate(
     rows[-1]['model'], (x[-1], y[-1]), xytext=(9, -3), color=color,
