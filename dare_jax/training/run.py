@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import dataclasses
 import json
 import math
-import time
 from typing import Any
 
 from etils import epath
@@ -27,38 +25,14 @@ from dare_jax.training import feed
 from dare_jax.training import growing
 from dare_jax.training import memory_plan
 from dare_jax.training import metrics
+from dare_jax.training import programs
+from dare_jax.training import progress as progress_lib
 from dare_jax.training import state as train_state
 from dare_jax.training import storage
 from dare_jax.training import writer
 
+Progress = progress_lib.Progress
 TrainState = train_state.TrainState
-
-
-@dataclasses.dataclass
-class Progress:
-  """What a checkpoint knows besides the training state.
-
-  Attributes:
-    step: steps done.
-    train_time_s: wall time of the steps; no compilation, no evaluation.
-    targets: unpadded targets trained on.
-    evaluated_step: the last step that was validated.
-    best_step: the validated step with the best AUC.
-    best_val: its metrics.
-    metric_lines: lines written to metrics.jsonl.
-    metric_crc: their CRC-32.
-    resumed_from: the steps at which the run was taken up again.
-  """
-
-  step: int = 0
-  train_time_s: float = 0.0
-  targets: int = 0
-  evaluated_step: int = -1
-  best_step: int = -1
-  best_val: dict[str, float] = dataclasses.field(default_factory=dict)
-  metric_lines: int = 0
-  metric_crc: int = 0
-  resumed_from: list[int] = dataclasses.field(default_factory=list)
 
 
 class Run:
@@ -84,10 +58,10 @@ class Run:
     )
     self._writer: writer.MetricsWriter | None = None
     self._console: writer.Console | None = None
-    self._clock_started: float | None = None
+    self._clock = progress_lib.Clock()
     self._checked_step = 0
     self._window = (0.0, 0)
-    self._programs: dict[tuple[int, ...], Any] = {}
+    self._programs = programs.Programs(self.trainer.train_step)
 
   def _check_workdir(self) -> None:
     path = self.workdir / 'config.json'
@@ -154,7 +128,7 @@ class Run:
     plan = memory_plan.of_step(
       shapes,
       fed.batch,
-      self._program(shapes, fed.batch),
+      self._programs.compiled(shapes, fed.batch),
       self.trainer.tables,
       self.config.data.prefetch,
     )
@@ -186,56 +160,27 @@ class Run:
     def step(
       state: TrainState, batch: types.Batch
     ) -> tuple[TrainState, jax.Array]:
-      if self._room(batch) not in self._programs:
-        with self._untimed(state, progress):
-          self._program(state, batch)
-      return self._program(state, batch)(state, batch)
+      if batch not in self._programs:
+        with self._clock.paused(state, progress):
+          self._programs.compiled(state, batch)
+      return self._programs.compiled(state, batch)(state, batch)
 
     with self.batches(progress.step) as stream:
       fed = stream.next()
       assert fed is not None
-      self._program(state, fed.batch)
+      self._programs.compiled(state, fed.batch)
     return step
-
-  def _room(self, batch: types.Batch) -> tuple[int, ...]:
-    rooms = (len(rows) for rows in batch.rows.values())
-    return batch.history.mask.shape[1], *rooms
-
-  def _program(self, state: TrainState, batch: types.Batch) -> Any:
-    """Returns the step compiled for the room of a batch; state: or shapes."""
-    room = self._room(batch)
-    if room not in self._programs:
-      lowered = self.trainer.train_step.lower(state, batch)
-      self._programs[room] = lowered.compile()
-    return self._programs[room]
 
   def due(self, section: str, step: int) -> bool:
     """Is it time to evaluate, or to save, by `<section>.every_steps`?"""
     period = self.config[section].every_steps
     return step > 0 and period > 0 and step % period == 0
 
-  @contextlib.contextmanager
-  def timed(self, progress: Progress) -> Iterator[None]:
+  def timed(
+    self, progress: Progress
+  ) -> contextlib.AbstractContextManager[None]:
     """Counts the time inside as training time."""
-    self._clock_started = time.perf_counter()
-    try:
-      yield
-    finally:
-      self._stop_clock(progress)
-
-  def _stop_clock(self, progress: Progress) -> None:
-    if self._clock_started is not None:
-      progress.train_time_s += time.perf_counter() - self._clock_started
-      self._clock_started = None
-
-  @contextlib.contextmanager
-  def _untimed(self, state: TrainState, progress: Progress) -> Iterator[None]:
-    jax.block_until_ready(state.step)
-    was_running = self._clock_started is not None
-    self._stop_clock(progress)
-    yield
-    if was_running:
-      self._clock_started = time.perf_counter()
+    return self._clock.running(progress)
 
   def cluster(self, state: TrainState, progress: Progress) -> TrainState:
     """Clusters the histories anew at fixed steps, if the search needs it.
@@ -249,7 +194,7 @@ class Run:
 
   def log(self, state: TrainState, progress: Progress) -> TrainState:
     """Writes the running metrics; returns the state with empty sums."""
-    with self._untimed(state, progress):
+    with self._clock.paused(state, progress):
       sums = jax.device_get(state.sums)
       self._check_finite(np.isfinite(sums['loss']), progress.step)
       values = train_state.summarize(sums)
@@ -294,7 +239,7 @@ class Run:
     """Evaluates on the validation split once a step, and keeps the best."""
     if progress.evaluated_step == progress.step:
       return
-    with self._untimed(state, progress):
+    with self._clock.paused(state, progress):
       self._check_state(state, progress.step)
       values = self.evaluate(state, 'val', check_stop)
       progress.evaluated_step = progress.step
@@ -321,7 +266,7 @@ class Run:
     """Saves the state to go on from, in the background."""
     if self._checkpoints.has_last(progress.step):
       return  # And `finish` may have given up the state.
-    with self._untimed(state, progress):
+    with self._clock.paused(state, progress):
       self._check_state(state, progress.step)
       self._sync_metrics()
       self._checkpoints.save_last(
