@@ -89,14 +89,19 @@ def _log_warnings() -> None:
   logging.set_stderrthreshold(logging.WARNING)
   for handler in standard_logging.getLogger().handlers:
     handler.addFilter(lambda record: not _is_told(record))
-  show = sys.excepthook
+  show, show_unraisable = sys.excepthook, sys.unraisablehook
+  # Tensorstore reports what came after the first failure to nobody.
+  is_late = lambda error: str(error) == 'Event loop is closed'
 
   def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    # Tensorstore reports what came after the first failure to nobody.
-    if str(error) != 'Event loop is closed':
+    if not is_late(error):
       show(kind, error, trace)
 
-  sys.excepthook = hook
+  def unraisable(found: Any) -> None:
+    if not is_late(found.exc_value):
+      show_unraisable(found)
+
+  sys.excepthook, sys.unraisablehook = hook, unraisable
 
 
 def _is_told(record: standard_logging.LogRecord) -> bool:

@@ -71,6 +71,26 @@ class CliTest(parameterized.TestCase):
       seconds.append(float(done.stdout))
     self.assertLess(min(seconds), 2.0)
 
+  @parameterized.parameters(('Event loop is closed', False), ('other', True))
+  def test_what_a_library_cannot_raise(self, message, is_shown):
+    """As tensorstore's threads do after a disk was full."""
+    code = f"""
+from dare_jax import cli, errors
+class Late:
+  def __del__(self):
+    raise RuntimeError({message!r})
+def main():
+  Late()
+  raise errors.UsageError('the disk is full')
+cli.run(main, ['command'])
+"""
+    done = subprocess.run(
+      [sys.executable, '-c', code], capture_output=True, text=True, check=False
+    )
+    self.assertEqual(done.returncode, 2)
+    self.assertIn('error: the disk is full', done.stderr)
+    self.assertEqual('Traceback' in done.stderr, is_shown, done.stderr)
+
   def test_train_help_is_quick(self):
     seconds = []
     for _ in range(2):

@@ -6,6 +6,7 @@ from one that has the imports behind it, which saves most of its start.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
@@ -179,6 +180,7 @@ def _fork(start: Start, flags: Sequence[str], log: pathlib.Path) -> int:
   except BaseException:
     traceback.print_exc()
   finally:
+    atexit._run_exitfuncs()  # As at a process's end: peers wait for each other.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -334,8 +334,11 @@ def _crc(description: Mapping[str, Any]) -> int:
 
 
 def _reason(error: BaseException) -> str:
-  """Returns one line of the first of a chain of errors."""
-  while (earlier := error.__cause__ or error.__context__) is not None:
+  """Returns one line of the first of a chain of errors.
+
+  What stopped the run, and so led to a save, is none of them.
+  """
+  while isinstance(earlier := error.__cause__ or error.__context__, Exception):
     error = earlier
   line = (str(error).splitlines() or [''])[0] or type(error).__name__
   line = line.split(' [tensorstore_spec')[0]

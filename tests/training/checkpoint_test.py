@@ -143,6 +143,20 @@ def test_a_failed_background_save_is_told_once(checkpoints, monkeypatch):
   checkpoints.close()
 
 
+def test_a_failed_save_of_a_stopped_run_says_why(checkpoints, monkeypatch):
+  """Not that the run was stopped, which the save comes after."""
+
+  def full(*unused):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(ocp.StandardCheckpointHandler, 'finalize', full)
+  with pytest.raises(errors.UsageError, match='No space left'):
+    try:
+      raise errors.Stopped('the state is saved')
+    except errors.Stopped:
+      checkpoints.save_best(1, make_state(1), description(1))
+
+
 @pytest.mark.parametrize('then', ['wait', 'close'])
 def test_a_failed_last_save_is_told_at_the_end(tmp_path, monkeypatch, then):
   made = checkpoint.Checkpoints(tmp_path)
