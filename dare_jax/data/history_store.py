@@ -94,9 +94,30 @@ class HistoryStore:
   def fingerprint(self) -> str:
     return str(self.manifest['fingerprint'])
 
+  def check_beside(self, name: str) -> None:
+    """Checks files beside the columns, which are not read when it is opened.
+
+    Args:
+      name: of a file, or of a folder of them.
+
+    Raises:
+      UsageError: one is missing, or not as it was written.
+    """
+    # Stores of before these checksums have none.
+    for file, crc32 in self.manifest.get('files_beside', {}).items():
+      if not (file == name or file.startswith(f'{name}/')):
+        continue
+      try:
+        is_intact = file_checksum(self.path / file) == crc32
+      except OSError as error:
+        raise _refuse(self.path, f'{file}: {_one_line(error)}') from None
+      if not is_intact:
+        raise _refuse(self.path, f'{file} does not match its checksum')
+
   def raw_ids(self, field: str) -> pl.Series:
     """Returns the raw values of a field; row i has the dense id i + 2."""
     file = f'raw_ids/{field}.parquet'
+    self.check_beside(file)
     try:
       raw = pl.read_parquet(self.path / file)['raw']
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -227,6 +248,15 @@ def checksum(array: np.ndarray) -> int:
   for start in range(0, len(array), _CHUNK):
     chunk = np.ascontiguousarray(array[start : start + _CHUNK])
     crc = zlib.crc32(chunk.view(np.uint8).data, crc)
+  return crc
+
+
+def file_checksum(path: pathlib.Path) -> int:
+  """Returns the CRC-32 of a file."""
+  crc = 0
+  with path.open('rb') as file:
+    while chunk := file.read(_CHUNK):
+      crc = zlib.crc32(chunk, crc)
   return crc
 
 

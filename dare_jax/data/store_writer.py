@@ -100,6 +100,11 @@ class StoreWriter:
     self._write_raw_ids(raw_ids)
     if truth is not None:
       shutil.copytree(truth, self._tmp / 'truth')
+    beside = {
+      str(file.relative_to(self._tmp)): history_store.file_checksum(file)
+      for file in sorted(self._tmp.rglob('*'))
+      if file.is_file()
+    }
     files = self._write_columns(arrays)
     manifest = {
       'format_version': history_store.FORMAT_VERSION,
@@ -109,6 +114,7 @@ class StoreWriter:
       'vocab_sizes': vocab,
       'unknown_id': id_map.UNKNOWN,
       'files': files,
+      'files_beside': beside,
       'fingerprint': history_store.fingerprint_of(files, vocab),
       'provenance': dict(provenance),
     }

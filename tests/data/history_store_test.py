@@ -274,16 +274,24 @@ def test_a_flipped_bit_anywhere_is_refused_or_harmless(tmp_path):
     file.write_bytes(intact)
 
 
-@pytest.mark.parametrize('damage', ['missing', 'not Parquet', 'other length'])
+@pytest.mark.parametrize(
+  'damage', ['missing', 'a bit', 'not Parquet', 'other length']
+)
 def test_damaged_raw_ids_are_refused(tmp_path, damage):
   store = stores.build(stores.random_rows(0, 4, 5, 9), tmp_path / 's')
   file = tmp_path / 's/raw_ids/item.parquet'
   if damage == 'missing':
     file.unlink()
+  elif damage == 'a bit':
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
   elif damage == 'not Parquet':
     file.write_bytes(b'x' * 100)
   else:
     store.raw_ids('item')[:1].to_frame().write_parquet(file)
+  if damage in ('not Parquet', 'other length'):  # A store without checksums.
+    del store.manifest['files_beside']
   with pytest.raises(errors.UsageError, match='raw_ids/item.parquet') as caught:
     store.raw_ids('item')
   assert '\n' not in str(caught.value)

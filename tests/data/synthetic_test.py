@@ -12,6 +12,7 @@ from dare_jax import errors
 from dare_jax.configs import synthetic as config_synthetic
 from dare_jax.data import datasets
 from dare_jax.data import synthetic
+from dare_jax.training import retrieval
 
 _SPEC = synthetic.Spec(
   num_users=400,
@@ -256,6 +257,13 @@ def test_store_keeps_the_whole_catalogue_and_the_truth(tmp_path):
   assert 'affinity_ids[behavior] == target' in text['formula']
   with pytest.raises(errors.UsageError, match='no planted truth'):
     synthetic.load_truth(tmp_path)
+  retrieval.truth_of(store)
+  path = store.path / 'truth' / 'affinity_weights.npy'
+  content = bytearray(path.read_bytes())
+  content[-1] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(errors.UsageError, match='does not match its checksum'):
+    retrieval.truth_of(store)
 
 
 def test_another_spec_is_another_store():
