@@ -72,7 +72,7 @@ def gather(
     return found.at[asks.slot].set(values, mode='drop', unique_indices=True)
 
   found = jnp.zeros((len(rows), sum(widths)), blocks[0].dtype)
-  found = _in_rounds(answer, _varying(found), rows, len(blocks[0]), room)
+  found = _in_rounds(answer, varying(found), rows, len(blocks[0]), room)
   return jnp.split(found, _borders(widths), axis=1)
 
 
@@ -184,7 +184,7 @@ def _slice_bits(rows: jax.Array, own_rows: int, room: int) -> jax.Array:
     same_slice = near % own_rows >> shift == far % own_rows >> shift
     return jnp.any(is_real & same_owner & same_slice)
 
-  start = _varying(jnp.asarray(whole, rows.dtype))
+  start = varying(jnp.asarray(whole, rows.dtype))
   bits = jax.lax.while_loop(too_wide, lambda shift: shift - 1, start)
   return jax.lax.pmin(bits, mesh.AXIS)
 
@@ -198,7 +198,7 @@ def _sum_by_row(
   """
   order = jnp.argsort(rows)
   rows = rows[order]
-  is_new = jnp.concatenate([_varying(jnp.ones(1, bool)), rows[1:] != rows[:-1]])
+  is_new = jnp.concatenate([varying(jnp.ones(1, bool)), rows[1:] != rows[:-1]])
   place = jnp.cumsum(is_new) - 1
   sums = jax.ops.segment_sum(
     values[order], place, len(rows), indices_are_sorted=True
@@ -212,7 +212,7 @@ def _swap(values: jax.Array) -> jax.Array:
   return jax.lax.all_to_all(values, mesh.AXIS, 0, 0, tiled=True)
 
 
-def _varying(value: jax.Array) -> jax.Array:
+def varying(value: jax.Array) -> jax.Array:
   """Declares that a value may differ between devices."""
   return jax.lax.pcast(value, mesh.AXIS, to='varying')
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +21,14 @@ from dare_jax import embeddings
 from dare_jax import types
 from dare_jax.data import history_store
 from dare_jax.data import pipeline
+from dare_jax.parallel import exchange
 from dare_jax.parallel import mesh as mesh_lib
+from dare_jax.parallel import processes
 from dare_jax.search import clusters
 from dare_jax.training import state as train_state
 from dare_jax.training import table_updates
+
+_CHUNK = 1 << 16  # Rows that a device asks for at a time.
 
 
 def shapes(
@@ -60,6 +66,8 @@ def refresh(
 ) -> train_state.TrainState:
   """Returns the state with each user's behaviors clustered by item vector.
 
+  Each process clusters its share of the users, then all tell each other.
+
   Args:
     state: gives the item table that the plan reads for the search.
     store: the histories.
@@ -69,19 +77,81 @@ def refresh(
     held_out: splits whose behaviors shape no centroid.
   """
   suffix = embeddings.PLANS[plan].table_of['attention', 'behavior']
-  table = np.asarray(state.tables['encoder'][f'item_{suffix}'])
+  table = state.tables['encoder'][f'item_{suffix}']
   offsets = np.asarray(store.behaviors.offsets)
   fit_before = offsets[1:].copy()
   for split in held_out:
     np.minimum.at(fit_before, split.moments.user, split.moments.end)
-  items = store.behaviors.columns['item_id'][:].astype(np.int64)
+  users = _own_users(offsets)
+  begin, end = offsets[users.start], offsets[users.stop]
+  items = store.behaviors.columns['item_id'][begin:end].astype(np.int64)
   found = clusters.hierarchical_clusters(
-    table[updater.position('item', items)], offsets, max_size, fit_before
+    _rows_of(table, updater.position('item', items)),
+    offsets[users.start : users.stop + 1] - begin,
+    max_size,
+    fit_before[users] - begin,
   )
-  entry = lambda values: jnp.asarray(np.concatenate([[0], values]), jnp.int32)
-  return dataclasses.replace(
-    state,
-    clusters=types.Clusters(
-      cluster=entry(found.cluster), rank=entry(found.rank)
-    ),
+  assert state.clusters is not None
+  entries = _of_all(np.stack([found.cluster, found.rank]))
+  entries = np.pad(entries, ((0, 0), (1, 0)))
+  sharding: Any = state.clusters.cluster.sharding
+  cluster, rank = (
+    jax.make_array_from_callback(own.shape, sharding, own.__getitem__)
+    for own in entries
   )
+  return dataclasses.replace(state, clusters=types.Clusters(cluster, rank))
+
+
+def _own_users(offsets: np.ndarray) -> slice:
+  """Returns the users that this process clusters, about as many events each."""
+  shares = np.arange(jax.process_count() + 1) / jax.process_count()
+  bounds = np.searchsorted(offsets, offsets[-1] * shares)
+  bounds[-1] = len(offsets) - 1  # Those without events come last, perhaps.
+  number = jax.process_index()
+  return slice(int(bounds[number]), int(bounds[number + 1]))
+
+
+def _rows_of(table: jax.Array, positions: np.ndarray) -> np.ndarray:
+  """Returns rows of a table, which other processes may hold.
+
+  All processes call it, each with positions of its own.
+  """
+  if table.is_fully_addressable or table.is_fully_replicated:
+    return np.asarray(table)[positions]
+  wanted, inverse = np.unique(positions, return_inverse=True)
+  sharding: Any = table.sharding
+  devices = jax.local_device_count()
+  most = max(1, processes.largest(-(-len(wanted) // devices)))
+  room = min(most, _CHUNK)
+  found = []
+  for start in range(0, most * devices, room * devices):
+    own = wanted[start : start + room * devices]
+    # What fills up the last ones lies beyond the table, and reads zeros.
+    fill = len(table) + np.arange(room * devices - len(own))
+    asked = mesh_lib.place(
+      sharding.mesh, np.concatenate([own, fill]).astype(np.int32)
+    )
+    rows = mesh_lib.local_rows(_gather(sharding.mesh, table, asked))
+    found.append(rows[: len(own)])
+  return np.concatenate(found)[inverse]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gather(
+  mesh: jax.sharding.Mesh, table: jax.Array, asked: jax.Array
+) -> jax.Array:
+  split = mesh_lib.SPLIT
+  gather = lambda table, asked: exchange.gather([table], asked)[0]
+  return jax.shard_map(
+    gather, mesh=mesh, in_specs=(split, split), out_specs=split
+  )(table, asked)
+
+
+def _of_all(entries: np.ndarray) -> np.ndarray:
+  """Returns the entries of all processes, one after the other: [2, events]."""
+  size = entries.shape[1]
+  padded = np.zeros((2, processes.largest(size)), np.int32)
+  padded[:, :size] = entries
+  sizes = processes.gather(np.array([size]))[:, 0]
+  parts = zip(processes.gather(padded), sizes, strict=True)
+  return np.concatenate([part[:, :own] for part, own in parts], axis=1)

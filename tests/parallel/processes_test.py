@@ -22,6 +22,11 @@ from tests.parallel import parity
 
 _LAUNCHER = pathlib.Path(__file__).parents[2] / 'launch' / 'local.sh'
 _ROWS = {'optim__tables': 'lazy_adam', 'optim__row_sparse_from': 50}
+_CLUSTERED = {
+  'model__name': 'twin_v2',
+  'model__cluster_size': 3,
+  'model__cluster_every_steps': 3,
+}
 
 
 @pytest.fixture(scope='module')
@@ -70,11 +75,13 @@ def _finish(processes: list[subprocess.Popen[str]], code: int = 0) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('tables', ['lazy_adam', 'adam'])
-def test_several_processes_train_what_one_does(root, tables):
-  one, two = (root / f'{tables}-{count}' for count in (1, 2))
-  _finish(_start(root, one, 1, optim__tables=tables))
-  texts = _finish(_start(root, two, 2, optim__tables=tables))
+@pytest.mark.parametrize(
+  'fields', [_CLUSTERED, {'optim__tables': 'adam'}], ids=['clusters', 'dense']
+)
+def test_several_processes_train_what_one_does(root, tmp_path, fields):
+  one, two = (tmp_path / str(count) for count in (1, 2))
+  _finish(_start(root, one, 1, **fields))
+  texts = _finish(_start(root, two, 2, **fields))
   assert 'everything is in' in texts[0]
   assert 'step' not in texts[1]  # One process writes.
   lines = [tiny.metric_lines(workdir) for workdir in (one, two)]
