@@ -8,6 +8,8 @@ each role, which gives it two gradients.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 
@@ -51,7 +53,9 @@ def copies(
 
 
 def merge(
-  grads: Mapping[str, jax.Array], tables: Mapping[str, jax.Array]
+  grads: Mapping[str, jax.Array],
+  tables: Iterable[str],
+  squared_norms: Callable[[str, list[jax.Array]], list[jax.Array]],
 ) -> dict[str, jax.Array]:
   """Returns the sum of the roles' gradients of each table at equal length.
 
@@ -59,14 +63,16 @@ def merge(
 
   Args:
     grads: of the copies.
-    tables: those that were copied.
+    tables: names of those that were copied.
+    squared_norms: returns those of gradients of a table, of the whole batch.
   """
   merged = {}
   for name in tables:
     field = name.removesuffix('_shared')
-    attention = grads[f'{field}_attention']
-    representation = grads[f'{field}_representation']
-    norm = jnp.linalg.norm(attention)
-    scale = jnp.linalg.norm(representation) / jnp.where(norm > 0, norm, 1.0)
-    merged[name] = representation + scale * attention
+    pair = [
+      grads[f'{field}_{role}'] for role in ('attention', 'representation')
+    ]
+    norm, wanted = map(jnp.sqrt, squared_norms(name, pair))
+    scale = wanted / jnp.where(norm > 0, norm, 1.0)
+    merged[name] = pair[1] + scale * pair[0]
   return merged

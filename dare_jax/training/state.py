@@ -13,7 +13,6 @@ import numpy as np
 import optax
 
 from dare_jax import embeddings
-from dare_jax import errors
 from dare_jax import layers
 from dare_jax import models
 from dare_jax import types
@@ -94,11 +93,6 @@ class Trainer:
     self.model = model
     self.mesh = mesh_lib.make() if mesh is None else mesh
     self._optim = optim
-    if optim.balance_gradients and self.mesh.size > 1:
-      raise errors.UsageError(
-        'optim.balance_gradients=True is for one device: each has but a part'
-        f' of the gradients that are compared. There are {self.mesh.size}.'
-      )
     learner = role_balance.by_role(model) if optim.balance_gradients else model
     self._learner = _on_axis(learner)
     self._dense = optimizers.dense_optimizer(optim, total_steps)
@@ -243,7 +237,11 @@ class Trainer:
       state.params, {'encoder': read}, rest, batch
     )
     if self._optim.balance_gradients:
-      tables = {'encoder': role_balance.merge(tables['encoder'], compact)}
+      norms = lambda name, grads: self.tables.squared_norms(
+        name, grads, batch.rows, len(state.tables['encoder'][name])
+      )
+      merged = role_balance.merge(tables['encoder'], compact, norms)
+      tables = {'encoder': merged}
     return Gradients(loss, params, tables['encoder'], batch_stats, sums)
 
   def update_part(

@@ -11,6 +11,7 @@ small ones are on every device.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from typing import TypeAlias
 import zlib
@@ -148,6 +149,38 @@ class TableUpdater:
       for name, values in zip(names, found, strict=True):
         gathered[name] = _as_float32(values)
     return gathered
+
+  def squared_norms(
+    self, name: str, grads: Sequence[jax.Array], rows: Rows, own_rows: int
+  ) -> list[jax.Array]:
+    """Returns the squared lengths of gradients of a table, of the whole batch.
+
+    A row that several devices read has the sum of their gradients, which only
+    its owner can know.
+
+    Args:
+      name: of the table.
+      grads: each as in `update`.
+      rows: that the batch reads.
+      own_rows: of the table, of a large one in this device's block.
+    """
+
+    def owner(rows: Any, grads: Any, turn: Any, carry: Any) -> Any:
+      del rows, turn
+      pairs = zip(carry, grads, strict=True)
+      return [total + jnp.sum(jnp.square(grad)) for total, grad in pairs]
+
+    zeros = [jnp.zeros((), grad.dtype) for grad in grads]
+    if name not in self._large:
+      return owner(None, grads, None, zeros)
+    own = exchange.give_back(
+      owner,
+      [exchange.varying(zero) for zero in zeros],
+      grads,
+      rows[self._large[name]],
+      own_rows,
+    )
+    return jax.lax.psum(own, mesh.AXIS)
 
   def update(
     self,

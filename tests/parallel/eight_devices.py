@@ -36,10 +36,12 @@ def _trainer(count: int, preset: str = 'dare', **optim: Any) -> Any:
 
 
 @functools.cache
-def _losses(count: int, preset: str, tables: str) -> tuple[Any, ...]:
-  trainer = _trainer(count, preset, tables=tables)
+def _losses(
+  count: int, preset: str, tables: str, steps: int = 50, **optim: Any
+) -> tuple[Any, ...]:
+  trainer = _trainer(count, preset, tables=tables, **optim)
   with jax.enable_x64():
-    state, wide = parity.train(trainer, 50, wide=True)
+    state, wide = parity.train(trainer, steps, wide=True)
     logits, _, _ = trainer.predict_step(
       state, examples.to_float64(parity.batch_of(7))
     )
@@ -63,6 +65,17 @@ def test_losses_of_one_device_in_float64(preset, tables, count):
   np.testing.assert_allclose(many, one, rtol=0, atol=1e-9)
   np.testing.assert_allclose(others, logits, rtol=0, atol=1e-9)
   assert one[-1] < one[0]
+
+
+def test_balanced_gradients_of_one_device():
+  """Of a table that is split, and of one that is not."""
+  one, many = (
+    _losses(count, 'twin', 'lazy_adam', 10, balance_gradients=True)[0]
+    for count in (1, 8)
+  )
+  np.testing.assert_allclose(many, one, rtol=0, atol=1e-9)
+  plain = _losses(1, 'twin', 'lazy_adam')[0][:10]
+  assert np.abs(np.subtract(one, plain)).max() > 1e-4
 
 
 @pytest.mark.parametrize('preset', ['dare', 'twin', 'eta', 'sdim'])
@@ -91,11 +104,6 @@ def test_rows_found_on_the_host_for_each_device():
     np.testing.assert_allclose(
       table, by_device.tables['encoder'][name], atol=1e-6
     )
-
-
-def test_balanced_gradients_are_for_one_device():
-  with pytest.raises(errors.UsageError, match='is for one device'):
-    _trainer(8, 'twin', balance_gradients=True)
 
 
 def _asked(rng: Any, rows: int, count: int, kind: str) -> np.ndarray:

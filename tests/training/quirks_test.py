@@ -111,7 +111,8 @@ def test_balanced_gradients_sum_the_roles_at_equal_length():
     'tables': {'encoder': encoder},
   }
   grads = examples.measure(dare, variables, batch).grads['tables']['encoder']
-  merged = role_balance.merge(grads, state.tables['encoder'])
+  norms = lambda name, pair: [jnp.sum(grad**2) for grad in pair]
+  merged = role_balance.merge(grads, state.tables['encoder'], norms)
   for name, grad in merged.items():
     a, r = (
       np.asarray(grads[name.replace('shared', role)])
