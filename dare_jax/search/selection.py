@@ -4,10 +4,14 @@ In a long row the k best lie in at most k groups of neighbours, those with the
 best maxima: one pass finds the maxima, and only the members of k groups are
 ranked. Equal scores go to the most recent behavior, so groups and members are
 always put in order from the most recent to the oldest before they are ranked:
-`jax.lax.top_k` keeps the first of equals.
+`jax.lax.top_k` keeps the first of equals. On CPU, many rows at once are counted
+instead (see `counting`).
 """
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +20,9 @@ from jaxtyping import Bool
 from jaxtyping import Float
 from jaxtyping import Int
 
+from dare_jax.search import counting
+from dare_jax.search import ordering
+
 # Neighbours whose maximum is taken: the width at which XLA's CPU backend takes
 # maxima 16 at a time.
 GROUP = 16
@@ -23,9 +30,6 @@ GROUP = 16
 # 1,000, where groups gain nothing, and 10,000, where they do.
 _LONG = 4096
 _GROUPS_PER_KEPT = 4
-# Bits of float32: all but the sign, and infinity.
-_LARGEST = 0x7FFFFFFF
-_INFINITY = 0x7F800000
 
 
 def top_k(
@@ -86,8 +90,15 @@ def best_k(
   if newest is not None:
     newest = jnp.broadcast_to(newest, scores.shape[:-1])[..., None]
   if length < _LONG or length < _GROUPS_PER_KEPT * GROUP * k:
-    return _rank_all(scores, visible, k, newest)
-  return _rank_groups(scores, visible, k, newest)
+    ranked = _rank_all
+  else:
+    ranked = _rank_groups
+  if not counting.suits(math.prod(scores.shape[:-1]), length, k):
+    return ranked(scores, visible, k, newest)
+  return jax.lax.platform_dependent(
+    cpu=lambda: _count_rows(scores, visible, k, newest),
+    default=lambda: ranked(scores, visible, k, newest),
+  )
 
 
 def sharded_top_k(
@@ -131,22 +142,25 @@ def _count(n: int, ndim: int) -> Int[Array, '... n']:
 def _order(
   scores: Float[Array, ...], visible: Bool[Array, ...]
 ) -> Int[Array, ...]:
-  """Returns int32 that compare as scores rank: NaN above all, zeros equal.
-
-  Integers, because maxima of floats may lose a NaN, and `jax.lax.top_k` tells
-  zeros and NaNs apart by their bits.
-  """
-  bits = jax.lax.bitcast_convert_type(scores.astype(jnp.float32), jnp.int32)
-  magnitude = bits & _LARGEST
-  order = jnp.where(bits < 0, -magnitude, magnitude)
-  order = jnp.where(magnitude > _INFINITY, _LARGEST, order)
-  return jnp.where(visible, order, -_INFINITY)
+  """Returns int32 that compare as scores rank, those not visible last."""
+  return jnp.where(visible, ordering.order_of(scores), ordering.NOTHING)
 
 
-def _score(order: Int[Array, ...]) -> Float[Array, ...]:
-  """Returns the float32 scores of an order."""
-  bits = jnp.where(order < 0, -order | ~_LARGEST, order)
-  return jax.lax.bitcast_convert_type(bits, jnp.float32)
+def _count_rows(
+  scores: Float[Array, '... l'],
+  visible: Bool[Array, '... l'],
+  k: int,
+  newest: Int[Array, '... 1'] | None,
+) -> tuple[Int[Array, '... k'], Float[Array, '... k']]:
+  """The k best by counting."""
+  lead, length = scores.shape[:-1], scores.shape[-1]
+  if newest is None:
+    newest = jnp.full((*lead, 1), length - 1, jnp.int32)
+  rows = lambda x: x.reshape(-1, x.shape[-1])
+  visible = jnp.broadcast_to(visible, scores.shape)
+  found = counting.best_k(rows(scores), rows(visible), rows(newest), k)
+  back: Any = lambda x: x.reshape(*lead, k)
+  return back(found[0]), back(found[1])
 
 
 def _rank_all(
@@ -158,12 +172,12 @@ def _rank_all(
   """The k best of whole rows."""
   length = scores.shape[-1]
   if newest is None:
-    shown = _score(_order(scores, visible))
+    shown = ordering.score_of(_order(scores, visible))
     best, age = jax.lax.top_k(shown[..., ::-1], k)
     return length - 1 - age, best
   order = (newest - _count(length, scores.ndim)) % length
   shown = jnp.take_along_axis(_order(scores, visible), order, axis=-1)
-  best, age = jax.lax.top_k(_score(shown), k)
+  best, age = jax.lax.top_k(ordering.score_of(shown), k)
   return (newest - age) % length, best
 
 
@@ -198,7 +212,7 @@ def _rank_groups(
     ranked = maxima[..., ::-1]
   else:
     ranked = _by_age(scores, visible, maxima, newest)
-  _, age = jax.lax.top_k(_score(ranked), k)
+  _, age = jax.lax.top_k(ordering.score_of(ranked), k)
   age = jnp.sort(age, axis=-1)  # Newest group first.
   group = (newest // GROUP - age) % groups
   slot = _count(GROUP, scores.ndim)[..., ::-1]
@@ -207,8 +221,8 @@ def _rank_groups(
   here = ~((age == 0)[..., None] & is_after)
   here &= ~((age == groups)[..., None] & ~is_after)
   members = _members(scores, visible, group)[..., ::-1]
-  members = jnp.where(here, members, -_INFINITY).reshape(*lead, k * GROUP)
-  best, place = jax.lax.top_k(_score(members), k)
+  members = jnp.where(here, members, ordering.NOTHING).reshape(*lead, k * GROUP)
+  best, place = jax.lax.top_k(ordering.score_of(members), k)
   index = jnp.take_along_axis(index.reshape(members.shape), place, axis=-1)
   # Where nothing was left to keep, the place may be one of the filling.
   return jnp.maximum(index - fill, 0), best
@@ -239,8 +253,8 @@ def _by_age(
   split = newest // GROUP
   members = _members(scores, visible, split)[..., 0, :]
   slot = split * GROUP + _count(GROUP, members.ndim)
-  first = jnp.max(jnp.where(slot <= newest, members, -_INFINITY), axis=-1)
-  last = jnp.max(jnp.where(slot > newest, members, -_INFINITY), axis=-1)
+  first = jnp.max(jnp.where(slot <= newest, members, ordering.NOTHING), axis=-1)
+  last = jnp.max(jnp.where(slot > newest, members, ordering.NOTHING), axis=-1)
   age = _count(groups, members.ndim)[..., 1:]
   between = jnp.take_along_axis(maxima, (split - age) % groups, axis=-1)
   return jnp.concatenate([first[..., None], between, last[..., None]], axis=-1)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dare_jax import errors
+from dare_jax import search
 from dare_jax.data import compact
 from dare_jax.parallel import exchange
 from dare_jax.parallel import layout
@@ -227,6 +228,34 @@ def test_rows_of_another_run_come_from_all_devices(count, width, monkeypatch):
   expected = np.where(source[:, None] < 0, tables[0], expected)
   np.testing.assert_array_equal(moved, expected)
   assert moved.sharding == sharding
+
+
+@pytest.mark.parametrize('count', [2, 8])
+@pytest.mark.parametrize('rows', [3, 1200])
+def test_the_best_of_a_split_history(rows, count):
+  """By ranking (few rows) and by counting (many), with ties and odd scores."""
+  rng = np.random.default_rng(rows)
+  scores = rng.integers(-9, 9, (rows, 960)).astype(np.float32)
+  strange = np.array([np.nan, -np.inf, -0.0], np.float32)
+  is_odd = rng.random(scores.shape) < 0.01
+  scores = np.where(is_odd, rng.choice(strange, scores.shape), scores)
+  visible = rng.random(scores.shape) < 0.6
+  axis = mesh_lib.AXIS
+  split = jax.P(None, axis)
+  run = jax.shard_map(
+    lambda s, v: search.sharded_top_k(s, v, 20, axis),
+    mesh=_mesh(count),
+    in_specs=(split, split),
+    out_specs=(split, split),
+  )
+  index, mask = jax.jit(run)(scores, visible)
+  value = np.where(np.isnan(scores), np.inf, scores)
+  order = np.argsort(
+    np.where(visible, value, -np.inf)[:, ::-1] * -1, stable=True
+  )
+  expected = np.tile(959 - order[:, :20], count)
+  np.testing.assert_array_equal(index, expected)
+  assert np.asarray(mask).all()
 
 
 def test_planned_memory_is_that_of_a_device():
