@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
 import dataclasses
 import json
@@ -74,28 +75,31 @@ class Bench:
   def start(self, processes: int = 1, devices: int = 1) -> fault_lives.Start:
     return fault_lives.Start(self.flags, self.workdir, processes, devices)
 
-  def prepare(self, most: int) -> None:
+  def prepare(self, compared: Iterable[int], resumed: Iterable[int]) -> None:
     """Makes what trials compare with, or begin from, if it is not there.
 
     Args:
-      most: processes of a trial.
+      compared: of how many processes a training left alone is needed.
+      resumed: and a stopped one.
     """
-    for processes in range(1, most + 1):
-      for path, hurt in (
-        (self.reference(processes), None),
-        (self.stopped(processes), True),
-      ):
-        if (path.parent / 'made').exists():
-          continue
-        shutil.rmtree(path.parent, ignore_errors=True)
-        path.parent.mkdir()
-        start = dataclasses.replace(self, workdir=path).start(processes)
-        end = fault_lives.live(
-          start, _Hurt(path, _after_lines(_STOPPED_LINES)) if hurt else None
-        )
-        if not (end.stopped if hurt else end.finished):
-          raise RuntimeError(f'{path}: {end.codes}: {end.err}')
-        (path.parent / 'made').touch()
+    made: list[tuple[pathlib.Path, int, _Hurt | None]] = [
+      (self.reference(count), count, None) for count in compared
+    ]
+    made += [
+      (path, count, _Hurt(path, _after_lines(_STOPPED_LINES)))
+      for count in resumed
+      for path in [self.stopped(count)]
+    ]
+    for path, count, hurt in made:
+      if (path.parent / 'made').exists():
+        continue
+      shutil.rmtree(path.parent, ignore_errors=True)
+      path.parent.mkdir()
+      start = dataclasses.replace(self, workdir=path).start(count)
+      end = fault_lives.live(start, hurt)
+      if not (end.stopped if hurt else end.finished):
+        raise RuntimeError(f'{path}: {end.codes}: {end.err}')
+      (path.parent / 'made').touch()
 
   def reference(self, processes: int) -> pathlib.Path:
     return self.folder / f'reference-{processes}' / 'run'

@@ -65,14 +65,16 @@ class Planned:
   Attributes:
     fault: name of its kind, a row of the table.
     number: within the kind.
-    processes: that train together.
     run: does it.
+    processes: that train together.
+    is_resumed: whether it begins with a stopped training.
   """
 
   fault: str
   number: int
-  processes: int
   run: Callable[[fault_trials.Bench, np.random.Generator], fault_trials.Record]
+  processes: int = 1
+  is_resumed: bool = False
 
   @property
   def name(self) -> str:
@@ -113,8 +115,8 @@ def plan(
   trials = fault_trials
   planned = []
 
-  def add(fault: str, number: int, run: Any, processes: int = 1) -> None:
-    planned.append(Planned(fault, number, processes, run))
+  def add(fault: str, number: int, run: Any, *rest: Any) -> None:
+    planned.append(Planned(fault, number, run, *rest))
 
   each = min(_EACH, max(1, kills // _FEWEST))
   for number in range(-(-kills // each)):
@@ -130,11 +132,12 @@ def plan(
   for number in range(damages):
     what = fault_disks.DAMAGED[number % len(fault_disks.DAMAGED)]
     trial = fault_disks.damaged(what)
-    add(f'damaged {what.name}', number, trial, what.processes)
+    is_resumed = not what.in_data
+    add(f'damaged {what.name}', number, trial, what.processes, is_resumed)
   if os.geteuid() == 0:
     for number in range(starved):
       if number % 2:
-        add('read-only workdir', number, fault_disks.read_only)
+        add('read-only workdir', number, fault_disks.read_only, 1, True)
       else:
         add('disk full', number, fault_disks.disk_full)
   for number in range(clocks):
@@ -160,11 +163,15 @@ def campaign(
   """
   deadline = time.monotonic() + seconds
   folder.mkdir(parents=True, exist_ok=True)
-  fault_lives.preload()
   bench = fault_trials.Bench(folder, _flags(folder))
-  bench.prepare(max((trial.processes for trial in planned), default=1))
   done = folder / 'trials.jsonl'
   left = [p for p in planned if p.name not in _records(done)]
+  if left:
+    fault_lives.preload()
+    bench.prepare(
+      {p.processes for p in left},
+      {p.processes for p in left if p.is_resumed},
+    )
   workers = []
   for worker in range(at_once):
     pid = os.fork()
