@@ -155,7 +155,8 @@ def rows(chosen: argparse.Namespace, flags: list[str]) -> Iterator[Any]:
   """Yields (case, what trains, the largest difference of each fifth)."""
   one = losses(jax.devices()[:1], chosen)
   for case, own in one.items():
-    assert own[-1] < own[0], case
+    # The same batch of five, later: it has been learned from.
+    assert chosen.steps <= 5 or own[-1] < own[(chosen.steps - 1) % 5], case
   turned = losses(jax.devices()[:1], chosen, turned=True)
   yield from _compare('1 device, windows turned round', turned, one)
   for count in chosen.devices:
