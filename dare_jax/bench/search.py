@@ -1,6 +1,7 @@
 """Benchmark: the search stage from cached keys, against memory and peers.
 
-Each list of sizes is swept with all others at their first value:
+Each list of sizes is swept with the others at their first value, for every
+precision and every method:
 
     python -m dare_jax.bench search --length=50000,1000,200 --dim=32,64
 
@@ -180,13 +181,22 @@ def _check(points: list[Point], top_k: int, peers: list[str]) -> None:
       raise errors.UsageError(f'--peers={peer}: {peer} is not installed.')
 
 
-def sweep(**axes: list[Any]) -> Iterator[Point]:
-  """Yields the first point, and every one that differs in one size."""
-  first = Point(**{name: axis[0] for name, axis in axes.items()})
-  yield first
-  for name, axis in axes.items():
-    for value in axis[1:]:
-      yield dataclasses.replace(first, **{name: value})
+def sweep(
+  precision: list[str], method: list[str], **sizes: list[Any]
+) -> Iterator[Point]:
+  """Yields the first sizes, and all that differ in one, of each search.
+
+  The first method is swept in each precision, the others in the first.
+  """
+  kinds = [(each, method[0]) for each in precision]
+  kinds += [(precision[0], each) for each in method[1:]]
+  at_first = {name: values[0] for name, values in sizes.items()}
+  for kind in kinds:
+    first = Point(**at_first, precision=kind[0], method=kind[1])
+    yield first
+    for name, values in sizes.items():
+      for value in values[1:]:
+        yield dataclasses.replace(first, **{name: value})
 
 
 def seconds(call: Callable[[], Any]) -> float:

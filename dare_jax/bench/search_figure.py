@@ -61,7 +61,7 @@ def draw(
       axes.plot(x, y, marker='o', label=name)
     axes.set(xscale='log', yscale='log', xlabel=label)
     axes.set_ylabel('search of one user, microseconds')
-    axes.legend()
+    axes.legend(loc='upper left')
   _draw_quality(left.twinx() if quality else None, quality)
   figure.tight_layout()
   figure.savefig(output, dpi=120)
@@ -87,17 +87,20 @@ def _lines(
 
 
 def _draw_quality(axes: Any, rows: list[dict[str, Any]]) -> None:
-  """Draws AUC by attention dimension, at each model's widest representation."""
-  for model in sorted({row['model'] for row in rows}):
+  """Draws AUC by attention dimension, each at its widest representation."""
+  models = sorted({row['model'] for row in rows})
+  for number, model in enumerate(models):
     of_model = [row for row in rows if row['model'] == model]
-    widest = max(row['representation_dim'] for row in of_model)
-    points = sorted(
-      (row['attention_dim'], row['auc'])
-      for row in of_model
-      if row['representation_dim'] == widest
-    )
+    widest = {}
+    for row in sorted(of_model, key=lambda row: row['representation_dim']):
+      widest[row['attention_dim']] = row['auc']
+    points = sorted(widest.items())
     x, y = zip(*points, strict=True)
-    axes.plot(x, y, linestyle='--', marker='s', label=f'{model}, test AUC')
+    # Greys: the colors are of the searches.
+    look = {'linestyle': '--', 'marker': 's', 'color': str(number / 2 % 1)}
+    axes.plot(x, y, label=f'{model}, test AUC', **look)
   if rows:
     axes.set_ylabel('test AUC (dashed)')
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, 2 * high - low)  # Room for the other legend.
     axes.legend(loc='lower right')

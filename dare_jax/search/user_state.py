@@ -213,14 +213,12 @@ def _search_users(
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
   """Returns slots, scores and distances of what a few users keep."""
   capacity = state.capacity
-  start = capacity - 1 - state.newest
-  slice_of = lambda i: jax.lax.dynamic_slice(bias, (i,), (capacity,))
-  by_slot = jax.vmap(slice_of)(start)[:, None]
+  start = (capacity - 1 - state.newest)[:, None, None]
   slot = jnp.arange(capacity, dtype=jnp.int32)[None]
   newest = state.newest[:, None]
   age = newest - slot + jnp.where(slot > newest, capacity, 0)
   visible = (age < state.count[:, None])[:, None]
-  scores = content_scores(state, query) + by_slot
+  scores = _with_bias(content_scores(state, query), bias, start)
   fetch = k if state.exact is None else min(_OVERFETCH * k, capacity)
   index, best = selection.best_k(scores, visible, fetch, newest)
   distance = 1 + (newest[..., None] - index) % capacity
@@ -232,11 +230,28 @@ def _search_users(
   seen = jnp.take_along_axis(best, order, axis=-1) != -jnp.inf
   users = jnp.arange(len(index)).reshape(-1, 1, 1)
   exact = jnp.einsum('bcd,bckd->bck', query, state.exact[users, index])
-  bias_there = jnp.broadcast_to(by_slot, scores.shape)
-  exact += jnp.take_along_axis(bias_there, index, axis=-1)
+  exact += jnp.take(bias, start + index)
   place, best = selection.best_k(exact, seen, k)
   index = jnp.take_along_axis(index, place, axis=-1)
   return index, best, 1 + (newest[..., None] - index) % capacity
+
+
+def _with_bias(
+  content: Float[Array, 'b c l'], bias: Float[Array, ' p'], start: Any
+) -> Float[Array, 'b c l']:
+  """Returns scores of content and position.
+
+  A slice for each user is read one number at a time, so a slice for all is
+  taken where rings begin alike: in states just built or appended to together.
+  """
+  one = lambda i: jax.lax.dynamic_slice(bias, (i,), content.shape[-1:])
+  each = lambda: content + jax.vmap(one)(start[:, 0, 0])[:, None]
+  if len(content) == 1:
+    return each()
+  alike = jnp.all(start == start[:1])
+  return jax.lax.cond(
+    alike, lambda: content + one(start[0, 0, 0])[None, None], each
+  )
 
 
 def _narrow(
@@ -275,8 +290,13 @@ def content_scores(
 
 
 def _products(query: Any, columns: Any, width: int) -> Float[Array, 'b c l']:
-  """Returns <q, k>: a matrix product, or a sum that widens keys on the way."""
-  if columns.dtype == jnp.float32:
+  """Returns <q, k>: a matrix product, or a sum that widens keys on the way.
+
+  One target against short rows of float32 keys is a sum, too: many small
+  products cost calls.
+  """
+  alone = query.shape[1] == 1 and width <= _UNROLL
+  if columns.dtype == jnp.float32 and not alone:
     return jnp.einsum('bcd,bdl->bcl', query, columns)
   if query.shape[1] > _FEW:
     wide = jnp.stack([_wide(columns, i) for i in range(width)], axis=1)
@@ -300,6 +320,8 @@ def _wide(columns: Any, dimension: int) -> Any:
   """Returns one dimension of narrow keys [b, l]: integers, or floats."""
   if columns.dtype == jnp.int8:
     return columns[:, dimension].astype(jnp.int32)
+  if columns.dtype == jnp.float32:
+    return columns[:, dimension]
   word = columns[:, dimension // 2]
   bits = word & jnp.uint32(0xFFFF0000) if dimension % 2 else word << 16
   return jax.lax.bitcast_convert_type(bits, jnp.float32)

@@ -47,6 +47,23 @@ class SearchBenchTest(parameterized.TestCase):
       (9, 2),
     ]
 
+  def test_every_precision_and_method_is_swept(self):
+    points = search.sweep(
+      length=[9, 5],
+      candidates=[1],
+      dim=[8],
+      precision=['float32', 'int8'],
+      method=['score', 'category'],
+    )
+    assert [(p.precision, p.method, p.length) for p in points] == [
+      ('float32', 'score', 9),
+      ('float32', 'score', 5),
+      ('int8', 'score', 9),
+      ('int8', 'score', 5),
+      ('float32', 'category', 9),
+      ('float32', 'category', 5),
+    ]
+
   @parameterized.parameters(
     {}, {'precision': 'int8'}, {'method': 'category'}, {'method': 'clusters'}
   )
