@@ -206,7 +206,7 @@ class LoweringTest(parameterized.TestCase):
       traced = jax.jit(find, static_argnums=4).trace(*self._operands(dtype))
       try:
         lowered = traced.lower(lowering_platforms=('cuda',))
-      except ValueError as error:
+      except (RuntimeError, ValueError) as error:
         # jax 0.12 lowers Triton only where there is a GPU.
         if 'GPU' not in str(error):
           raise

@@ -98,9 +98,11 @@ def _kernel(k: int, depth: int, query: Any, key: Any, *refs: Any) -> None:
 
   def take_in(step: Any, state: Any) -> Any:
     at = pl.ds(step * _WIDTH, _WIDTH)
-    inside = step * _WIDTH + jnp.arange(_WIDTH) < length
-    real = inside[:, None] & (jnp.arange(dim) < d)[None, :]
-    block = plt.load(key.at[at, pl.ds(0, dim)], mask=real, other=0)
+    behavior = step * _WIDTH + jnp.arange(_WIDTH)[:, None]
+    column = jnp.arange(dim)[None, :]
+    inside = behavior[:, 0] < length
+    real = (behavior < length) & (column < d)
+    block = plt.load(key.at[behavior, column], mask=real, other=0)
     row = plt.load(bias.at[at], mask=inside, other=-jnp.inf)
     product = lists.products(query, block, 1)
     for ref in scale:
