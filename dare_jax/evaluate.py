@@ -11,12 +11,17 @@ from __future__ import annotations
 import json
 import os
 from typing import Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from dare_jax import cli
 from dare_jax import distributed
 from dare_jax import errors
+
+if TYPE_CHECKING:
+  from dare_jax.training import experiment
+  from dare_jax.training import state
 
 
 def evaluate(
@@ -32,23 +37,11 @@ def evaluate(
   Raises:
     UsageError: no run or no such checkpoint there, unknown split.
   """
-  from dare_jax.training import checkpoint
-  from dare_jax.training import experiment
-  from dare_jax.training import storage
-
-  config = experiment.load_config(workdir)
-  loaded = experiment.load(config)
+  loaded, step, state, description = restore(workdir, which)
   if split not in loaded.pipelines:
     raise errors.UsageError(
       f'--split={split}: expected one of {", ".join(loaded.pipelines)}.'
     )
-  checkpoints = checkpoint.Checkpoints(
-    storage.locate(workdir) / 'checkpoints', read_only=True
-  )
-  step = _step(checkpoints, which, workdir)
-  state, description = checkpoints.restore(
-    step, loaded.abstract_state(), loaded.store.fingerprint
-  )
   metrics = loaded.predict(state, split).compute()
   return {
     'checkpoint': which,
@@ -58,6 +51,33 @@ def evaluate(
     'code_version': description['code_version'],
     'data_fingerprint': loaded.store.fingerprint,
   }
+
+
+def restore(
+  workdir: str | os.PathLike[str], which: str = 'best'
+) -> tuple[experiment.Experiment, int, state.TrainState, dict[str, Any]]:
+  """Returns an experiment, a step, its state and what was saved beside it.
+
+  Args:
+    workdir: of a run that has saved a checkpoint.
+    which: 'best', 'last', or a step.
+
+  Raises:
+    UsageError: no run or no such checkpoint there.
+  """
+  from dare_jax.training import checkpoint
+  from dare_jax.training import experiment
+  from dare_jax.training import storage
+
+  loaded = experiment.load(experiment.load_config(workdir))
+  checkpoints = checkpoint.Checkpoints(
+    storage.locate(workdir) / 'checkpoints', read_only=True
+  )
+  step = _step(checkpoints, which, workdir)
+  saved, description = checkpoints.restore(
+    step, loaded.abstract_state(), loaded.store.fingerprint
+  )
+  return loaded, step, saved, description
 
 
 def _step(checkpoints: Any, which: str, workdir: Any) -> int:

@@ -2,7 +2,8 @@
 
     python -m dare_jax.bench NAME [flags]
 
-NAME: train, search, kernels, peer, prepare, tree, pod, runs, faults, memory.
+NAME: train, search, recall, kernels, peer, prepare, tree, pod, runs, faults or
+memory.
 --help after a name shows that benchmark's flags; --output=FILE writes JSON.
 """
 
@@ -24,6 +25,7 @@ from dare_jax import errors
 NAMES = (
   'train',
   'search',
+  'recall',
   'kernels',
   'peer',
   'prepare',

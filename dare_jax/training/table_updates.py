@@ -104,6 +104,15 @@ class TableUpdater:
     """Returns the rows of a table without those that only fill it up."""
     return self.vocab_sizes.get(self._large.get(name, ''), table.shape[0])
 
+  def by_id(self, tables: Tables) -> dict[str, jax.Array]:
+    """Returns stored tables as models outside training have them: row = id."""
+
+    def of(name: str, table: jax.Array) -> jax.Array:
+      rows = jnp.arange(self.num_rows(name, table))
+      return table[self.position(self._large.get(name, ''), rows)]
+
+    return {name: of(name, table) for name, table in tables.items()}
+
   def compact_bytes(self, tables: Tables, counts: Mapping[str, int]) -> int:
     """Returns the bytes of what `gather` makes of large tables.
 
