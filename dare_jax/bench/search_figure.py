@@ -61,7 +61,10 @@ def draw(
       axes.plot(x, y, marker='o', label=name)
     axes.set(xscale='log', yscale='log', xlabel=label)
     axes.set_ylabel('search of one user, microseconds')
-    axes.legend(loc='upper left')
+    sizes = sorted({row[size] for row in rows})
+    axes.set_xticks(sizes, [f'{value:,}' for value in sizes])
+    axes.minorticks_off()
+  right.legend(loc='upper left')  # Colors are the same in both.
   _draw_quality(left.twinx() if quality else None, quality)
   figure.tight_layout()
   figure.savefig(output, dpi=120)
@@ -101,6 +104,4 @@ def _draw_quality(axes: Any, rows: list[dict[str, Any]]) -> None:
     axes.plot(x, y, label=f'{model}, test AUC', **look)
   if rows:
     axes.set_ylabel('test AUC (dashed)')
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, 2 * high - low)  # Room for the other legend.
     axes.legend(loc='lower right')
