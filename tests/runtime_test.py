@@ -28,7 +28,9 @@ def _faults_a_call() -> float:
 
   x = jnp.ones((_SIZE, 8))
   faults(10)  # Small buffers settle, too, and the heap grows with them.
-  return faults(5)
+  # On a busy machine a buffer is given back late, and the heap grows by another
+  # one, once: the least of a few rounds has none of that.
+  return min(faults(5) for _ in range(4))
 
 
 @pytest.mark.slow
