@@ -1,7 +1,7 @@
 """Compiles the search over cached keys for TPUs, without one.
 
 For each form, the kernel and XLA's own matmul and top-k: what does it hold and
-move? The compiler for TPUs tells: it comes with the extra `tpu_aot` and needs
+move? The compiler for TPUs tells: it comes with the extra `tpu-aot` and needs
 no TPU. Nothing is run.
 
     python -m dare_jax.bench kernels --topology=v5e:2x4 --candidates=1,128

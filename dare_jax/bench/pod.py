@@ -1,7 +1,7 @@
 """Compiles the training step for a TPU pod, without one.
 
 Does the model fit, what does a step send, and how long does the compiler think
-that it takes? The compiler for TPUs tells: it comes with the extra `tpu_aot`
+that it takes? The compiler for TPUs tells: it comes with the extra `tpu-aot`
 and needs no TPU. Nothing is run: tables of any size take no memory here.
 
     python -m dare_jax.bench pod --topology=v5e:16x16 --rows=1000000000
@@ -118,7 +118,7 @@ def devices_of(topology: str) -> list[Any]:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise errors.UsageError(
       f'--topology={topology}: {reason}. It needs the compiler for TPUs'
-      " (pip install 'dare_jax[tpu_aot]') and a name such as v5e:2x4."
+      " (pip install 'dare_jax[tpu-aot]') and a name such as v5e:2x4."
     ) from None
   return list(found.devices)
 

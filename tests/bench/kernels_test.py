@@ -28,7 +28,7 @@ def test_bad_values_are_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not _HAS_COMPILER, reason='needs the extra tpu_aot')
+@pytest.mark.skipif(not _HAS_COMPILER, reason='needs the extra tpu-aot')
 def test_the_kernel_compiles_and_keeps_its_scores_on_the_chip(tmp_path):
   output = tmp_path / 'kernels.json'
   length, candidates, histories = 50_000, 128, 2

@@ -32,7 +32,7 @@ def test_a_slice_that_there_is_not():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not _HAS_COMPILER, reason='needs the extra tpu_aot')
+@pytest.mark.skipif(not _HAS_COMPILER, reason='needs the extra tpu-aot')
 @pytest.mark.parametrize(
   ('topology', 'huge_fits'), [('v5e:2x4', False), ('v5p:2x2x2', True)]
 )
