@@ -22,6 +22,7 @@ from dare_jax import errors
 from dare_jax import evaluate
 from dare_jax import models
 from dare_jax import types
+from dare_jax.bench import overlap
 from dare_jax.search import user_state
 from dare_jax.training import metrics
 from dare_jax.training import state as train_state
@@ -139,9 +140,5 @@ def _predict(
 
 def _shares(found: Found, name: str) -> np.ndarray:
   """Returns the recall of each target; NaN where there is nothing to find."""
-  found_index, mask, _ = found[name]
-  true_index, true_mask, _ = found[_OWN]
-  index = np.where(mask, found_index, -1)
-  hit = (true_index[..., None] == index[..., None, :]).any(axis=-1) & true_mask
-  count = true_mask.sum(axis=-1)
-  return np.where(count, hit.sum(axis=-1) / np.maximum(count, 1), np.nan)
+  kept = lambda index, mask, _: np.where(mask, index, -1)
+  return overlap.shares(kept(*found[name]), kept(*found[_OWN]))

@@ -29,6 +29,7 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax import runtime
+from dare_jax.bench import overlap
 
 _JUDGED_S = 1e-3
 _CATEGORIES = 300
@@ -319,17 +320,7 @@ def _recall(state: Any, query: Any, bias: Any, top_k: int) -> float:
     np.asarray(user_state.search(each, query[:8], bias, top_k).indices)
     for each in (few, whole)
   ]
-  return _share_found(*found)
-
-
-def _share_found(found: np.ndarray, wanted: np.ndarray) -> float:
-  """Returns the mean share of wanted indices among those found."""
-  pairs = zip(
-    found.reshape(-1, found.shape[-1]),
-    wanted.reshape(-1, wanted.shape[-1]),
-    strict=True,
-  )
-  return float(np.mean([np.isin(b, a).mean() for a, b in pairs]))
+  return float(np.mean(overlap.shares(*found)))
 
 
 def _from_windows(
@@ -382,8 +373,12 @@ def _from_windows(
     'score_s': None,
     'top_k_share': None,
     'read_mb': keys.nbytes / 1e6,
-    'recall': _share_found(
-      np.asarray(apply(few).indices), np.asarray(exact[0].indices)
+    'recall': float(
+      np.mean(
+        overlap.shares(
+          np.asarray(apply(few).indices), np.asarray(exact[0].indices)
+        )
+      )
     ),
   }
 

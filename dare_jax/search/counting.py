@@ -35,11 +35,12 @@ _FEW = 1 << 16
 _TURN = 1 << 20
 # Longer rows are counted by groups of neighbours.
 _WHOLE = 1024
-# XLA takes maxima of 16 at a time.
-_GROUP = 16
+# Neighbours whose maximum is taken: the width at which XLA's CPU backend takes
+# maxima 16 at a time.
+GROUP = 16
 # A word, one for each lane of a row, has a bit for each run of the lanes.
 _BITS = 32
-_LONGEST = 512 * _BITS * _GROUP
+_LONGEST = 512 * _BITS * GROUP
 _barrier = jax.lax.optimization_barrier
 
 
@@ -103,10 +104,10 @@ def _of_groups(scores: Any, visible: Any, newest: Any, k: int) -> Any:
   """
   scores, visible = _in_groups(scores), _in_groups(visible)
   count = scores.shape[1]
-  n = count * _GROUP
+  n = count * GROUP
   group = jnp.arange(count, dtype=jnp.int32)[None]
   order = _order(scores, visible, _members(group), n)
-  split = newest // _GROUP
+  split = newest // GROUP
   maxima = jnp.max(order, axis=-1)
   maxima = jnp.where(group == split, ordering.LOWEST, maxima)
   group, _ = _kept(maxima, lambda: _age(group, split, count), count, k)
@@ -120,15 +121,15 @@ def _of_groups(scores: Any, visible: Any, newest: Any, k: int) -> Any:
 
 def _in_groups(x: Any) -> Any:
   """Returns rows as groups of neighbours, the last filled up."""
-  fill = -x.shape[-1] % _GROUP
+  fill = -x.shape[-1] % GROUP
   x = jnp.pad(x, [(0, 0), (0, fill)]) if fill else x
-  return x.reshape(len(x), -1, _GROUP)
+  return x.reshape(len(x), -1, GROUP)
 
 
 def _members(group: Int[Array, 'r i']) -> Int[Array, 'r i w']:
   """Returns the indices of the members of groups."""
-  member = jnp.arange(_GROUP, dtype=jnp.int32)[None, None]
-  return group[..., None] * _GROUP + member
+  member = jnp.arange(GROUP, dtype=jnp.int32)[None, None]
+  return group[..., None] * GROUP + member
 
 
 def _order(
@@ -250,7 +251,7 @@ def _kth(
 def _runs(x: Int[Array, 'r n'], fill: int) -> list[Any]:
   """Returns a row's runs of lanes, the last filled up."""
   n = x.shape[-1]
-  lanes = 32 if n <= 32 * _BITS else _GROUP * -(-n // (_BITS * _GROUP))
+  lanes = 32 if n <= 32 * _BITS else GROUP * -(-n // (_BITS * GROUP))
   parts = [x[:, i : i + lanes] for i in range(0, n, lanes)]
   missing = lanes - parts[-1].shape[-1]
   if missing:

@@ -23,9 +23,7 @@ from jaxtyping import Int
 from dare_jax.search import counting
 from dare_jax.search import ordering
 
-# Neighbours whose maximum is taken: the width at which XLA's CPU backend takes
-# maxima 16 at a time.
-GROUP = 16
+GROUP = counting.GROUP
 # Shorter rows, and rows of few groups for their k, are ranked whole. Between
 # 1,000, where groups gain nothing, and 10,000, where they do.
 _LONG = 4096

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -24,6 +25,7 @@ from dare_jax.data import datasets
 from dare_jax.data import history_store
 from dare_jax.data import pipeline
 from dare_jax.data import splits
+from dare_jax.data import synthetic
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
 from dare_jax.training import clustering
@@ -116,9 +118,14 @@ class Experiment:
       self._placer(),
       self.config.eval.batch_size,
       check_stop,
-      retrieval.truth_of(self.store),
+      self._truth,
       self.config.eval.drop_last,
     )
+
+  @functools.cached_property
+  def _truth(self) -> synthetic.Truth | None:
+    """Read and checked once, not at every validation."""
+    return retrieval.truth_of(self.store)
 
   @property
   def clusters_history(self) -> bool:

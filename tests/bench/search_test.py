@@ -11,6 +11,7 @@ from absl.testing import parameterized
 import numpy as np
 
 from dare_jax import errors
+from dare_jax.bench import overlap
 from dare_jax.bench import search
 from dare_jax.bench import search_figure
 
@@ -83,7 +84,7 @@ class SearchBenchTest(parameterized.TestCase):
 
   def test_recall_counts_what_was_wanted(self):
     found, wanted = np.array([[[1, 2, 3, 4]]]), np.array([[[4, 9, 1, 8]]])
-    assert search._share_found(found, wanted) == 0.5
+    assert np.mean(overlap.shares(found, wanted)) == 0.5
 
   @parameterized.parameters(
     ({'precision': 'int4'}, 'precision=int4: expected of float32'),
