@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Float
 from jaxtyping import Int
+import numpy as np
 
 from dare_jax import layers
 from dare_jax.embeddings import projections
@@ -115,6 +116,74 @@ class FeatureEncoder(nn.Module):
     if self.time is None:
       return affine(joined)
     return joined @ affine.kernel[: joined.shape[-1]]
+
+  def search_keys_without(
+    self, field: str, ids: Mapping[str, Int[Array, ...]]
+  ) -> Float[Array, '... d']:
+    """Returns attention keys that lack a field's part.
+
+    Scores are <part of `search_query`, these> + <the rest of it, the field's
+    row of `search_keys_of`>. A map of all fields is moved to the query.
+    """
+    vectors = [
+      self._use(feature, 'attention', 'behavior', ids[feature.name])
+      for feature in self.content
+      if feature.name != field
+    ]
+    return jnp.concatenate(vectors, axis=-1)
+
+  def search_keys_of(self, field: str) -> Float[Array, 'n e']:
+    """Returns the field's part of attention keys, of all its ids."""
+    feature = next(f for f in self.content if f.name == field)
+    suffix = self.plan.table_of['attention', 'behavior']
+    count = self._tables[f'{field}_{suffix}'].value.shape[0]
+    rows = self._use(feature, 'attention', 'behavior', jnp.arange(count))
+    if not self._maps_all:
+      return rows
+    affine = self._behavior_map()
+    return rows @ affine.kernel[self._dims_of(field)] + affine.bias[None]
+
+  def search_query(
+    self, field: str, query: Float[Array, '... d']
+  ) -> Float[Array, '... e']:
+    """Returns attention queries whose last part is for a field's keys.
+
+    `query` is from `lookup`. Where a map of all fields is moved to it, it is
+    wider, and longer, so that scores keep the scale of their width.
+    """
+    own = self._dims_of(field)
+    others = np.setdiff1d(np.arange(query.shape[-1]), own)
+    if not self._maps_all:
+      return query[..., np.concatenate([others, own])]
+    affine = self._behavior_map()
+    parts = [query @ affine.kernel[others].T, query]
+    joined = jnp.concatenate(parts, axis=-1)
+    return joined * (joined.shape[-1] / query.shape[-1]) ** 0.5
+
+  @property
+  def _maps_all(self) -> bool:
+    """Whether one map takes all fields of content, and no time."""
+    shape = self.plan.projection
+    if shape is None or shape.per_field:
+      return False
+    if self.time is not None:
+      raise ValueError(
+        f'plan {self.plan.name!r} mixes time and content: its keys have no'
+        ' parts of their own; choose another plan.'
+      )
+    return True
+
+  def _behavior_map(self) -> Any:
+    assert self.plan.projection is not None
+    name = self.plan.projection.name('attention', 'behavior')
+    return self.joint_projection[name]
+
+  def _dims_of(self, field: str) -> np.ndarray:
+    """Returns which dimensions of attention vectors are a field's."""
+    names = [f.name for f in self.content]
+    widths = [f.dim('attention') for f in self.content]
+    place = names.index(field)
+    return sum(widths[:place]) + np.arange(widths[place])
 
   def time_rows(
     self, role: str, side: str, ids: Int[Array, ' n']

@@ -97,23 +97,48 @@ class Ranker(nn.Module):
       weights=weights,
     )
 
-  def encode_history(self, history: types.History) -> Float[Array, 'b l d']:
+  def encode_history(
+    self, history: types.History, categories_apart: bool = False
+  ) -> Float[Array, 'b l d']:
     """Returns the search keys of histories: item, category, further fields.
 
     Positions are not in them: appending a behavior invalidates no key.
+
+    Args:
+      history: behaviors.
+      categories_apart: leave out the category's part of the keys, which is
+        that of `encode_categories`. For `search.user_state`.
     """
+    if categories_apart:
+      return self.encoder.search_keys_without('category', history.ids)
     return self.encoder.lookup('attention', 'behavior', history.ids)
 
+  def encode_categories(self) -> Float[Array, 'n e']:
+    """Returns the category's part of search keys, of all categories."""
+    return self.encoder.search_keys_of('category')
+
   def encode_targets(
-    self, target_ids: Mapping[str, Int[Array, 'b m c']], length: int
+    self,
+    target_ids: Mapping[str, Int[Array, 'b m c']],
+    length: int,
+    categories_apart: bool = False,
   ) -> tuple[Float[Array, 'b m c d'], Float[Array, ' p'] | Any]:
     """Returns the search queries of targets, and the score of each position.
 
     Positions are the distances 0 to `length`; [b, m, c, p] for a plan that
     mixes time and content.
+
+    Args:
+      target_ids: field -> ids.
+      length: of histories.
+      categories_apart: for keys without categories: those dimensions that are
+        for `encode_categories` come last.
     """
     query = self.encoder.lookup('attention', 'target', target_ids)
-    return self._position_scores(query, self._position_ids(length))
+    query, bias = self._position_scores(query, self._position_ids(length))
+    if categories_apart:
+      query = self.encoder.search_query('category', query)
+    return query, bias
 
   def search(
     self,

@@ -6,9 +6,12 @@ changes one column and makes nothing else stale. Keys are of one version of the
 attention tables: keep that version beside a state, and build it anew when the
 tables change.
 
-Columns are a ring of `capacity` slots, l for short. Keys lie as [b, d, l], each
-dimension of all behaviors in one run, which XLA's CPU backend reads at the
-speed of memory, whatever their precision.
+The category's part of a score is the same for all behaviors of a category.
+Where categories are few, a state need not hold that part of the keys: it holds
+the category of each behavior, a target is scored against every category once,
+and each behavior looks its score up. See `scores_categories`.
+
+Columns are a ring of `capacity` slots, l for short.
 """
 
 from __future__ import annotations
@@ -25,17 +28,44 @@ from jaxtyping import Float
 from jaxtyping import Int
 
 from dare_jax import types
+from dare_jax.search import products
 from dare_jax.search import selection
 
-PRECISIONS = ('float32', 'bfloat16', 'int8')
+PRECISIONS = products.PRECISIONS
 # Scores held at once; beyond it, users and candidates are taken in turns.
 _CHUNK_BYTES = 1 << 26
-# Up to so many candidates, narrow keys are widened as they are read.
-_FEW = 4
-# Dimensions summed in one loop: with more, the compiler's loop is slower.
-_UNROLL = 32
+# Dimensions of a category from which on its score is looked up sooner than its
+# keys are read, of float32 and of narrower keys.
+_LEAST_DIM = 8
+_LEAST_NARROW_DIM = 16
 # Candidates of the exact scores for each behavior kept.
 _OVERFETCH = 2
+
+
+def scores_categories(
+  num_categories: int,
+  dim: int,
+  length: int,
+  candidates: int = 1,
+  precision: str = 'float32',
+) -> bool:
+  """Returns whether a search is faster that scores each category once.
+
+  On a CPU, as measured in docs/search.md: a look-up takes the time of reading
+  some dimensions, and every category is scored, be it in the history or not.
+
+  Args:
+    num_categories: rows of the table of category keys.
+    dim: its width.
+    length: of histories.
+    candidates: targets of a search.
+    precision: of the keys.
+
+  >>> scores_categories(num_categories=300, dim=16, length=10_000)
+  True
+  """
+  least = _LEAST_DIM if precision == 'float32' else _LEAST_NARROW_DIM
+  return dim >= max(least, 2 * candidates) and num_categories <= 2 * length
 
 
 @struct.dataclass
@@ -45,12 +75,12 @@ class UserState:
   Fields are untyped: transformations of JAX fill them with other things.
 
   Attributes:
-    keys: float32 or int8 [b, d, l]; or uint32 [b, ceil(d / 2), l], two
-      bfloat16 in a word, the even dimension in its low half.
-    scale: float32 [b, l], what a behavior's integers are multiplied by; int8
-      only, else None.
+    keys: as `products.narrow` gives them.
+    scale: the same.
     exact: float32 [b, l, d], where `keys` are narrower, else None: they alone
       decide the order of the behaviors that the narrow ones let through.
+    category: of each behavior, integers [b, l], where the keys are without
+      the category's part; else None.
     newest: int32 [b], slot of each user's most recent behavior.
     count: int32 [b], how many behaviors are there, at most the capacity.
     width: d.
@@ -60,6 +90,7 @@ class UserState:
   keys: Any
   scale: Any
   exact: Any
+  category: Any
   newest: Any
   count: Any
   width: int = struct.field(pytree_node=False)
@@ -75,6 +106,8 @@ def build(
   keys: Float[Array, 'b l d'],
   mask: Bool[Array, 'b l'],
   precision: str = 'float32',
+  category: Int[Array, 'b l'] | None = None,
+  num_categories: int = 1 << 31,
 ) -> UserState:
   """Returns the state of histories, from `Ranker.encode_history`.
 
@@ -82,6 +115,8 @@ def build(
     keys: of right-aligned histories: padding first, the most recent last.
     mask: True for behaviors.
     precision: one of `PRECISIONS`.
+    category: of each behavior, where the keys are without its part.
+    num_categories: ids below it are told apart, in as few bytes as they fit.
 
   Returns:
     A state of at least l slots; the last holds the most recent behavior.
@@ -96,11 +131,19 @@ def build(
   fill = -keys.shape[1] % selection.GROUP
   keys = jnp.pad(keys.astype(jnp.float32), [(0, 0), (fill, 0), (0, 0)])
   users, capacity, width = keys.shape
-  columns, scale = _narrow(jnp.swapaxes(keys, 1, 2), precision)
+  if category is not None:
+    kind = next(
+      kind
+      for kind in (jnp.uint8, jnp.uint16, jnp.int32)
+      if num_categories <= jnp.iinfo(kind).max + 1
+    )
+    category = jnp.pad(_fitted(category, kind), [(0, 0), (fill, 0)])
+  columns, scale = products.narrow(jnp.swapaxes(keys, 1, 2), precision)
   return UserState(
     keys=columns,
     scale=scale,
     exact=None if precision == 'float32' else keys,
+    category=category,
     newest=jnp.full(users, capacity - 1, jnp.int32),
     count=jnp.sum(mask, axis=1, dtype=jnp.int32),
     width=width,
@@ -108,21 +151,30 @@ def build(
   )
 
 
-def append(state: UserState, keys: Float[Array, 'b d']) -> UserState:
+def append(
+  state: UserState,
+  keys: Float[Array, 'b d'],
+  category: Int[Array, ' b'] | None = None,
+) -> UserState:
   """Returns the state with one more behavior of each user.
 
   Writes one column; the oldest makes room where the ring is full. In a `jit`
-  that donates the state nothing else is touched.
+  that donates the state nothing else is touched. `category` is given where
+  `build` was given categories.
   """
+  _check(state, category)
   slot = (state.newest + 1) % state.capacity
   user = jnp.arange(len(slot))
   keys = keys.astype(jnp.float32)
-  column, scale = _narrow(keys[..., None], state.precision)
+  column, scale = products.narrow(keys[..., None], state.precision)
   new = {}
   if state.scale is not None and scale is not None:
     new['scale'] = state.scale.at[user, slot].set(scale[:, 0])
   if state.exact is not None:
     new['exact'] = state.exact.at[user, slot].set(keys)
+  if category is not None:
+    category = _fitted(category, state.category.dtype)
+    new['category'] = state.category.at[user, slot].set(category)
   return dataclasses.replace(
     state,
     keys=state.keys.at[user, :, slot].set(column[..., 0]),
@@ -137,6 +189,7 @@ def search(
   query: Float[Array, 'b c d'],
   bias_by_distance: Float[Array, ' p'],
   k: int,
+  category_keys: Float[Array, 'n e'] | None = None,
 ) -> types.SearchResult:
   """Returns the k behaviors with the best scores for each target.
 
@@ -147,23 +200,26 @@ def search(
 
   Args:
     state: of the users.
-    query: attention vectors of the targets.
+    query: attention vectors of the targets, the category's part last.
     bias_by_distance: score of each position alone; the last stands for all
       beyond.
     k: behaviors to keep, at most the capacity.
+    category_keys: of all categories, from `Ranker.encode_categories`, where
+      the state holds categories. A category beyond is scored as the last.
 
   Returns:
     Arrays [b, 1, c, k]; `indices` are slots.
   """
+  _check(state, category_keys)
   capacity = state.capacity
-  query = query * state.width**-0.5
+  query = query * query.shape[-1] ** -0.5
   # Runs over the positions from the oldest to the most recent, twice: where a
   # user's ring begins, so does a slice.
   back = capacity - jnp.arange(capacity, dtype=jnp.int32)
   bias = jnp.take(bias_by_distance, back, mode='clip')
   bias = jnp.concatenate([bias, bias])
 
-  found = _in_turns(state, query, bias, k)
+  found = _in_turns(state, query, bias, k, category_keys)
   indices, scores, distance = (x[:, None] for x in found)
   return types.SearchResult(
     indices=indices,
@@ -178,6 +234,7 @@ def _in_turns(
   query: Float[Array, 'b c d'],
   bias: Float[Array, ' p'],
   k: int,
+  table: Float[Array, 'n e'] | None,
 ) -> Any:
   """Returns what `_search_users` does, with few scores in memory at once."""
   users, candidates, width = query.shape
@@ -188,19 +245,21 @@ def _in_turns(
     fill = turns * most - candidates
     query = jnp.pad(query, [(0, 0), (0, fill), (0, 0)])
     query = jnp.swapaxes(query.reshape(users, turns, most, width), 0, 1)
-    found = jax.lax.map(lambda part: _in_turns(state, part, bias, k), query)
+    turn = lambda part: _in_turns(state, part, bias, k, table)
+    found = jax.lax.map(turn, query)
     return tuple(
       jnp.swapaxes(x, 0, 1).reshape(users, -1, k)[:, :candidates] for x in found
     )
   # Many candidates of narrow keys need them widened.
-  of_user = row * max(candidates, width if candidates > _FEW else 1)
+  of_user = row * max(candidates, width if candidates > products.FEW else 1)
   most = max(1, _CHUNK_BYTES // of_user)
   if users <= most:
-    return _search_users(state, query, bias, k)
+    return _search_users(state, query, bias, k, table)
 
   def of_one(part: tuple[UserState, Any]) -> Any:
     alone, own = jax.tree.map(lambda x: x[None], part)
-    return jax.tree.map(lambda x: x[0], _search_users(alone, own, bias, k))
+    found = _search_users(alone, own, bias, k, table)
+    return jax.tree.map(lambda x: x[0], found)
 
   return jax.lax.map(of_one, (state, query), batch_size=most)
 
@@ -210,6 +269,7 @@ def _search_users(
   query: Float[Array, 'b c d'],
   bias: Float[Array, ' p'],
   k: int,
+  table: Float[Array, 'n e'] | None,
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
   """Returns slots, scores and distances of what a few users keep."""
   capacity = state.capacity
@@ -218,7 +278,7 @@ def _search_users(
   newest = state.newest[:, None]
   age = newest - slot + jnp.where(slot > newest, capacity, 0)
   visible = (age < state.count[:, None])[:, None]
-  scores = _with_bias(content_scores(state, query), bias, start)
+  scores = _with_bias(content_scores(state, query, table), bias, start)
   fetch = k if state.exact is None else min(_OVERFETCH * k, capacity)
   index, best = selection.best_k(scores, visible, fetch, newest)
   distance = 1 + (newest[..., None] - index) % capacity
@@ -229,7 +289,11 @@ def _search_users(
   index = jnp.take_along_axis(index, order, axis=-1)
   seen = jnp.take_along_axis(best, order, axis=-1) != -jnp.inf
   users = jnp.arange(len(index)).reshape(-1, 1, 1)
-  exact = jnp.einsum('bcd,bckd->bck', query, state.exact[users, index])
+  keys = state.exact[users, index]
+  if table is not None:
+    rows = jnp.take(table, state.category[users, index], axis=0, mode='clip')
+    keys = jnp.concatenate([keys, rows], axis=-1)
+  exact = jnp.einsum('bcd,bckd->bck', query, keys)
   exact += jnp.take(bias, start + index)
   place, best = selection.best_k(exact, seen, k)
   index = jnp.take_along_axis(index, place, axis=-1)
@@ -254,74 +318,48 @@ def _with_bias(
   )
 
 
-def _narrow(
-  columns: Float[Array, 'b d l'], precision: str
-) -> tuple[Any, Float[Array, 'b l'] | None]:
-  """Returns keys as they are stored, and their scales."""
-  if precision == 'int8':
-    return _quantize(columns)
-  if precision == 'bfloat16':
-    columns = jnp.pad(columns, [(0, 0), (0, columns.shape[1] % 2), (0, 0)])
-    half = columns.astype(jnp.bfloat16)
-    bits = jax.lax.bitcast_convert_type(half, jnp.uint16).astype(jnp.uint32)
-    return bits[:, 0::2] | (bits[:, 1::2] << 16), None
-  return columns, None
-
-
-def _quantize(
-  columns: Float[Array, 'b d n'],
-) -> tuple[Any, Float[Array, 'b n']]:
-  """Returns int8 in -127 to 127, and what they are to be multiplied by."""
-  scale = jnp.max(jnp.abs(columns), axis=1) / 127
-  whole = jnp.round(columns / jnp.where(scale > 0, scale, 1)[:, None])
-  return whole.astype(jnp.int8), scale
-
-
 def content_scores(
-  state: UserState, query: Float[Array, 'b c d']
+  state: UserState,
+  query: Float[Array, 'b c d'],
+  category_keys: Float[Array, 'n e'] | None = None,
 ) -> Float[Array, 'b c l']:
-  """Returns <q, k> of all slots, as the precision of the keys gives it."""
-  if state.scale is None:
-    return _products(query, state.keys, state.width)
-  whole, scale = _quantize(jnp.swapaxes(query, 1, 2))
-  # Sums of integers below 2^24: exact in float32 as well, up to d = 1040.
-  dots = _products(jnp.swapaxes(whole, 1, 2), state.keys, state.width)
-  return dots * scale[..., None] * state.scale[:, None]
+  """Returns <q, k> of all slots, as the precision of the keys gives it.
 
-
-def _products(query: Any, columns: Any, width: int) -> Float[Array, 'b c l']:
-  """Returns <q, k>: a matrix product, or a sum that widens keys on the way.
-
-  One target against short rows of float32 keys is a sum, too: many small
-  products cost calls.
+  Categories are scored in float32. A score is looked up for each candidate, or
+  the category's keys for all of them, whichever are fewer numbers.
   """
-  alone = query.shape[1] == 1 and width <= _UNROLL
-  if columns.dtype == jnp.float32 and not alone:
-    return jnp.einsum('bcd,bdl->bcl', query, columns)
-  if query.shape[1] > _FEW:
-    wide = jnp.stack([_wide(columns, i) for i in range(width)], axis=1)
-    wide, query = wide.astype(jnp.float32), query.astype(jnp.float32)
-    return jnp.einsum('bcd,bdl->bcl', query, wide)
-  kind = jnp.int32 if columns.dtype == jnp.int8 else jnp.float32
-  query = query.astype(kind)
-  total = jnp.zeros((), kind)
-  for first in range(0, width, _UNROLL):
-    # Four sums: an addition waits for the one before it.
-    sums = [jnp.zeros((), kind)] * 4
-    for i in range(first, min(first + _UNROLL, width)):
-      product = query[:, :, i, None] * _wide(columns, i)[:, None].astype(kind)
-      sums[i % 4] = sums[i % 4] + product
-    total = total + (sums[0] + sums[1] + sums[2] + sums[3])
-    total = jax.lax.optimization_barrier(total)
-  return total.astype(jnp.float32)
+  if category_keys is None:
+    return products.scores(query, state.keys, state.scale)
+  category = state.category[:, None].astype(jnp.int32)
+  look_up = lambda x: jnp.take_along_axis(x, category, axis=-1, mode='clip')
+  users, candidates, _ = query.shape
+  own, of_category = jnp.split(query, [state.width], axis=-1)
+  if candidates <= category_keys.shape[-1]:
+    each = jnp.einsum('bce,ne->bcn', of_category, category_keys)
+    return products.scores(own, state.keys, state.scale) + look_up(each)
+  columns = jnp.broadcast_to(
+    category_keys.T, (users, *category_keys.shape[::-1])
+  )
+  columns = look_up(columns)
+  if state.scale is None:
+    whole = products.widened(state.keys, state.width)
+    whole = jnp.concatenate([whole, columns], axis=1)
+    return products.scores(query, whole, None)
+  return products.scores(own, state.keys, state.scale) + products.scores(
+    of_category, columns, None
+  )
 
 
-def _wide(columns: Any, dimension: int) -> Any:
-  """Returns one dimension of narrow keys [b, l]: integers, or floats."""
-  if columns.dtype == jnp.int8:
-    return columns[:, dimension].astype(jnp.int32)
-  if columns.dtype == jnp.float32:
-    return columns[:, dimension]
-  word = columns[:, dimension // 2]
-  bits = word & jnp.uint32(0xFFFF0000) if dimension % 2 else word << 16
-  return jax.lax.bitcast_convert_type(bits, jnp.float32)
+def _fitted(category: Int[Array, ...], kind: Any) -> Any:
+  """Returns ids in another dtype; those beyond it are its last."""
+  return jnp.clip(category, 0, jnp.iinfo(kind).max).astype(kind)
+
+
+def _check(state: UserState, given: Any) -> None:
+  """Refuses categories where the state holds none, and the reverse."""
+  if (state.category is None) != (given is None):
+    held = 'no' if state.category is None else 'the'
+    raise ValueError(
+      f'the state holds {held} categories of behaviors: build, append and'
+      ' search all take categories, or none does.'
+    )
