@@ -66,7 +66,11 @@ class SearchBenchTest(parameterized.TestCase):
     ]
 
   @parameterized.parameters(
-    {}, {'precision': 'int8'}, {'method': 'category'}, {'method': 'clusters'}
+    {},
+    {'precision': 'int8'},
+    {'method': 'category'},
+    {'method': 'clusters'},
+    {'method': 'simhash'},
   )
   def test_a_row_adds_up(self, **changes):
     row = _row(**changes)
@@ -82,6 +86,19 @@ class SearchBenchTest(parameterized.TestCase):
       row['read_mb'], row['users'] * 64 * 8 * 4 / narrow / 1e6
     )
 
+  @parameterized.parameters('float32', 'int8')
+  def test_categories_apart_read_less(self, precision):
+    row = _row(method='score_by_category', precision=precision)
+    behaviors = row['users'] * 64
+    narrow = 4 if precision == 'int8' else 1
+    # Two bytes tell 300 categories apart.
+    read = behaviors * (4 * 4 / narrow + 2) / 1e6
+    np.testing.assert_allclose(row['read_mb'], read)
+    assert row['recall'] == 1
+
+  def test_buckets_choose_nothing(self):
+    assert _row(method='buckets')['recall'] is None
+
   def test_recall_counts_what_was_wanted(self):
     found, wanted = np.array([[[1, 2, 3, 4]]]), np.array([[[4, 9, 1, 8]]])
     assert np.mean(overlap.shares(found, wanted)) == 0.5
@@ -89,6 +106,7 @@ class SearchBenchTest(parameterized.TestCase):
   @parameterized.parameters(
     ({'precision': 'int4'}, 'precision=int4: expected of float32'),
     ({'method': 'all'}, 'method=all: expected of score'),
+    ({'method': 'score_by_category', 'dim': 1}, 'dim=1: expected 2 or more'),
     ({'length': 3}, 'length=3: expected at least --top_k=4'),
   )
   def test_what_cannot_be_measured_is_refused(self, change, said):

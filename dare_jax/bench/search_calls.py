@@ -1,0 +1,203 @@
+"""What `bench search` times: one search of random histories, by any method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import functools
+import time
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dare_jax import aggregate
+from dare_jax import search
+from dare_jax import types
+from dare_jax.bench import overlap
+from dare_jax.models import by_windows
+from dare_jax.search import user_state
+
+# From cached keys; whole, or with the category's half scored by category.
+STATES = ('score', 'score_by_category')
+# No top-k: the behaviors that share a hash bucket with the target, summed.
+BUCKETS = 'buckets'
+METHODS = (
+  *STATES,
+  *(name for name in search.SEARCHES if name not in ('all', 'score')),
+  BUCKETS,
+)
+# Scores written out whole when they are timed alone; else their maxima are.
+_WHOLE_BYTES = 1 << 28
+# As models do, searches of windows make so many scores at once.
+_SCORES_AT_ONCE = 1 << 20
+_SECONDS = 1.0
+_LEAST, _MOST = 3, 15
+# Users whose search is compared with the exact one.
+_COMPARED = 8
+
+
+def seconds(call: Callable[[], Any]) -> float:
+  """Returns the median time of a call, after a first one that may compile."""
+  jax.block_until_ready(call())
+  taken: list[float] = []
+  while len(taken) < _LEAST or (sum(taken) < _SECONDS and len(taken) < _MOST):
+    begin = time.perf_counter()
+    jax.block_until_ready(call())
+    taken.append(time.perf_counter() - begin)
+  return float(np.median(taken))
+
+
+def from_state(
+  keys: Any,
+  query: Any,
+  bias: Any,
+  top_k: int,
+  precision: str,
+  categories: int | None,
+) -> dict[str, Any]:
+  """Times a search by score from cached keys, and its scores alone.
+
+  Args:
+    keys: numpy [b, l, d].
+    query: [b, c, d].
+    bias: [l + 1].
+    top_k: behaviors kept.
+    precision: of the keys.
+    categories: so many are scored apart, and take the last half of the keys'
+      dimensions, which are overwritten; None: keys are held whole.
+  """
+  mask = jnp.ones(keys.shape[:2], bool)
+  category, table = None, None
+  whole: Any = keys
+  if categories is not None:
+    rng = np.random.default_rng(1)
+    category = rng.integers(categories, size=mask.shape, dtype=np.int32)
+    item = keys.shape[-1] - keys.shape[-1] // 2
+    rows = rng.standard_normal((categories, keys.shape[-1] // 2), np.float32)
+    keys[:_COMPARED, :, item:] = rows[category[:_COMPARED]]
+    whole, keys = keys[:_COMPARED].copy(), keys[..., :item]
+    table = jnp.asarray(rows)
+  exact = user_state.build(jnp.asarray(whole[:_COMPARED]), mask[:_COMPARED])
+  state = user_state.build(
+    jnp.asarray(keys),
+    mask,
+    precision,
+    None if category is None else jnp.asarray(category),
+    categories or 0,
+  )
+  del keys, whole, category
+  users, candidates, _ = query.shape
+  if 4 * users * candidates * state.capacity <= _WHOLE_BYTES:
+    score = jax.jit(user_state.content_scores)
+  else:
+
+    @jax.jit
+    def score(state: Any, query: Any, table: Any) -> Any:
+      def one(part: Any) -> Any:
+        alone, own = jax.tree.map(lambda x: x[None], part)
+        return user_state.content_scores(alone, own, table).max(axis=-1)
+
+      return jax.lax.map(one, (state, query))
+
+  find = jax.jit(functools.partial(user_state.search, k=top_k))
+  search_s = seconds(
+    lambda: find(state, query, bias_by_distance=bias, category_keys=table)
+  )
+  score_s = seconds(lambda: score(state, query, table))
+  few = jax.tree.map(lambda x: x[:_COMPARED], state)
+  query = query[:_COMPARED]
+  read = state.keys.nbytes + (0 if table is None else state.category.nbytes)
+  return {
+    'search_s': search_s,
+    'score_s': score_s,
+    'top_k_share': max(0.0, 1 - score_s / search_s),
+    'read_mb': read / 1e6,
+    'recall': _recall(
+      user_state.search(few, query, bias, top_k, table),
+      user_state.search(exact, query, bias, top_k),
+    ),
+  }
+
+
+def _recall(found: types.SearchResult, exact: types.SearchResult) -> float:
+  """Returns the share of the exact k best that is found."""
+  wanted = np.asarray(exact.distance)
+  return float(np.mean(overlap.shares(np.asarray(found.distance), wanted)))
+
+
+def from_windows(
+  method: str, keys: Any, query: Any, bias: Any, top_k: int, categories: int
+) -> dict[str, Any]:
+  """Times a search of the model's; compares it with the exact one.
+
+  Of buckets, the whole step is timed: the sums of what shares a bucket with
+  the target, with the keys as the vectors that are summed.
+  """
+  users, length, _ = keys.shape
+  rng = np.random.default_rng(1)
+  draw = lambda *shape: jnp.asarray(
+    rng.integers(0, categories, shape, dtype=np.int32)
+  )
+  category, target = draw(users, length), draw(users, 1, query.shape[1])
+  cluster = draw(users, length) if method == 'clusters' else None
+  inputs = (jnp.asarray(keys), query[:, None], category, target, cluster)
+  options = search.SearchOptions(top_k=top_k, num_clusters=categories)
+  scorer = search.DotScorer()
+  score = lambda view: scorer.apply({}, view)
+  finder = functools.partial(_find, score=score, bias=bias)
+  everything = functools.partial(search.FullSearch(options).apply, {})
+
+  def pool(module: nn.Module, part: Any) -> Any:
+    result = finder(everything, part)
+    values = aggregate.Values(part[0], None)
+    return module(result, values, part[1])
+
+  if method == BUCKETS:
+    call: Any = pool
+    module: Any = aggregate.BucketPooling(aggregate.AggregationOptions())
+  else:
+    call, module = finder, search.SEARCHES[method](options)
+  size = max(1, _SCORES_AT_ONCE // (length * query.shape[1]))
+  turns = lambda module, inputs: by_windows.apply(module, call, inputs, size)
+  few = jax.tree.map(lambda x: x[:_COMPARED], inputs)
+  variables = nn.init(call, module)(jax.random.key(0), few)
+  run = jax.jit(nn.apply(turns, module))
+  row = {
+    'search_s': seconds(lambda: run(variables, inputs)),
+    'score_s': None,
+    'top_k_share': None,
+    'read_mb': keys.nbytes / 1e6,
+    'recall': None,
+  }
+  if method != BUCKETS:
+    exact = functools.partial(search.ScoreSearch(options).apply, {})
+    found = nn.apply(call, module)(variables, few)
+    row['recall'] = _recall(found, finder(exact, few))
+  return row
+
+
+def _find(module: Any, part: Any, score: Any, bias: Any) -> types.SearchResult:
+  """Returns what a search finds for a few users."""
+  keys, query, category, target, cluster = part
+  users, length, _ = keys.shape
+  rank = jnp.arange(length, dtype=jnp.int32)
+  clusters = None
+  if cluster is not None:
+    clusters = types.Clusters(cluster, jnp.broadcast_to(rank, cluster.shape))
+  shape = (users, 1, length)
+  view = search.SearchView(
+    query=query,
+    keys=keys,
+    bias_by_distance=bias,
+    distance=jnp.broadcast_to(length - rank, shape),
+    visible=jnp.ones(shape, bool),
+    target_ids={'category': target},
+    history=types.History(
+      ids={'category': category},
+      mask=jnp.ones((users, length), bool),
+      clusters=clusters,
+    ),
+  )
+  return module(view, score)[0]
