@@ -28,7 +28,8 @@ METHODS = (
   *(name for name in search.SEARCHES if name not in ('all', 'score')),
   BUCKETS,
 )
-# Scores written out whole when they are timed alone; else their maxima are.
+# Scores written out whole when they are timed alone; else a user's take the
+# place of those before.
 _WHOLE_BYTES = 1 << 28
 # As models do, searches of windows make so many scores at once.
 _SCORES_AT_ONCE = 1 << 20
@@ -95,11 +96,12 @@ def from_state(
 
     @jax.jit
     def score(state: Any, query: Any, table: Any) -> Any:
-      def one(part: Any) -> Any:
+      def one(last: Any, part: Any) -> Any:
         alone, own = jax.tree.map(lambda x: x[None], part)
-        return user_state.content_scores(alone, own, table).max(axis=-1)
+        return user_state.content_scores(alone, own, table), None
 
-      return jax.lax.map(one, (state, query))
+      space = jnp.zeros((1, candidates, state.capacity))
+      return jax.lax.scan(one, space, (state, query))[0]
 
   find = jax.jit(functools.partial(user_state.search, k=top_k))
   search_s = seconds(

@@ -2,8 +2,8 @@
 
 `jax.lax.top_k` takes one row after another on one core there. A count of what
 reaches a bound is a sum of comparisons, which XLA's CPU backend takes 16 at a
-time and on all cores: some 20 counts, each halving an interval, find the k-th
-best of every row. What reaches it is found from bits, and put in order by
+time and on all cores: some five counts find a bound that k behaviors of every
+row reach, or a few more. Those are found from bits, and put in order by
 counting who beats whom.
 
 In a long row the k best lie in the k groups of neighbours with the best maxima:
@@ -13,7 +13,6 @@ finds maxima, and only the members of k groups are counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import functools
 from typing import Any
 
@@ -26,18 +25,21 @@ from jaxtyping import Int
 from jaxtyping import UInt
 
 from dare_jax.search import ordering
+from dare_jax.search import rows as rows_lib
 
 # All pairs of those kept are compared: beyond it, too many.
 _MOST_KEPT = 63
+# So many more than k may be found before they are ranked.
+_MORE = 12
+# Of a search for a bound: few are needed, unless scores are of all sizes.
+_STEPS_BY_SCORE = 8
 # Below so many scores there is nothing to gain, and more to compile.
 _FEW = 1 << 16
 # Scores that are counted together, so that caches hold them.
 _TURN = 1 << 20
 # Longer rows are counted by groups of neighbours.
-_WHOLE = 1024
-# Neighbours whose maximum is taken: the width at which XLA's CPU backend takes
-# maxima 16 at a time.
-GROUP = 16
+WHOLE = 1024
+GROUP = rows_lib.GROUP
 # A word, one for each lane of a row, has a bit for each run of the lanes.
 _BITS = 32
 _LONGEST = 512 * _BITS * GROUP
@@ -51,101 +53,84 @@ def suits(rows: int, length: int, k: int) -> bool:
 
 @functools.partial(jax.jit, static_argnames='k')
 def best_k(
-  scores: Float[Array, 'r n'],
-  visible: Bool[Array, 'r n'],
-  newest: Int[Array, 'r 1'],
-  k: int,
+  rows: rows_lib.Rows, k: int
 ) -> tuple[Int[Array, 'r k'], Float[Array, 'r k']]:
   """Returns what `selection.best_k` does, of rows that it `suits`.
 
   Args:
-    scores: of all behaviors.
-    visible: False is never kept.
-    newest: the most recent behavior; others follow backwards, around the ring.
-    k: to keep, at most n.
+    rows: scores of all behaviors.
+    k: to keep, at most a row's length.
 
   Returns:
-    Indices int32 and scores float32, best first.
+    Indices int32 and scores float32, best first, of b c rows.
   """
-  rows, n = scores.shape
-  if n > _WHOLE:
-    return _of_groups(scores, visible, newest, k)
-  turns = -(-rows * n // _TURN)
-  size = -(-rows // turns)
-  if size == rows:
-    return _of_rows(scores, visible, newest, k)
+  n = rows.length
+  if n > WHOLE:
+    return _of_groups(rows, k)
+  rows = rows.one_by_one()
+  users = len(rows.content)
+  turns = -(-rows.count * n // _TURN)
+  size = -(-users // turns)
+  if size == users:
+    return _of_rows(rows, k)
+  lines = rows.count // users
 
   def turn(i: Any, found: Any) -> Any:
-    # The last turn does some rows again.
-    first = jnp.minimum(i * size, rows - size)
-    part = lambda x: jax.lax.dynamic_slice_in_dim(x, first, size)
-    new = _of_rows(part(scores), part(visible), part(newest), k)
-    put = lambda old, x: jax.lax.dynamic_update_slice(old, x, (first, 0))
+    # The last turn does some users again.
+    first = jnp.minimum(i * size, users - size)
+    new = _of_rows(rows.part(first, size), k)
+    at = first * lines
+    put = lambda old, x: jax.lax.dynamic_update_slice(old, x, (at, 0))
     return jax.tree.map(put, found, new)
 
-  found = (jnp.zeros((rows, k), jnp.int32), jnp.zeros((rows, k)))
-  return jax.lax.fori_loop(0, -(-rows // size), turn, found)
+  found = (jnp.zeros((rows.count, k), jnp.int32), jnp.zeros((rows.count, k)))
+  return jax.lax.fori_loop(0, -(-users // size), turn, found)
 
 
-def _of_rows(scores: Any, visible: Any, newest: Any, k: int) -> Any:
+def _of_rows(rows: rows_lib.Rows, k: int) -> Any:
   """As `best_k`, of short rows."""
-  n = scores.shape[-1]
-  index = jnp.arange(n, dtype=jnp.int32)[None]
-  order = _order(scores, visible, index, n)
-  return _counted(order, index, newest, n, k)
+  newest, n = rows.newest_of_rows(), rows.length
+  index, order = _best(rows.orders(), None, newest, n, k)
+  return index, ordering.score_of(order)
 
 
-def _of_groups(scores: Any, visible: Any, newest: Any, k: int) -> Any:
-  """As `best_k`, of long rows.
+def _of_groups(rows: rows_lib.Rows, k: int) -> Any:
+  """As `best_k`, of long rows."""
+  newest = rows.newest_of_rows()
+  group = _best_groups(rows.maxima(), newest // GROUP, k)
+  flat = lambda x: x.reshape(len(x), -1)
+  index = flat(rows_lib.indices(group))
+  n = -(-rows.length // GROUP) * GROUP
+  index, order = _best(flat(rows.members(group)), index, newest, n, k)
+  return index, ordering.score_of(order)
+
+
+def _best_groups(
+  maxima: Int[Array, 'r n'], split: Int[Array, 'r 1'], k: int
+) -> Int[Array, 'r m']:
+  """Returns the groups in which the k best of each row lie.
 
   Groups of equal maxima differ in age as their members do, all but the group
-  of the most recent behavior, where the ring begins and ends: its members are
-  always counted.
+  of the most recent behavior, `split`, where the ring begins and ends: it is
+  always returned, the last. Many groups are themselves chosen from by groups.
   """
-  scores, visible = _in_groups(scores), _in_groups(visible)
-  count = scores.shape[1]
-  n = count * GROUP
-  group = jnp.arange(count, dtype=jnp.int32)[None]
-  order = _order(scores, visible, _members(group), n)
-  split = newest // GROUP
-  maxima = jnp.max(order, axis=-1)
-  maxima = jnp.where(group == split, ordering.LOWEST, maxima)
-  group, _ = _kept(maxima, lambda: _age(group, split, count), count, k)
-  group = jnp.concatenate([group, split], axis=-1)
-  take = lambda x: jnp.take_along_axis(x, group[..., None], 1, mode='clip')
-  index = _members(group)
-  order = _order(take(scores), take(visible), index, n)
-  flat = lambda x: x.reshape(len(x), -1)
-  return _counted(flat(order), flat(index), newest, n, k)
-
-
-def _in_groups(x: Any) -> Any:
-  """Returns rows as groups of neighbours, the last filled up."""
-  fill = -x.shape[-1] % GROUP
-  x = jnp.pad(x, [(0, 0), (0, fill)]) if fill else x
-  return x.reshape(len(x), -1, GROUP)
-
-
-def _members(group: Int[Array, 'r i']) -> Int[Array, 'r i w']:
-  """Returns the indices of the members of groups."""
-  member = jnp.arange(GROUP, dtype=jnp.int32)[None, None]
-  return group[..., None] * GROUP + member
-
-
-def _order(
-  scores: Float[Array, 'r ...'],
-  visible: Bool[Array, 'r ...'],
-  index: Int[Array, '#r ...'],
-  n: int,
-) -> Int[Array, 'r ...']:
-  """Returns the orders of behaviors of rows of n.
-
-  Those that are not visible come last, and differ, and widely: telling equals
-  apart, or neighbours, takes time.
-  """
-  apart = (ordering.NOTHING - ordering.LOWEST - 1) // n
-  unseen = ordering.NOTHING - 1 - index * apart
-  return jnp.where(visible, ordering.order_of(scores), unseen)
+  count = maxima.shape[-1]
+  group = None
+  is_split = jnp.arange(count, dtype=jnp.int32)[None] == split
+  maxima = jnp.where(is_split, ordering.LOWEST, maxima)
+  if count > WHOLE:
+    # Where something is filled up the maxima are slower.
+    fill = -count % GROUP
+    edge = [(0, 0), (0, fill)]
+    maxima = jnp.pad(maxima, edge, constant_values=ordering.LOWEST)
+    maxima = _barrier(maxima.reshape(len(maxima), -1, GROUP))
+    count += fill
+    some = _best_groups(jnp.max(maxima, axis=-1), split // GROUP, k)
+    group = rows_lib.indices(some).reshape(len(some), -1)
+    maxima = jnp.take_along_axis(maxima, some[..., None], 1, mode='clip')
+    maxima = maxima.reshape(group.shape)
+  found, _ = _best(maxima, group, split, count, k)
+  return jnp.concatenate([found, split], axis=-1)
 
 
 def _age(
@@ -155,43 +140,39 @@ def _age(
   return newest - index + jnp.where(index > newest, n, 0)
 
 
-def _counted(
+def _best(
   order: Int[Array, 'r i'],
-  index: Int[Array, '#r i'],
+  index: Int[Array, 'r i'] | None,
   newest: Int[Array, 'r 1'],
   n: int,
   k: int,
-) -> tuple[Int[Array, 'r k'], Float[Array, 'r k']]:
-  """As `best_k`, of the behaviors at some indices of rows of n."""
-  place, order = _kept(order, lambda: _age(index, newest, n), n, k)
-  index = _take(jnp.broadcast_to(index, (len(order), index.shape[1])), place)
-  index, order = _sorted(order, _age(index, newest, n), index)
-  return index, ordering.score_of(order)
-
-
-def _kept(
-  order: Int[Array, 'r n'],
-  age: Callable[[], Int[Array, 'r n']],
-  oldest: int,
-  k: int,
 ) -> tuple[Int[Array, 'r k'], Int[Array, 'r k']]:
-  """Returns places and orders of the k best of each row, as they lie.
+  """Returns the indices and orders of the k best of each row, best first.
+
+  A bound that a few more than k reach is found in a third of the counts that
+  the k-th best itself takes. Those few are ranked in pairs.
 
   Args:
-    order: of the row.
-    age: gives ages, distinct in a row: asked for where orders are equal.
-    oldest: above all ages.
+    order: of the behaviors, or groups, at `index` in rings of n.
+    index: distinct in a row; None: all of them.
+    newest: of each ring.
+    n: length of the rings.
     k: to keep.
   """
   order = _barrier(order)
+  most = min(k + _MORE, order.shape[-1])
   runs = _runs(order, ordering.LOWEST)
-  least, reached = _kth(runs, k)
+  least, reached = _bound(runs, k, most)
+  is_few = (reached >= k) & (reached <= most)
 
   def all_that_reach() -> UInt[Array, 'r w']:
     return _words([o >= least for o in runs])
 
   def newest_of_equals() -> UInt[Array, 'r w']:
-    pairs = list(zip(runs, _runs(age(), oldest), strict=True))
+    """Where more than `most` reach the bound, it is the k-th best."""
+    all_of_them = jnp.arange(order.shape[-1], dtype=jnp.int32)[None]
+    age = _age(all_of_them if index is None else index, newest, n)
+    pairs = list(zip(runs, _runs(age, n), strict=True))
     missing = k - _total([o > least for o in runs])
 
     def halve(carry: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -200,26 +181,29 @@ def _kept(
       those = _total([(o == least) & (a < more) for o, a in pairs])
       return step // 2, jnp.where(those <= missing, more, limit)
 
-    first = jnp.int32(1 << oldest.bit_length())
+    first = jnp.int32(1 << n.bit_length())
     _, limit = jax.lax.while_loop(
       lambda carry: carry[0] > 0, halve, (first, jnp.zeros_like(least))
     )
+    limit = jnp.where(is_few, n, limit)
     return _words(
       [(o > least) | ((o == least) & (a < limit)) for o, a in pairs]
     )
 
-  unique = jnp.all(reached == k)
-  words = jax.lax.cond(unique, all_that_reach, newest_of_equals)
-  place = _set_bits(words, k)
-  return place, _take(order, place)
+  words = jax.lax.cond(jnp.all(is_few), all_that_reach, newest_of_equals)
+  place = _set_bits(words, most)
+  is_there = jnp.arange(most)[None] < jnp.where(is_few, reached, k)
+  found = jnp.where(is_there, _take(order, place), ordering.LOWEST)
+  own = place if index is None else _take(index, place)
+  return _ranked(own, found, _age(own, newest, n), k)
 
 
-def _kth(
-  runs: list[Int[Array, 'r w']], k: int
+def _bound(
+  runs: list[Int[Array, 'r w']], k: int, most: int
 ) -> tuple[Int[Array, 'r 1'], Int[Array, 'r 1']]:
-  """Returns a bound that k or more of a row reach, and how many do.
+  """Returns a bound that k to `most` of a row reach, and how many do.
 
-  Where more than k do, the bound is the k-th best itself.
+  Where there is none, because of equals, it is the k-th best itself.
   """
   # So many lanes have maxima that reach the least of these.
   parts = -(-k // runs[0].shape[1])
@@ -227,25 +211,43 @@ def _kth(
   low = jnp.min(functools.reduce(jnp.minimum, maxima), -1, keepdims=True)
   high = jnp.max(functools.reduce(jnp.maximum, maxima), -1, keepdims=True) + 1
 
-  def undecided(carry: tuple[Any, Any, Any]) -> Any:
-    low, high, reached = carry
-    return jnp.any((reached != k) & (low + 1 < high))
+  def is_wide(low: Any, high: Any, reached: Any) -> Any:
+    return ((reached < k) | (reached > most)) & (low + 1 < high)
 
-  def halve(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-    low, high, reached = carry
-    # Their mean; the sum may be too large.
-    bound = (low >> 1) + (high >> 1) + (low & high & 1)
+  def narrow(carry: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
+    step, low, high, reached = carry
+    bound = _between(step, low, high)
     those = _total([o >= bound for o in runs])
-    enough = those >= k
+    wide = is_wide(low, high, reached)
+    enough = wide & (those >= k)
     return (
+      step + 1,
       jnp.where(enough, bound, low),
-      jnp.where(enough, high, bound),
+      jnp.where(wide & (those < k), bound, high),
       jnp.where(enough, those, reached),
     )
 
-  start = (low, high, jnp.zeros_like(low))
-  low, _, reached = jax.lax.while_loop(undecided, halve, start)
+  _, low, _, reached = jax.lax.while_loop(
+    lambda carry: jnp.any(is_wide(*carry[1:])),
+    narrow,
+    (0, low, high, jnp.zeros_like(low)),
+  )
   return low, reached
+
+
+def _between(
+  step: Any, low: Int[Array, 'r 1'], high: Int[Array, 'r 1']
+) -> Int[Array, 'r 1']:
+  """Returns an order above `low` and below `high`, or `low`.
+
+  First the order of the mean score: between a small score and its negative lie
+  half of all orders. Then the mean order, which takes 32 steps at the most.
+  """
+  mean = (low >> 1) + (high >> 1) + (low & high & 1)  # Their sum may not fit.
+  score = 0.5 * ordering.score_of(low) + 0.5 * ordering.score_of(high)
+  order = ordering.order_of(score)
+  is_inside = (step < _STEPS_BY_SCORE) & (order > low) & (order < high)
+  return jnp.where(is_inside, order, mean)
 
 
 def _runs(x: Int[Array, 'r n'], fill: int) -> list[Any]:
@@ -293,22 +295,26 @@ def _set_bits(words: UInt[Array, 'r w'], k: int) -> Int[Array, 'r k']:
   return _barrier(bit * lanes + lane)
 
 
-def _sorted(
-  order: Int[Array, 'r k'], age: Int[Array, 'r k'], index: Int[Array, 'r k']
+def _ranked(
+  index: Int[Array, 'r i'],
+  order: Int[Array, 'r i'],
+  age: Int[Array, 'r i'],
+  k: int,
 ) -> tuple[Int[Array, 'r k'], Int[Array, 'r k']]:
-  """Returns indices and orders, best first, by counting who beats whom."""
+  """Returns the k best, best first, by counting who beats whom."""
   order, age, index = _barrier((order, age, index))
-  kept = range(order.shape[-1])
+  found = range(order.shape[-1])
   column = lambda x, i: x[:, i : i + 1]
   rank = jnp.zeros_like(index)
-  for i in kept:
+  for i in found:
     other = column(order, i)
     beats = (other > order) | ((other == order) & (column(age, i) < age))
     rank += beats.astype(jnp.int32)
   rank = _barrier(rank)
-  place = jnp.arange(order.shape[-1], dtype=jnp.int32)[None]
-  sorted_index, sorted_order = jnp.zeros_like(index), jnp.zeros_like(order)
-  for i in kept:
+  place = jnp.arange(k, dtype=jnp.int32)[None]
+  sorted_index = jnp.zeros((len(index), k), jnp.int32)
+  sorted_order = jnp.zeros_like(sorted_index)
+  for i in found:
     here = column(rank, i) == place
     sorted_index = jnp.where(here, column(index, i), sorted_index)
     sorted_order = jnp.where(here, column(order, i), sorted_order)

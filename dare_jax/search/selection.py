@@ -10,7 +10,7 @@ instead (see `counting`).
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,8 +22,9 @@ from jaxtyping import Int
 
 from dare_jax.search import counting
 from dare_jax.search import ordering
+from dare_jax.search import rows as rows_lib
 
-GROUP = counting.GROUP
+GROUP = rows_lib.GROUP
 # Shorter rows, and rows of few groups for their k, are ranked whole. Between
 # 1,000, where groups gain nothing, and 10,000, where they do.
 _LONG = 4096
@@ -87,15 +88,41 @@ def best_k(
   scores = jax.lax.stop_gradient(scores)
   if newest is not None:
     newest = jnp.broadcast_to(newest, scores.shape[:-1])[..., None]
-  if length < _LONG or length < _GROUPS_PER_KEPT * GROUP * k:
-    ranked = _rank_all
-  else:
-    ranked = _rank_groups
-  if not counting.suits(math.prod(scores.shape[:-1]), length, k):
-    return ranked(scores, visible, k, newest)
+  lead, last = scores.shape[:-1], jnp.full(1, length - 1, jnp.int32)
+  lines = lambda x: x.reshape(-1, 1, x.shape[-1])
+  rows = rows_lib.Rows(
+    lines(scores),
+    lines(jnp.broadcast_to(visible, scores.shape)),
+    lines(last if newest is None else newest),
+  )
+  index, best = _by_platform(rows, k, lambda: _rank(scores, visible, k, newest))
+  return index.reshape(*lead, k), best.reshape(*lead, k)
+
+
+def best_of_rows(
+  rows: rows_lib.Rows, k: int
+) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k']]:
+  """Returns what `best_k` does of their scores; k is at most their length."""
+
+  def ranked() -> Any:
+    newest = jnp.broadcast_to(rows.newest, (*rows.content.shape[:-1], 1))
+    return _rank(rows.scores(), rows.visible, k, newest)
+
+  index, best = _by_platform(rows, k, ranked)
+  lead = rows.content.shape[:-1]
+  return index.reshape(*lead, k), best.reshape(*lead, k)
+
+
+def _by_platform(
+  rows: rows_lib.Rows, k: int, ranked: Callable[[], Any]
+) -> tuple[Any, Any]:
+  """Chooses by counting where that is faster; shapes are those of either."""
+  if not counting.suits(rows.count, rows.length, k):
+    return ranked()
+  flat = lambda x: x.reshape(-1, k)
   return jax.lax.platform_dependent(
-    cpu=lambda: _count_rows(scores, visible, k, newest),
-    default=lambda: ranked(scores, visible, k, newest),
+    cpu=lambda: counting.best_k(rows, k),
+    default=lambda: jax.tree.map(flat, ranked()),
   )
 
 
@@ -144,21 +171,17 @@ def _order(
   return jnp.where(visible, ordering.order_of(scores), ordering.NOTHING)
 
 
-def _count_rows(
+def _rank(
   scores: Float[Array, '... l'],
   visible: Bool[Array, '... l'],
   k: int,
   newest: Int[Array, '... 1'] | None,
 ) -> tuple[Int[Array, '... k'], Float[Array, '... k']]:
-  """The k best by counting."""
-  lead, length = scores.shape[:-1], scores.shape[-1]
-  if newest is None:
-    newest = jnp.full((*lead, 1), length - 1, jnp.int32)
-  rows = lambda x: x.reshape(-1, x.shape[-1])
-  visible = jnp.broadcast_to(visible, scores.shape)
-  found = counting.best_k(rows(scores), rows(visible), rows(newest), k)
-  back: Any = lambda x: x.reshape(*lead, k)
-  return back(found[0]), back(found[1])
+  """The k best by `jax.lax.top_k`."""
+  length = scores.shape[-1]
+  if length < _LONG or length < _GROUPS_PER_KEPT * GROUP * k:
+    return _rank_all(scores, visible, k, newest)
+  return _rank_groups(scores, visible, k, newest)
 
 
 def _rank_all(

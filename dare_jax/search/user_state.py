@@ -28,12 +28,14 @@ from jaxtyping import Float
 from jaxtyping import Int
 
 from dare_jax import types
+from dare_jax.search import counting
 from dare_jax.search import products
+from dare_jax.search import rows as rows_lib
 from dare_jax.search import selection
 
 PRECISIONS = products.PRECISIONS
 # Scores held at once; beyond it, users and candidates are taken in turns.
-_CHUNK_BYTES = 1 << 26
+_CHUNK_BYTES = 1 << 25
 # Dimensions of a category from which on its score is looked up sooner than its
 # keys are read, of float32 and of narrower keys.
 _LEAST_DIM = 8
@@ -128,7 +130,7 @@ def build(
     raise ValueError(
       f'precision={precision!r}: expected one of {", ".join(PRECISIONS)}.'
     )
-  fill = -keys.shape[1] % selection.GROUP
+  fill = -keys.shape[1] % _multiple_of(keys.shape[1])
   keys = jnp.pad(keys.astype(jnp.float32), [(0, 0), (fill, 0), (0, 0)])
   users, capacity, width = keys.shape
   if category is not None:
@@ -149,6 +151,12 @@ def build(
     width=width,
     precision=precision,
   )
+
+
+def _multiple_of(length: int) -> int:
+  """Returns what the slots are a multiple of: nothing is filled up later."""
+  group = selection.GROUP
+  return group if length <= group * counting.WHOLE else group**2
 
 
 def append(
@@ -245,8 +253,8 @@ def _in_turns(
     fill = turns * most - candidates
     query = jnp.pad(query, [(0, 0), (0, fill), (0, 0)])
     query = jnp.swapaxes(query.reshape(users, turns, most, width), 0, 1)
-    turn = lambda part: _in_turns(state, part, bias, k, table)
-    found = jax.lax.map(turn, query)
+    some = lambda part: _in_turns(state, part, bias, k, table)
+    found = jax.lax.map(some, query)
     return tuple(
       jnp.swapaxes(x, 0, 1).reshape(users, -1, k)[:, :candidates] for x in found
     )
@@ -256,12 +264,21 @@ def _in_turns(
   if users <= most:
     return _search_users(state, query, bias, k, table)
 
-  def of_one(part: tuple[UserState, Any]) -> Any:
-    alone, own = jax.tree.map(lambda x: x[None], part)
-    found = _search_users(alone, own, bias, k, table)
-    return jax.tree.map(lambda x: x[0], found)
+  def turn(i: Any, found: Any) -> Any:
+    # The last turn does some users again.
+    first = jnp.minimum(i * most, users - most)
+    part = lambda x: jax.lax.dynamic_slice_in_dim(x, first, most)
+    own = jax.tree.map(part, state)
+    put = lambda all_, new: jax.lax.dynamic_update_slice_in_dim(
+      all_, new, first, axis=0
+    )
+    new = _search_users(own, part(query), bias, k, table)
+    return jax.tree.map(put, found, new)
 
-  return jax.lax.map(of_one, (state, query), batch_size=most)
+  shape = (users, candidates, k)
+  slots = jnp.zeros(shape, jnp.int32)
+  found = (slots, jnp.zeros(shape), slots)
+  return jax.lax.fori_loop(0, -(-users // most), turn, found)
 
 
 def _search_users(
@@ -277,10 +294,14 @@ def _search_users(
   slot = jnp.arange(capacity, dtype=jnp.int32)[None]
   newest = state.newest[:, None]
   age = newest - slot + jnp.where(slot > newest, capacity, 0)
-  visible = (age < state.count[:, None])[:, None]
-  scores = _with_bias(content_scores(state, query, table), bias, start)
+  rows = rows_lib.Rows(
+    content_scores(state, query, table),
+    (age < state.count[:, None])[:, None],
+    newest[..., None],
+    bias,
+  )
   fetch = k if state.exact is None else min(_OVERFETCH * k, capacity)
-  index, best = selection.best_k(scores, visible, fetch, newest)
+  index, best = selection.best_of_rows(rows, fetch)
   distance = 1 + (newest[..., None] - index) % capacity
   if state.exact is None:
     return index, best, distance
@@ -291,31 +312,14 @@ def _search_users(
   users = jnp.arange(len(index)).reshape(-1, 1, 1)
   keys = state.exact[users, index]
   if table is not None:
-    rows = jnp.take(table, state.category[users, index], axis=0, mode='clip')
-    keys = jnp.concatenate([keys, rows], axis=-1)
+    category = state.category[users, index]
+    own = jnp.take(table, category, axis=0, mode='clip')
+    keys = jnp.concatenate([keys, own], axis=-1)
   exact = jnp.einsum('bcd,bckd->bck', query, keys)
   exact += jnp.take(bias, start + index)
   place, best = selection.best_k(exact, seen, k)
   index = jnp.take_along_axis(index, place, axis=-1)
   return index, best, 1 + (newest[..., None] - index) % capacity
-
-
-def _with_bias(
-  content: Float[Array, 'b c l'], bias: Float[Array, ' p'], start: Any
-) -> Float[Array, 'b c l']:
-  """Returns scores of content and position.
-
-  A slice for each user is read one number at a time, so a slice for all is
-  taken where rings begin alike: in states just built or appended to together.
-  """
-  one = lambda i: jax.lax.dynamic_slice(bias, (i,), content.shape[-1:])
-  each = lambda: content + jax.vmap(one)(start[:, 0, 0])[:, None]
-  if len(content) == 1:
-    return each()
-  alike = jnp.all(start == start[:1])
-  return jax.lax.cond(
-    alike, lambda: content + one(start[0, 0, 0])[None, None], each
-  )
 
 
 def content_scores(
