@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import pathlib
+import resource
 import shutil
 import subprocess
 from typing import Any
@@ -97,43 +98,77 @@ def _mount(*arguments: Any) -> None:
   subprocess.run(['mount', *map(str, arguments)], check=True)
 
 
-def disk_full(
-  bench: fault_trials.Bench, rng: np.random.Generator
-) -> fault_trials.Record:
+def disk_full(processes: int) -> fault_trials.Trial:
   """A disk that fills up somewhere on the way, then has room again."""
-  disk = bench.workdir.with_name('disk')
-  bench = dataclasses.replace(bench, workdir=disk / 'run')
-  with _small_disk(disk, int(rng.integers(8, 1_000))):
-    story = fault_trials.Story(bench)
-    story.record.hits = 1
-    end = story.live(_beside(bench))
-    if not (end.refused or end.finished):
-      story.fail(f'codes {end.codes}: {end.err[-500:]}')
-    _mount('-o', 'remount,size=64m', disk)
-    return story.finish(_beside(bench), 1)
+
+  def trial(
+    bench: fault_trials.Bench, rng: np.random.Generator
+  ) -> fault_trials.Record:
+    disk = bench.workdir.with_name('disk')
+    bench = dataclasses.replace(bench, workdir=disk / 'run')
+    with _small_disk(disk, int(rng.integers(8, 1_000))):
+      story = fault_trials.Story(bench)
+      story.record.hits = 1
+      end = story.live(_beside(bench, processes))
+      if not (end.refused or end.finished):
+        story.fail(f'codes {end.codes}: {end.err[-500:]}')
+      _mount('-o', 'remount,size=64m', disk)
+      return story.finish(_beside(bench, processes), processes)
+
+  return trial
 
 
-def _beside(bench: fault_trials.Bench) -> fault_lives.Start:
+def _beside(bench: fault_trials.Bench, processes: int) -> fault_lives.Start:
   """A start whose logs are not on the small disk."""
   return dataclasses.replace(
-    bench.start(), logs=bench.workdir.parent.with_name('logs')
+    bench.start(processes), logs=bench.workdir.parent.with_name('logs')
   )
 
 
-def read_only(
+def read_only(processes: int) -> fault_trials.Trial:
+  """A stopped training on a disk that nobody can write to, for one life."""
+
+  def trial(
+    bench: fault_trials.Bench, rng: np.random.Generator
+  ) -> fault_trials.Record:
+    del rng
+    disk = bench.workdir.with_name('disk')
+    bench = dataclasses.replace(bench, workdir=disk / 'run')
+    with _small_disk(disk, 64_000):
+      shutil.copytree(bench.stopped(processes), bench.workdir)
+      _mount('-o', 'remount,ro', disk)
+      story = fault_trials.Story(bench)
+      story.record.hits = 1
+      end = story.live(_beside(bench, processes))
+      if not end.refused:
+        story.fail(f'codes {end.codes}: {end.err[-500:]}')
+      _mount('-o', 'remount,rw', disk)
+      return story.finish(_beside(bench, processes), processes)
+
+  return trial
+
+
+@dataclasses.dataclass
+class _Starve(fault_trials.Hurt):
+  """Lets a process write no file beyond that size, as if its disk were full."""
+
+  size: int = 0
+
+  def strike(self, pid: int) -> None:
+    limit = (self.size, resource.RLIM_INFINITY)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, limit)
+
+
+def one_starved(
   bench: fault_trials.Bench, rng: np.random.Generator
 ) -> fault_trials.Record:
-  """A stopped training on a disk that nobody can write to, for one life."""
-  del rng
-  disk = bench.workdir.with_name('disk')
-  bench = dataclasses.replace(bench, workdir=disk / 'run')
-  with _small_disk(disk, 64_000):
-    shutil.copytree(bench.stopped(1), bench.workdir)
-    _mount('-o', 'remount,ro', disk)
-    story = fault_trials.Story(bench)
-    story.record.hits = 1
-    end = story.live(_beside(bench))
-    if not end.refused:
-      story.fail(f'codes {end.codes}: {end.err[-500:]}')
-    _mount('-o', 'remount,rw', disk)
-    return story.finish(_beside(bench), 1)
+  """One of two processes that can write no more, for the rest of a life."""
+  story = fault_trials.Story(bench)
+  moment = fault_trials.moment(rng, bench.workdir)
+  # Its own log, too, is a file.
+  victim, size = int(rng.integers(2)), int(rng.integers(2_048, 16_384))
+  starve = _Starve(bench.workdir, moment, victim=victim, size=size)
+  end = story.live(bench.start(2), starve)
+  if not (end.refused or end.finished):
+    story.fail(f'codes {end.codes}: {end.err[-500:]}')
+  return story.finish(bench.start(2), 2)

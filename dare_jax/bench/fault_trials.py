@@ -82,11 +82,11 @@ class Bench:
       compared: of how many processes a training left alone is needed.
       resumed: and a stopped one.
     """
-    made: list[tuple[pathlib.Path, int, _Hurt | None]] = [
+    made: list[tuple[pathlib.Path, int, Hurt | None]] = [
       (self.reference(count), count, None) for count in compared
     ]
     made += [
-      (path, count, _Hurt(path, _after_lines(_STOPPED_LINES)))
+      (path, count, Hurt(path, _after_lines(_STOPPED_LINES)))
       for count in resumed
       for path in [self.stopped(count)]
     ]
@@ -171,7 +171,8 @@ def _in_a_save(delay: float, skip: int) -> Moment:
   return is_time
 
 
-def _moment(rng: np.random.Generator, workdir: pathlib.Path) -> Moment:
+def moment(rng: np.random.Generator, workdir: pathlib.Path) -> Moment:
+  """Draws a moment: of the clock, after some metrics, or in a save."""
   kind = rng.integers(4)
   if kind == 0:
     at = rng.uniform(0, 8.0)
@@ -182,7 +183,7 @@ def _moment(rng: np.random.Generator, workdir: pathlib.Path) -> Moment:
 
 
 @dataclasses.dataclass
-class _Hurt:
+class Hurt:
   """Sends a signal at a moment; to be called as `fault_lives.live` says."""
 
   workdir: pathlib.Path
@@ -194,9 +195,12 @@ class _Hurt:
   def __call__(self, pids: list[int], seconds: float) -> bool:
     if not self.is_time(self.workdir, seconds):
       return False
-    os.kill(pids[self.victim % len(pids)], self.number)
+    self.strike(pids[self.victim % len(pids)])
     self.happened = True
     return True
+
+  def strike(self, pid: int) -> None:
+    os.kill(pid, self.number)
 
 
 def newest(workdir: pathlib.Path) -> int:
@@ -213,7 +217,7 @@ class Story:
     self._newest = newest(bench.workdir)
 
   def live(
-    self, start: fault_lives.Start, hurt: _Hurt | None = None
+    self, start: fault_lives.Start, hurt: Hurt | None = None
   ) -> fault_lives.End:
     end = fault_lives.live(start, hurt)
     if end.resumed_at is not None:
@@ -247,9 +251,9 @@ def killed(sigterm: bool, processes: int, hits: int) -> Trial:
   def trial(bench: Bench, rng: np.random.Generator) -> Record:
     story, start = Story(bench), bench.start(processes)
     while story.record.hits < hits:
-      hurt = _Hurt(
+      hurt = Hurt(
         bench.workdir,
-        _moment(rng, bench.workdir),
+        moment(rng, bench.workdir),
         number,
         int(rng.integers(processes)),
       )
@@ -288,7 +292,7 @@ def moved(hits: int) -> Trial:
     for _ in range(hits):
       lines = _count_lines(bench.workdir)
       moment = _after_lines(int(rng.integers(2, 7)), lines)
-      end = story.live(bench.start(*place), _Hurt(bench.workdir, moment))
+      end = story.live(bench.start(*place), Hurt(bench.workdir, moment))
       if not (end.stopped or end.finished):
         story.fail(f'codes {end.codes}: {end.err[-500:]}')
       others = [other for other in _PLACES if other != place]
@@ -334,5 +338,5 @@ def clock_backwards(bench: Bench, rng: np.random.Generator) -> Record:
       return story.finish(start, 1)
     lines = _count_lines(bench.workdir)
     moment = _after_lines(int(rng.integers(2, 12)), lines)
-    story.live(start, _Hurt(bench.workdir, moment, signal.SIGKILL))
+    story.live(start, Hurt(bench.workdir, moment, signal.SIGKILL))
   raise AssertionError('the third life returns')

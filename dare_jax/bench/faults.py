@@ -7,7 +7,8 @@ that of one that was left alone: metrics, result and predictions, bit for bit
 on the same devices. DIR keeps the trials that are done: the same command goes
 on with the others, until no `--seconds` are left or all are done.
 
-A trial on a full or read-only disk needs root, to mount a small one.
+A trial on a full or read-only disk needs root, to mount a small one. Where only
+one process can write no more, it has a limit for the size of files.
 """
 
 from __future__ import annotations
@@ -89,7 +90,12 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
       ('kills', 100, 'Signals, half SIGKILL, half SIGTERM.'),
       ('restarts', 20, 'Times to go on with other devices or processes.'),
       ('damages', 20, 'Files to truncate or to flip a bit in.'),
-      ('starved', 10, 'Trainings on a full, then on a read-only disk.'),
+      (
+        'starved',
+        10,
+        'Trainings on a full or read-only disk; as many where'
+        ' one of two processes can write no more.',
+      ),
       ('clocks', 3, 'Trainings whose clock goes backwards.'),
     )
   }
@@ -136,10 +142,16 @@ def plan(
     add(f'damaged {what.name}', number, trial, what.processes, is_resumed)
   if os.geteuid() == 0:
     for number in range(starved):
+      processes = 2 if number % 5 > 2 else 1
+      also = f', {processes} processes' if processes > 1 else ''
       if number % 2:
-        add('read-only workdir', number, fault_disks.read_only, 1, True)
+        trial = fault_disks.read_only(processes)
+        add(f'read-only workdir{also}', number, trial, processes, True)
       else:
-        add('disk full', number, fault_disks.disk_full)
+        trial = fault_disks.disk_full(processes)
+        add(f'disk full{also}', number, trial, processes)
+  for number in range(starved):
+    add('disk full, for one of 2 processes', number, fault_disks.one_starved, 2)
   for number in range(clocks):
     add('clock going backwards', number, trials.clock_backwards)
   return planned

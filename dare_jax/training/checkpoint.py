@@ -23,6 +23,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from dare_jax import errors
+from dare_jax.parallel import barriers
 from dare_jax.parallel import processes
 from dare_jax.training import checksum
 from dare_jax.training import leaves
@@ -34,6 +35,8 @@ TrainState = train_state.TrainState
 # Of the values, which orbax does not check, and of the description itself.
 _VALUES = 'values_checksum'
 _CHECKSUM = 'crc32'
+# Of one save, however large: a process that fails is noticed without it.
+_SAVE_SECONDS = 6 * 3600
 
 
 class DamagedError(errors.UsageError):
@@ -75,11 +78,17 @@ class Checkpoints:
     }
 
   def _manager(self, name: str, keep: int) -> ocp.CheckpointManager:
+    if not self._read_only:
+      make = lambda: storage.make_folder(self._directory / name)
+      processes.in_turn(make)
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
       cleanup_tmp_directories=not self._read_only,
       read_only=self._read_only,
-      create=not self._read_only,
+      create=False,
+      async_options=ocp.options.AsyncOptions(
+        timeout_secs=_SAVE_SECONDS, barrier_sync_fn=barriers.Barriers(name)
+      ),
       # Both may be at work at once; their barriers must not meet.
       multiprocessing_options=ocp.options.MultiprocessingOptions(
         barrier_sync_key_prefix=name
@@ -118,6 +127,7 @@ class Checkpoints:
     if step in self._saved[manager]:
       return  # The same step has the same state.
     self._settle(manager)
+    self._try_out(manager)
     sealed = _seal(description, checksum.of_values(state))
     try:
       manager.save(
@@ -141,7 +151,27 @@ class Checkpoints:
     try:
       manager.wait_until_finished()
     except Exception as error:  # As above.
-      reason = _reason(error)
+      reason = _own_reason(error)
+    self._tell(manager, reason)
+
+  def _try_out(self, manager: ocp.CheckpointManager) -> None:
+    """Raises on all processes if the first cannot make a folder.
+
+    Orbax would make it there, and the others would wait for it in vain.
+    """
+    if processes.is_alone():
+      return
+    reason = ''
+    if processes.is_first():
+      path = manager.directory / 'tried'
+      try:
+        path.mkdir(exist_ok=True)
+        path.rmdir()
+      except Exception as error:  # As above.
+        reason = _own_reason(error)
+    self._tell(manager, reason)
+
+  def _tell(self, manager: ocp.CheckpointManager, reason: str) -> None:
     if reason := processes.first_text(reason):
       raise self._failure(manager, reason)
 
@@ -333,13 +363,27 @@ def _crc(description: Mapping[str, Any]) -> int:
   return zlib.crc32(json.dumps(description, sort_keys=True).encode())
 
 
-def _reason(error: BaseException) -> str:
-  """Returns one line of the first of a chain of errors.
+def _own_reason(error: Exception) -> str:
+  """Returns why this process failed, '' if only another one did."""
+  if isinstance(_first_of(error), barriers.PeerError):
+    return ''
+  number = f'process {jax.process_index()}: '
+  return ('' if processes.is_alone() else number) + _reason(error)
+
+
+def _first_of(error: BaseException) -> BaseException:
+  """Returns the first of a chain of errors.
 
   What stopped the run, and so led to a save, is none of them.
   """
   while isinstance(earlier := error.__cause__ or error.__context__, Exception):
     error = earlier
+  return error
+
+
+def _reason(error: BaseException) -> str:
+  """Returns one line of the first of a chain of errors."""
+  error = _first_of(error)
   line = (str(error).splitlines() or [''])[0] or type(error).__name__
   line = line.split(' [tensorstore_spec')[0]
   return line if len(line) <= 200 else f'...{line[-200:]}'  # The cause is last.

@@ -211,7 +211,10 @@ class Run:
     assert self._writer is not None and self._console is not None
     epoch = progress.step / self.experiment.steps_per_epoch
     named = {f'{split}/{name}': value for name, value in values.items()}
-    self._writer.write(progress.step, epoch, progress.train_time_s, named)
+    write = self._writer.write
+    processes.in_turn(
+      lambda: write(progress.step, epoch, progress.train_time_s, named)
+    )
     progress.metric_lines = self._writer.lines
     progress.metric_crc = self._writer.crc
     shown = ('loss', 'auc', 'gauc', 'logloss', 'accuracy', 'examples_per_s')
@@ -223,7 +226,7 @@ class Run:
   def _sync_metrics(self) -> None:
     """Lets no checkpoint count lines that a broken machine would lose."""
     assert self._writer is not None
-    self._writer.sync()
+    processes.in_turn(self._writer.sync)
 
   def advance(self) -> None:
     """Moves the progress bar."""
@@ -340,10 +343,15 @@ class Run:
       'data_fingerprint': self.experiment.store.fingerprint,
       'resumed_from': progress.resumed_from,
     }
+    processes.in_turn(lambda: self._write_result(predictions, result))
+    return result
+
+  def _write_result(
+    self, predictions: metrics.Predictions, result: Mapping[str, Any]
+  ) -> None:
     if processes.is_first():
       metrics.save(predictions, self.workdir / 'predictions_test.npz')
       self._write_json('result.json', result)
-    return result
 
   def close(self) -> None:
     """Waits for the save under way and closes the files."""

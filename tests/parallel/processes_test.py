@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import json
 import os
 import pathlib
+import resource
 import signal
 import socket
 import subprocess
@@ -231,3 +232,31 @@ def test_launched_locally(root, tmp_path):
     [str(_LAUNCHER), 'x'], capture_output=True, check=False
   )
   assert wrong.returncode == 2 and b'usage' in wrong.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+def test_a_save_that_fails_on_one_process_ends_all(root, tmp_path, victim):
+  """Its peers do not wait; what was saved before is there, and goes on."""
+  workdir = tmp_path / 'run'
+  last = workdir / 'checkpoints' / 'last'
+  fields = {'train__steps': 200, 'eval__every_steps': 0}
+  processes = _start(root, workdir, 2, **fields)
+  deadline = time.time() + 400
+  while not any(path.name.isdigit() for path in last.glob('*')):
+    assert time.time() < deadline and processes[0].poll() is None
+    time.sleep(0.01)
+  # As if its disk were full: no file may grow beyond that.
+  limit = (16_384, resource.RLIM_INFINITY)
+  resource.prlimit(processes[victim].pid, resource.RLIMIT_FSIZE, limit)
+  begin = time.monotonic()
+  texts = _finish(processes, 2)
+  assert time.monotonic() - begin < 60
+  for text in texts:
+    lines = [line for line in text.splitlines() if line.startswith('error: ')]
+    assert len(lines) == 1 and 'Traceback' not in text, text
+    assert f'could not be written (process {victim}: ' in lines[0]
+    assert 'File too large' in lines[0] and 'same command' in lines[0]
+  _finish(_start(root, workdir, 2, **fields))
+  result = json.loads((workdir / 'result.json').read_text())
+  assert result['steps'] == 200 and 0 < result['resumed_from'][0] < 200
