@@ -23,6 +23,7 @@ from dare_jax.training import environment
 from dare_jax.training import experiment
 from dare_jax.training import feed
 from dare_jax.training import growing
+from dare_jax.training import log_window
 from dare_jax.training import memory_plan
 from dare_jax.training import metrics
 from dare_jax.training import programs
@@ -197,7 +198,7 @@ class Run:
     with self._clock.paused(state, progress):
       sums = jax.device_get(state.sums)
       self._check_finite(np.isfinite(sums['loss']), progress.step)
-      values = train_state.summarize(sums)
+      values = log_window.summarize(sums)
       seconds = progress.train_time_s - self._window[0]
       targets = progress.targets - self._window[1]
       values['examples_per_s'] = targets / max(seconds, 1e-9)

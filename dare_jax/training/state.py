@@ -9,7 +9,6 @@ from typing import Any
 from flax import struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from dare_jax import embeddings
@@ -19,23 +18,12 @@ from dare_jax import types
 from dare_jax.models import published
 from dare_jax.models import ranker
 from dare_jax.parallel import mesh as mesh_lib
+from dare_jax.training import log_window
 from dare_jax.training import losses
 from dare_jax.training import optimizers
 from dare_jax.training import retrieval
 from dare_jax.training import role_balance
 from dare_jax.training import table_updates
-
-# Sums over the targets since the last log line; all that a log line needs.
-SUM_NAMES = (
-  'steps',
-  'loss',
-  'logloss',
-  'aux_logloss',
-  'right',
-  'prob',
-  'label',
-  'weight',
-)
 
 
 @struct.dataclass
@@ -153,7 +141,7 @@ class Trainer:
   def empty_sums(self) -> dict[str, jax.Array]:
     """Returns the sums of an empty log window, on the mesh."""
     sharding = jax.sharding.NamedSharding(self.mesh, mesh_lib.WHOLE)
-    return jax.jit(zero_sums, out_shardings=sharding)()
+    return jax.jit(log_window.zero_sums, out_shardings=sharding)()
 
   def _init_model(self, rng: jax.Array, batch: types.Batch) -> TrainState:
     """Returns a fresh state without slots; of `batch` only shapes matter."""
@@ -168,7 +156,7 @@ class Trainer:
       batch_stats=variables['batch_stats'],
       dense_slots=None,
       table_slots=None,
-      sums=zero_sums(),
+      sums=log_window.zero_sums(),
       constants=variables.get('constants', {}),
       clusters=None,
     )
@@ -381,24 +369,6 @@ def is_finite(state: TrainState) -> jax.Array:
   """Returns whether all parameters and sums are finite: worth saving."""
   leaves = jax.tree.leaves((state.params, state.tables, state.sums))
   return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))
-
-
-def zero_sums() -> dict[str, jax.Array]:
-  """Returns the sums of an empty log window."""
-  return {name: jnp.zeros(()) for name in SUM_NAMES}
-
-
-def summarize(sums: Mapping[str, Any]) -> dict[str, float]:
-  """Returns the means of a log window from its sums."""
-  host = {name: float(np.asarray(value)) for name, value in sums.items()}
-  weight = max(host['weight'], 1.0)
-  return {
-    'loss': host['loss'] / max(host['steps'], 1.0),
-    'logloss': host['logloss'] / weight,
-    'aux_logloss': host['aux_logloss'] / weight,
-    'accuracy': host['right'] / weight,
-    'calibration': host['prob'] / max(host['label'], 1e-9),
-  }
 
 
 def count_parameters(

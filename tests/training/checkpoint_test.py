@@ -12,6 +12,7 @@ import pytest
 
 from dare_jax import errors
 from dare_jax.training import checkpoint
+from dare_jax.training import log_window
 from dare_jax.training import state as train_state
 
 _FINGERPRINT = 'abc'
@@ -32,7 +33,7 @@ def make_state(step, seed=0, rows=400):
     batch_stats={},
     dense_slots=(jnp.asarray(step, jnp.int32), {'mu': array(5, 3)}),
     table_slots=(array(rows, 16), array(rows, 16)),
-    sums=train_state.zero_sums() | {'loss': array()},
+    sums=log_window.zero_sums() | {'loss': array()},
   )
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import types
+from dare_jax.training import log_window
 from dare_jax.training import losses
 from dare_jax.training import state as train_state
 from tests.models import examples
@@ -76,7 +77,7 @@ class TrainStepTest(absltest.TestCase):
   def test_sums_add_up(self):
     state, found = _trained()
     sums = jax.device_get(state.sums)
-    assert set(sums) == set(train_state.SUM_NAMES)
+    assert set(sums) == set(log_window.SUM_NAMES)
     targets = _batch().targets
     real = float(targets.weight.sum())
     assert sums['steps'] == _STEPS and state.step == _STEPS
@@ -85,7 +86,7 @@ class TrainStepTest(absltest.TestCase):
     assert sums['label'] == _STEPS * positives
     assert 0 <= sums['right'] <= sums['weight']
     np.testing.assert_allclose(sums['loss'], sum(found), rtol=1e-5)
-    means = train_state.summarize(sums)
+    means = log_window.summarize(sums)
     np.testing.assert_allclose(means['loss'], np.mean(found), rtol=1e-5)
     # Losses are a mean of steps; logloss one of targets.
     np.testing.assert_allclose(

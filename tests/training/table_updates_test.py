@@ -17,7 +17,6 @@ from dare_jax.data import compact
 from dare_jax.parallel import layout
 from dare_jax.training import optimizers
 from dare_jax.training import state as train_state
-from dare_jax.training import table_updates
 from tests.models import examples
 
 _VOCAB = {'item': 300, 'category': 9}
@@ -154,27 +153,6 @@ def test_any_transformation_with_slots_by_row(transform, monkeypatch):
   assert found[-1] < found[0]
   shapes = {x.shape[:1] for x in jax.tree.leaves(state.table_slots)}
   assert (trainer.tables.stored_rows('item', _VOCAB['item']),) in shapes
-
-
-def test_a_slot_that_is_not_by_row_is_refused():
-  def init(table):
-    return jnp.zeros(2 * table.shape[0])
-
-  def square(table):
-    return jnp.zeros((table.shape[0], table.shape[0]))
-
-  for slots in (init, square):
-    transform = optax.GradientTransformation(slots, lambda g, s, p: (g, s))
-    with pytest.raises(ValueError, match='no row for each'):
-      table_updates._row_leaves(transform, 4)
-
-
-def test_bfloat16_rounding_keeps_the_mean():
-  value = jnp.full((200_000,), 1.0 + 2.0**-10)  # An eighth of a bfloat16 apart.
-  rounded = table_updates._round(jax.random.key(0), value, jnp.bfloat16)
-  near = np.asarray(rounded, np.float32)
-  assert set(np.unique(near)) == {1.0, 1.0 + 2.0**-7}
-  np.testing.assert_allclose(near.mean(), value[0], atol=5e-5)
 
 
 def test_bfloat16_tables_learn():
