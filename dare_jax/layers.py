@@ -70,6 +70,11 @@ class BatchNorm(nn.Module):
   """Batch normalisation over real rows only, on any number of devices.
 
   Linen's own averages the devices' means, whatever their number of real rows.
+  Rows are measured from one of them: so variances far from 0 are exact, and
+  what all rows share is 0 in every bit, whatever the order of sums. So is then
+  the gradient of its scale; a remnant of rounding there would have Adam move
+  it by whole steps in random directions.
+
   Parameters and statistics have Linen's names: `scale`, `bias`; `mean`, `var`.
 
   Attributes:
@@ -102,17 +107,19 @@ class BatchNorm(nn.Module):
       name: self.variable('batch_stats', name, make, width)
       for name, make in (('mean', jnp.zeros), ('var', jnp.ones))
     }
+    expand = tuple(range(x.ndim - 1))
     if self.use_running_average:
       mean, var = (running[name].value for name in ('mean', 'var'))
     else:
+      origin = self._origin(x)
+      x -= jnp.expand_dims(origin, expand)
       mean, var = self._statistics(x, mask)
       if not self.is_initializing():
-        for name, value in (('mean', mean), ('var', var)):
+        for name, value in (('mean', origin + mean), ('var', var)):
           old = running[name].value
           running[name].value = (
             self.momentum * old + (1 - self.momentum) * value
           )
-    expand = tuple(range(x.ndim - 1))
     mean, bias = jnp.expand_dims(mean, expand), jnp.expand_dims(bias, expand)
     factor = jnp.expand_dims(scale * jax.lax.rsqrt(var + self.epsilon), expand)
     normal = (x - mean) * factor + bias
@@ -133,3 +140,11 @@ class BatchNorm(nn.Module):
     count = jnp.maximum(count, 1.0)
     mean = total / count
     return mean, jnp.maximum(squares / count - mean * mean, 0.0)
+
+  def _origin(self, x: Float[Array, '... f']) -> Float[Array, ' f']:
+    """Returns the first row of the first device, without gradient."""
+    row = jax.lax.stop_gradient(x.reshape(-1, x.shape[-1])[0])
+    if self.axis_name is None:
+      return row
+    first = jax.lax.axis_index(self.axis_name) == 0
+    return jax.lax.psum(jnp.where(first, row, 0.0), self.axis_name)

@@ -179,18 +179,23 @@ def _compare(who: str, found: Any, one: Any) -> Iterator[Any]:
 def options(flags: list[str]) -> argparse.Namespace:
   """Returns what to train, from the command line."""
   parser = argparse.ArgumentParser(description=__doc__)
-  words = lambda text: [word for word in text.split(',') if word]
-  numbers = lambda text: [int(word) for word in words(text)]
-  parser.add_argument('--models', type=words, default=MODELS)
-  parser.add_argument('--tables', type=words, default=TABLES)
-  parser.add_argument('--devices', type=numbers, default=[2, 4, 8])
-  parser.add_argument('--processes', type=numbers, default=[2, 4])
+  add_places(parser)
   parser.add_argument('--steps', type=int)
   parser.add_argument('--float32', action='store_true')
   parser.add_argument('--worker', help='port,processes,number')
   chosen = parser.parse_args(flags)
   chosen.steps = chosen.steps or (5 if chosen.float32 else 50)
   return chosen
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags that say what trains, and where."""
+  words = lambda text: [word for word in text.split(',') if word]
+  numbers = lambda text: [int(word) for word in words(text)]
+  parser.add_argument('--models', type=words, default=MODELS)
+  parser.add_argument('--tables', type=words, default=TABLES)
+  parser.add_argument('--devices', type=numbers, default=[2, 4, 8])
+  parser.add_argument('--processes', type=numbers, default=[2, 4])
 
 
 def main(flags: list[str]) -> None:

@@ -1,0 +1,98 @@
+"""Test AUC of whole trainings on several devices or processes, as a table.
+
+    JAX_PLATFORMS=cpu python -m tests.parallel.trained --folder=DIR
+
+On a made log with 63,000 test scores, in float32, for every place a training of
+its own: devices made of this CPU, and real processes over loopback. Beside them
+one device whose compiler rounds otherwise; what that moves the AUC by is no
+fault of the mesh. DIR keeps what is done: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from tests.parallel import parity
+
+_LAUNCHER = pathlib.Path(__file__).parents[2] / 'launch' / 'local.sh'
+_FIELDS = {
+  'data.num_users': 21_000,
+  'data.events_per_user': 100,
+  'data.min_history': 20,
+  'data.min_events': 40,
+  'data.max_train_moments': 40,
+  'data.history_length': 50,
+  'model.attention_dims.category': 16,
+  'model.representation_dims.category': 16,
+  'model.top_k': 20,
+  'optim.row_sparse_from': 1_000,
+  'train.epochs': 0.25,
+  'train.batch_size': 1_368,
+  'eval.every_steps': 0,
+  'checkpoint.every_steps': 0,
+}
+_ROUNDED_OTHERWISE = '--xla_backend_optimization_level=1'
+
+
+def train(
+  workdir: pathlib.Path,
+  xla_flags: str,
+  processes: int,
+  fields: dict[str, object],
+) -> None:
+  """Trains to the end, or goes on, or does nothing if that is done."""
+  flags = [f'--config.{name}={value}' for name, value in fields.items()]
+  flags = [f'--workdir={workdir}', '--config=configs/synthetic.py', *flags]
+  command = [sys.executable, '-m', 'dare_jax.train']
+  if processes > 1:
+    command = [str(_LAUNCHER), str(processes)]
+  subprocess.run(
+    [*command, *flags],
+    env=os.environ | {'XLA_FLAGS': xla_flags, 'PYTHON': sys.executable},
+    stdout=subprocess.DEVNULL,
+    check=True,
+  )
+
+
+def places(chosen: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
+  """Yields the name of each place, XLA's flags and how many processes."""
+  yield '1 device', '', 1
+  yield '1 device rounded otherwise', _ROUNDED_OTHERWISE, 1
+  for count in chosen.devices:
+    flag = f'--xla_force_host_platform_device_count={count}'
+    yield f'{count} devices', flag, 1
+  for count in chosen.processes:
+    yield f'{count} processes', '', count
+
+
+def main(flags: list[str]) -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--folder', type=pathlib.Path, required=True)
+  parity.add_places(parser)
+  chosen = parser.parse_args(flags)
+  print('test AUC, less that of one device, and validation AUC')
+  for model, tables in itertools.product(chosen.models, chosen.tables):
+    one = None
+    for name, xla_flags, processes in places(chosen):
+      workdir = chosen.folder / f'{model} {tables} {name}'.replace(' ', '-')
+      fields = {'model.name': model, 'optim.tables': tables}
+      train(workdir, xla_flags, processes, _FIELDS | fields)
+      result = json.loads((workdir / 'result.json').read_text())
+      auc = result['test']['auc']
+      one = auc if one is None else one
+      print(
+        f'{model:5} {tables:10} {name:28} {auc:.4f} {auc - one:+.4f}'
+        f' {result["val"]["auc"]:.4f}',
+        flush=True,
+      )
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])
