@@ -195,7 +195,7 @@ def _best(
   is_there = jnp.arange(most)[None] < jnp.where(is_few, reached, k)
   found = jnp.where(is_there, _take(order, place), ordering.LOWEST)
   own = place if index is None else _take(index, place)
-  return _ranked(own, found, _age(own, newest, n), k)
+  return ranked(own, found, _age(own, newest, n), k)
 
 
 def _bound(
@@ -295,7 +295,7 @@ def _set_bits(words: UInt[Array, 'r w'], k: int) -> Int[Array, 'r k']:
   return _barrier(bit * lanes + lane)
 
 
-def _ranked(
+def ranked(
   index: Int[Array, 'r i'],
   order: Int[Array, 'r i'],
   age: Int[Array, 'r i'],

@@ -126,6 +126,35 @@ def _by_platform(
   )
 
 
+def best_of(
+  scores: Float[Array, '... n'], age: Int[Array, '... n'], k: int
+) -> tuple[Int[Array, '... k'], Float[Array, '... k']]:
+  """Returns indices and scores as `best_k`, of few behaviors in any order.
+
+  Args:
+    scores: of what was chosen before; -inf is never kept.
+    age: distinct in a row; of equal scores the least is kept.
+    k: behaviors to keep, at most n.
+  """
+  n = scores.shape[-1]
+  order = ordering.order_of(scores).reshape(-1, n)
+  age = jnp.broadcast_to(age, scores.shape).reshape(-1, n)
+  place = jnp.broadcast_to(_count(n, 2), order.shape)
+
+  def sort() -> tuple[Any, Any]:
+    kept = jax.lax.sort((-order, age, place), num_keys=2)
+    return kept[2][:, :k], -kept[0][:, :k]
+
+  if counting.suits(len(order), n, n):
+    kept = jax.lax.platform_dependent(
+      cpu=lambda: counting.ranked(place, order, age, k), default=sort
+    )
+  else:
+    kept = sort()
+  index, order = (x.reshape(*scores.shape[:-1], k) for x in kept)
+  return index, ordering.score_of(order)
+
+
 def sharded_top_k(
   scores: Float[Array, '... l'],
   visible: Bool[Array, '... l'],

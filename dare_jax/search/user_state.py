@@ -9,7 +9,7 @@ tables change.
 The category's part of a score is the same for all behaviors of a category.
 Where categories are few, a state need not hold that part of the keys: it holds
 the category of each behavior, a target is scored against every category once,
-and each behavior looks its score up. See `scores_categories`.
+and each behavior looks its score up. See `categories.suit`.
 
 Columns are a ring of `capacity` slots, l for short.
 """
@@ -28,6 +28,7 @@ from jaxtyping import Float
 from jaxtyping import Int
 
 from dare_jax import types
+from dare_jax.search import categories
 from dare_jax.search import counting
 from dare_jax.search import products
 from dare_jax.search import rows as rows_lib
@@ -36,38 +37,11 @@ from dare_jax.search import selection
 PRECISIONS = products.PRECISIONS
 # Scores held at once; beyond it, users and candidates are taken in turns.
 _CHUNK_BYTES = 1 << 25
-# Dimensions of a category from which on its score is looked up sooner than its
-# keys are read, of float32 and of narrower keys.
-_LEAST_DIM = 8
-_LEAST_NARROW_DIM = 16
 # Candidates of the exact scores for each behavior kept.
 _OVERFETCH = 2
-
-
-def scores_categories(
-  num_categories: int,
-  dim: int,
-  length: int,
-  candidates: int = 1,
-  precision: str = 'float32',
-) -> bool:
-  """Returns whether a search is faster that scores each category once.
-
-  On a CPU, as measured in docs/search.md: a look-up takes the time of reading
-  some dimensions, and every category is scored, be it in the history or not.
-
-  Args:
-    num_categories: rows of the table of category keys.
-    dim: its width.
-    length: of histories.
-    candidates: targets of a search.
-    precision: of the keys.
-
-  >>> scores_categories(num_categories=300, dim=16, length=10_000)
-  True
-  """
-  least = _LEAST_DIM if precision == 'float32' else _LEAST_NARROW_DIM
-  return dim >= max(least, 2 * candidates) and num_categories <= 2 * length
+# In rows shorter than so many times as those, all are scored exactly: it takes
+# less time than to choose and to gather them.
+_SHORT = 16
 
 
 @struct.dataclass
@@ -134,12 +108,8 @@ def build(
   keys = jnp.pad(keys.astype(jnp.float32), [(0, 0), (fill, 0), (0, 0)])
   users, capacity, width = keys.shape
   if category is not None:
-    kind = next(
-      kind
-      for kind in (jnp.uint8, jnp.uint16, jnp.int32)
-      if num_categories <= jnp.iinfo(kind).max + 1
-    )
-    category = jnp.pad(_fitted(category, kind), [(0, 0), (fill, 0)])
+    category = categories.stored(category, num_categories)
+    category = jnp.pad(category, [(0, 0), (fill, 0)])
   columns, scale = products.narrow(jnp.swapaxes(keys, 1, 2), precision)
   return UserState(
     keys=columns,
@@ -181,7 +151,7 @@ def append(
   if state.exact is not None:
     new['exact'] = state.exact.at[user, slot].set(keys)
   if category is not None:
-    category = _fitted(category, state.category.dtype)
+    category = categories.fitted(category, state.category.dtype)
     new['category'] = state.category.at[user, slot].set(category)
   return dataclasses.replace(
     state,
@@ -203,7 +173,8 @@ def search(
 
   Scores are those of `inner_product_scores`. From float32 keys the behaviors
   are those of `Ranker.search`. From narrower ones, those are ranked by float32
-  scores that are among the 2 k best by narrow scores. Int8 scores are sums of
+  scores that are among the 2 k best by narrow scores, or, in short rows, all
+  are ranked by float32 scores. Int8 scores are sums of
   products of integers, times the scales of behavior and target.
 
   Args:
@@ -246,7 +217,7 @@ def _in_turns(
 ) -> Any:
   """Returns what `_search_users` does, with few scores in memory at once."""
   users, candidates, width = query.shape
-  row = 4 * state.capacity
+  row = 4 * max(state.capacity, 0 if table is None else len(table))
   most = max(1, _CHUNK_BYTES // row)
   if candidates > most:
     turns = -(-candidates // most)
@@ -294,21 +265,20 @@ def _search_users(
   slot = jnp.arange(capacity, dtype=jnp.int32)[None]
   newest = state.newest[:, None]
   age = newest - slot + jnp.where(slot > newest, capacity, 0)
+  fetch = _OVERFETCH * k
+  short = state.exact is not None and capacity < _SHORT * fetch
+  content = (_exact_scores if short else content_scores)(state, query, table)
   rows = rows_lib.Rows(
-    content_scores(state, query, table),
+    content,
     (age < state.count[:, None])[:, None],
     newest[..., None],
     bias,
   )
-  fetch = k if state.exact is None else min(_OVERFETCH * k, capacity)
-  index, best = selection.best_of_rows(rows, fetch)
+  chosen = short or state.exact is None
+  index, best = selection.best_of_rows(rows, k if chosen else fetch)
   distance = 1 + (newest[..., None] - index) % capacity
-  if state.exact is None:
+  if chosen:
     return index, best, distance
-  # Oldest first, as a selection expects it.
-  order = jnp.argsort(-distance, axis=-1)
-  index = jnp.take_along_axis(index, order, axis=-1)
-  seen = jnp.take_along_axis(best, order, axis=-1) != -jnp.inf
   users = jnp.arange(len(index)).reshape(-1, 1, 1)
   keys = state.exact[users, index]
   if table is not None:
@@ -317,9 +287,10 @@ def _search_users(
     keys = jnp.concatenate([keys, own], axis=-1)
   exact = jnp.einsum('bcd,bckd->bck', query, keys)
   exact += jnp.take(bias, start + index)
-  place, best = selection.best_k(exact, seen, k)
-  index = jnp.take_along_axis(index, place, axis=-1)
-  return index, best, 1 + (newest[..., None] - index) % capacity
+  exact = jnp.where(best == -jnp.inf, best, exact)
+  place, best = selection.best_of(exact, distance, k)
+  take = lambda x: jnp.take_along_axis(x, place, axis=-1)
+  return take(index), best, take(distance)
 
 
 def content_scores(
@@ -329,34 +300,33 @@ def content_scores(
 ) -> Float[Array, 'b c l']:
   """Returns <q, k> of all slots, as the precision of the keys gives it.
 
-  Categories are scored in float32. A score is looked up for each candidate, or
-  the category's keys for all of them, whichever are fewer numbers.
+  The part of categories is float32.
   """
   if category_keys is None:
     return products.scores(query, state.keys, state.scale)
-  category = state.category[:, None].astype(jnp.int32)
-  look_up = lambda x: jnp.take_along_axis(x, category, axis=-1, mode='clip')
-  users, candidates, _ = query.shape
-  own, of_category = jnp.split(query, [state.width], axis=-1)
-  if candidates <= category_keys.shape[-1]:
-    each = jnp.einsum('bce,ne->bcn', of_category, category_keys)
-    return products.scores(own, state.keys, state.scale) + look_up(each)
-  columns = jnp.broadcast_to(
-    category_keys.T, (users, *category_keys.shape[::-1])
-  )
-  columns = look_up(columns)
-  if state.scale is None:
-    whole = products.widened(state.keys, state.width)
-    whole = jnp.concatenate([whole, columns], axis=1)
-    return products.scores(query, whole, None)
-  return products.scores(own, state.keys, state.scale) + products.scores(
-    of_category, columns, None
-  )
+  if state.scale is None and not categories.are_looked_up(
+    query.shape[1], category_keys
+  ):
+    # One product is faster than the sum of two.
+    items = products.widened(state.keys, state.width)
+    rest = categories.columns(state.category, category_keys)
+    return products.scores(query, jnp.concatenate([items, rest], 1), None)
+  own, rest = jnp.split(query, [state.width], axis=-1)
+  scores = products.scores(own, state.keys, state.scale)
+  return scores + categories.scores(rest, state.category, category_keys)
 
 
-def _fitted(category: Int[Array, ...], kind: Any) -> Any:
-  """Returns ids in another dtype; those beyond it are its last."""
-  return jnp.clip(category, 0, jnp.iinfo(kind).max).astype(kind)
+def _exact_scores(
+  state: UserState,
+  query: Float[Array, 'b c d'],
+  category_keys: Float[Array, 'n e'] | None,
+) -> Float[Array, 'b c l']:
+  """Returns <q, k> of all slots, from the float32 keys beside narrow ones."""
+  own, rest = jnp.split(query, [state.width], axis=-1)
+  scores = jnp.einsum('bcd,bld->bcl', own, state.exact)
+  if category_keys is None:
+    return scores
+  return scores + categories.scores(rest, state.category, category_keys)
 
 
 def _check(state: UserState, given: Any) -> None:

@@ -12,6 +12,7 @@ import jaxtyping
 import numpy as np
 
 from dare_jax import search
+from dare_jax.search import selection
 from tests.models import reference
 
 _LENGTH = 7
@@ -52,6 +53,21 @@ class TopKTest(parameterized.TestCase):
       candidates = {i: scores[where][i] for i in np.flatnonzero(row)}
       kept = np.asarray(index[where])[np.asarray(mask[where])]
       assert kept.tolist() == reference.top_k(candidates, 4)
+
+  @parameterized.parameters(3, 2000)
+  def test_best_of_few_in_any_order(self, rows):
+    # Many rows are put in order by counting, few are sorted.
+    rng = np.random.default_rng(rows)
+    few = np.array([-np.inf, -1.0, -0.0, 0.0, 2.0, np.nan], np.float32)
+    scores = few[rng.integers(0, 6, (rows, 40))]
+    age = np.argsort(rng.random((rows, 40))).astype(np.int32)
+    index, best = selection.best_of(jnp.array(scores), jnp.array(age), 9)
+    for row in range(rows):
+      rank = np.where(np.isnan(scores[row]), np.inf, scores[row])
+      expected = np.lexsort((age[row], -rank))[:9]
+      kept = rank[expected] != -np.inf
+      assert index[row][kept].tolist() == expected[kept].tolist()
+      np.testing.assert_array_equal(best[row], scores[row][expected])
 
   @parameterized.parameters(0, -1, _LENGTH + 1)
   def test_k_out_of_bounds_is_refused(self, k):

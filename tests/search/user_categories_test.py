@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import embeddings
+from dare_jax.search import categories
 from dare_jax.search import user_state
 from tests.models import examples
 
-_USERS, _LENGTH, _ITEM, _CATEGORY, _K = 3, 48, 5, 4, 4
+_USERS, _LENGTH, _ITEM, _CATEGORY, _K = 3, 144, 5, 4, 4
 _COUNT = 7
 _search = jax.jit(user_state.search, static_argnames='k')
 _build = jax.jit(
@@ -31,7 +32,7 @@ def _draw(seed, candidates, length):
   table = rng.normal(size=(_COUNT, _CATEGORY)).astype(np.float32)
   width = _ITEM + _CATEGORY
   query = rng.normal(size=(_USERS, candidates, width)).astype(np.float32)
-  bias = np.repeat(rng.normal(size=7), 7)[: _LENGTH + 1].astype(np.float32)
+  bias = np.repeat(rng.normal(size=21), 7)[: _LENGTH + 1].astype(np.float32)
   return keys, category, table, query, bias
 
 
@@ -53,9 +54,12 @@ def _check_equal(found, expected):
 
 class UserCategoriesTest(parameterized.TestCase):
   @parameterized.product(
-    precision=user_state.PRECISIONS, candidates=[1, 3, 9], appended=[0, 7, 60]
+    precision=user_state.PRECISIONS,
+    candidates=[1, 3, 9],
+    appended=[0, 160],
+    k=[4, 5],
   )
-  def test_equal_to_whole_keys(self, precision, candidates, appended):
+  def test_equal_to_whole_keys(self, precision, candidates, appended, k):
     keys, category, table, query, bias = _draw(
       appended, candidates, _LENGTH + appended
     )
@@ -76,13 +80,13 @@ class UserCategoriesTest(parameterized.TestCase):
       apart = _append(apart, keys[:, i], category[:, i])
       plain = _append(plain, whole[:, i])
     _check_equal(
-      _search(apart, query, bias, k=_K, category_keys=table),
+      _search(apart, query, bias, k=k, category_keys=table),
       # Whose scores of equals are equal to the last bit, as those are.
-      _search(plain, query, bias, k=_K),
+      _search(plain, query, bias, k=k),
     )
 
   def test_the_rule_weighs_look_ups_against_reading(self):
-    rule = user_state.scores_categories
+    rule = categories.suit
     assert rule(300, 8, 10_000)
     assert not rule(300, 4, 10_000)
     assert not rule(300, 8, 10_000, precision='int8')

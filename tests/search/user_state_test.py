@@ -13,7 +13,9 @@ import numpy as np
 from dare_jax.search import user_state
 from tests.models import examples
 
-_USERS, _LENGTH, _WIDTH, _K = 3, 48, 5, 4
+_USERS, _LENGTH, _WIDTH, _K = 3, 144, 5, 4
+# Of narrow keys, as many are chosen first as make rows long, or short.
+_KEPT = (4, 5)
 _search = jax.jit(user_state.search, static_argnames='k')
 _build = jax.jit(user_state.build, static_argnames='precision')
 _append = jax.jit(user_state.append, donate_argnums=0)
@@ -25,11 +27,11 @@ def _draw(seed, candidates=2, length=_LENGTH):
   few = rng.normal(size=(6, _WIDTH)).astype(np.float32)
   keys = few[rng.integers(0, 6, (_USERS, length))]
   query = rng.normal(size=(_USERS, candidates, _WIDTH)).astype(np.float32)
-  bias = np.repeat(rng.normal(size=7), 7)[: _LENGTH + 1].astype(np.float32)
+  bias = np.repeat(rng.normal(size=21), 7)[: _LENGTH + 1].astype(np.float32)
   return keys, query, bias
 
 
-def _slow(keys, query, bias, count):
+def _slow(keys, query, bias, count, k):
   """The distances of the k best, best first, for keys oldest first."""
   length = len(keys)
   distance = length - np.arange(length)
@@ -37,28 +39,31 @@ def _slow(keys, query, bias, count):
   seen = np.flatnonzero(distance <= count)
   # Rounded: equal in exact arithmetic is what the test calls a tie.
   best = np.lexsort((distance[seen], -np.round(scores[seen], 5)))
-  return distance[seen][best][:_K]
+  return distance[seen][best][:k]
 
 
 class UserStateTest(parameterized.TestCase):
   @parameterized.product(
-    precision=user_state.PRECISIONS, candidates=[1, 2, 9], appended=[0, 7, 60]
+    precision=user_state.PRECISIONS,
+    candidates=[1, 2, 9],
+    appended=[0, 7, 160],
+    k=_KEPT,
   )
-  def test_finds_what_sorting_finds(self, precision, candidates, appended):
+  def test_finds_what_sorting_finds(self, precision, candidates, appended, k):
     keys, query, bias = _draw(appended, candidates, _LENGTH + appended)
     counts = [0, 3, _LENGTH]
     mask = np.arange(_LENGTH) >= _LENGTH - np.array(counts)[:, None]
     state = _build(keys[:, :_LENGTH], mask, precision=precision)
     for i in range(_LENGTH, _LENGTH + appended):
       state = _append(state, keys[:, i])
-    found = _search(state, query, bias, k=_K)
-    assert found.indices.shape == (_USERS, 1, candidates, _K)
+    found = _search(state, query, bias, k=k)
+    assert found.indices.shape == (_USERS, 1, candidates, k)
     for user, candidate in np.ndindex(_USERS, candidates):
       count = min(counts[user] + appended, _LENGTH)
       window = keys[user, -_LENGTH:]
-      expected = _slow(window, query[user, candidate], bias, count)
+      expected = _slow(window, query[user, candidate], bias, count, k)
       kept = np.asarray(found.mask[user, 0, candidate])
-      assert kept.tolist() == [i < len(expected) for i in range(_K)]
+      assert kept.tolist() == [i < len(expected) for i in range(k)]
       distance = np.asarray(found.distance[user, 0, candidate])
       assert distance[kept].tolist() == expected.tolist()
 
