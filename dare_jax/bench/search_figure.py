@@ -62,7 +62,8 @@ def draw(
     axes.set(xscale='log', yscale='log', xlabel=label)
     axes.set_ylabel('search of one user, microseconds')
     sizes = sorted({row[size] for row in rows})
-    axes.set_xticks(sizes, [f'{value:,}' for value in sizes])
+    short = lambda value: f'{value // 1000}k' if value >= 1000 else str(value)
+    axes.set_xticks(sizes, [short(value) for value in sizes])
     axes.minorticks_off()
   right.legend(loc='upper left')  # Colors are the same in both.
   _draw_quality(left.twinx() if quality else None, quality)
