@@ -64,7 +64,7 @@ def train(
   state, found = made.init(0, batches[0]), []
   if wide:
     shardings = jax.tree.map(lambda x: x.sharding, state)
-    state = jax.jit(_to_float64, out_shardings=shardings)(state)
+    state = jax.jit(to_float64, out_shardings=shardings)(state)
   placed = [mesh_lib.place(made.mesh, _own_part(batch)) for batch in batches]
   for step in range(steps):
     state, loss = made.train_step(state, placed[step % 5])
@@ -72,7 +72,7 @@ def train(
   return state, found
 
 
-def _to_float64(tree: Any) -> Any:
+def to_float64(tree: Any) -> Any:
   return jax.tree.map(
     lambda x: (
       x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
