@@ -80,11 +80,6 @@ def best_k(
   A zero has no sign.
   """
   length = scores.shape[-1]
-  if not 1 <= k <= length:
-    raise ValueError(
-      f'top_k={k}: expected 1 to the history length, {length}; lower'
-      ' model.top_k or raise data.history_length.'
-    )
   scores = jax.lax.stop_gradient(scores)
   if newest is not None:
     newest = jnp.broadcast_to(newest, scores.shape[:-1])[..., None]
@@ -102,7 +97,11 @@ def best_k(
 def best_of_rows(
   rows: rows_lib.Rows, k: int
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k']]:
-  """Returns what `best_k` does of their scores; k is at most their length."""
+  """Returns what `best_k` does of their scores.
+
+  Raises:
+    ValueError: k is below 1 or above their length.
+  """
 
   def ranked() -> Any:
     newest = jnp.broadcast_to(rows.newest, (*rows.content.shape[:-1], 1))
@@ -117,6 +116,11 @@ def _by_platform(
   rows: rows_lib.Rows, k: int, ranked: Callable[[], Any]
 ) -> tuple[Any, Any]:
   """Chooses by counting where that is faster; shapes are those of either."""
+  if not 1 <= k <= rows.length:
+    raise ValueError(
+      f'top_k={k}: expected 1 to the history length, {rows.length}; lower'
+      ' model.top_k or raise data.history_length.'
+    )
   if not counting.suits(rows.count, rows.length, k):
     return ranked()
   flat = lambda x: x.reshape(-1, k)

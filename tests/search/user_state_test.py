@@ -135,6 +135,13 @@ class UserStateTest(parameterized.TestCase):
     assert (np.abs(scores - expected) <= bound).all()
     assert not np.array_equal(scores, expected)
 
+  @parameterized.parameters(*user_state.PRECISIONS)
+  def test_more_than_the_capacity_is_refused(self, precision):
+    keys = jnp.ones((2, 16, 4))
+    state = user_state.build(keys, jnp.ones((2, 16), bool), precision)
+    with self.assertRaisesRegex(ValueError, 'top_k=17: expected 1 to .* 16'):
+      user_state.search(state, jnp.ones((2, 1, 4)), jnp.zeros(17), k=17)
+
   def test_a_precision_that_is_unknown_is_refused(self):
     with self.assertRaisesRegex(ValueError, "'int4': expected one of float32"):
       user_state.build(jnp.zeros((1, 16, 2)), jnp.ones((1, 16), bool), 'int4')
