@@ -26,6 +26,7 @@ from jaxtyping import UInt
 
 from dare_jax.search import ordering
 from dare_jax.search import rows as rows_lib
+from dare_jax.search import turns
 
 # All pairs of those kept are compared: beyond it, too many.
 _MOST_KEPT = 63
@@ -69,29 +70,16 @@ def best_k(
     return _of_groups(rows, k)
   rows = rows.one_by_one()
   users = len(rows.content)
-  turns = -(-rows.count * n // _TURN)
-  size = -(-users // turns)
-  if size == users:
-    return _of_rows(rows, k)
-  lines = rows.count // users
+  size = -(-users // -(-rows.count * n // _TURN))
 
-  def turn(i: Any, found: Any) -> Any:
-    # The last turn does some users again.
-    first = jnp.minimum(i * size, users - size)
-    new = _of_rows(rows.part(first, size), k)
-    at = first * lines
-    put = lambda old, x: jax.lax.dynamic_update_slice(old, x, (at, 0))
-    return jax.tree.map(put, found, new)
+  def some(take: Any) -> Any:
+    own = rows.of_users(take)
+    found, order = _best(own.orders(), None, own.newest_of_rows(), n, k)
+    lines = lambda x: x.reshape(-1, rows.count // users, k)
+    return lines(found), lines(ordering.score_of(order))
 
-  found = (jnp.zeros((rows.count, k), jnp.int32), jnp.zeros((rows.count, k)))
-  return jax.lax.fori_loop(0, -(-users // size), turn, found)
-
-
-def _of_rows(rows: rows_lib.Rows, k: int) -> Any:
-  """As `best_k`, of short rows."""
-  newest, n = rows.newest_of_rows(), rows.length
-  index, order = _best(rows.orders(), None, newest, n, k)
-  return index, ordering.score_of(order)
+  found = turns.of_users(some, users, size)
+  return jax.tree.map(lambda x: x.reshape(-1, k), found)
 
 
 def _of_groups(rows: rows_lib.Rows, k: int) -> Any:
@@ -133,13 +121,6 @@ def _best_groups(
   return jnp.concatenate([found, split], axis=-1)
 
 
-def _age(
-  index: Int[Array, '#r i'], newest: Int[Array, 'r 1'], n: int
-) -> Int[Array, 'r i']:
-  """Returns how far back behaviors lie in a ring of n."""
-  return newest - index + jnp.where(index > newest, n, 0)
-
-
 def _best(
   order: Int[Array, 'r i'],
   index: Int[Array, 'r i'] | None,
@@ -171,7 +152,7 @@ def _best(
   def newest_of_equals() -> UInt[Array, 'r w']:
     """Where more than `most` reach the bound, it is the k-th best."""
     all_of_them = jnp.arange(order.shape[-1], dtype=jnp.int32)[None]
-    age = _age(all_of_them if index is None else index, newest, n)
+    age = rows_lib.age(all_of_them if index is None else index, newest, n)
     pairs = list(zip(runs, _runs(age, n), strict=True))
     missing = k - _total([o > least for o in runs])
 
@@ -195,7 +176,7 @@ def _best(
   is_there = jnp.arange(most)[None] < jnp.where(is_few, reached, k)
   found = jnp.where(is_there, _take(order, place), ordering.LOWEST)
   own = place if index is None else _take(index, place)
-  return ranked(own, found, _age(own, newest, n), k)
+  return ranked(own, found, rows_lib.age(own, newest, n), k)
 
 
 def _bound(

@@ -107,16 +107,14 @@ class Rows:
       self, content=turned(self.content), visible=turned(self.visible)
     )
 
-  def part(self, first: Any, users: int) -> Rows:
-    """Returns the rows of some users, from `first` on."""
-    one = lambda x: (
-      x if len(x) == 1 else jax.lax.dynamic_slice_in_dim(x, first, users)
-    )
+  def of_users(self, take: Callable[[Any], Any]) -> Rows:
+    """Returns the rows of the users that `take` takes out of an array."""
+    own = lambda x: x if len(x) == 1 else take(x)
     return dataclasses.replace(
       self,
-      content=jax.lax.dynamic_slice_in_dim(self.content, first, users),
-      visible=one(self.visible),
-      newest=one(self.newest),
+      content=take(self.content),
+      visible=own(self.visible),
+      newest=own(self.newest),
     )
 
   def _sum(self, use: Callable[[Any, Any], Any]) -> Any:
@@ -149,6 +147,13 @@ def indices(group: Int[Array, '... i']) -> Int[Array, '... i w']:
   member = jnp.arange(GROUP, dtype=jnp.int32)
   member = member.reshape(*(1,) * group.ndim, GROUP)
   return group[..., None] * GROUP + member
+
+
+def age(
+  index: Int[Array, '#r i'], newest: Int[Array, 'r 1'], n: int
+) -> Int[Array, 'r i']:
+  """Returns how far back behaviors lie in a ring of n; the newest: 0."""
+  return newest - index + jnp.where(index > newest, n, 0)
 
 
 def _take_groups(x: Any, group: Int[Array, 'b c i']) -> Any:

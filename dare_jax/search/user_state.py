@@ -33,6 +33,7 @@ from dare_jax.search import counting
 from dare_jax.search import products
 from dare_jax.search import rows as rows_lib
 from dare_jax.search import selection
+from dare_jax.search import turns
 
 PRECISIONS = products.PRECISIONS
 # Scores held at once; beyond it, users and candidates are taken in turns.
@@ -220,36 +221,23 @@ def _in_turns(
   row = 4 * max(state.capacity, 0 if table is None else len(table))
   most = max(1, _CHUNK_BYTES // row)
   if candidates > most:
-    turns = -(-candidates // most)
-    fill = turns * most - candidates
+    parts = -(-candidates // most)
+    fill = parts * most - candidates
     query = jnp.pad(query, [(0, 0), (0, fill), (0, 0)])
-    query = jnp.swapaxes(query.reshape(users, turns, most, width), 0, 1)
-    some = lambda part: _in_turns(state, part, bias, k, table)
-    found = jax.lax.map(some, query)
+    query = jnp.swapaxes(query.reshape(users, parts, most, width), 0, 1)
+    of_part = lambda part: _in_turns(state, part, bias, k, table)
+    found = jax.lax.map(of_part, query)
     return tuple(
       jnp.swapaxes(x, 0, 1).reshape(users, -1, k)[:, :candidates] for x in found
     )
   # Many candidates of narrow keys need them widened.
   of_user = row * max(candidates, width if candidates > products.FEW else 1)
   most = max(1, _CHUNK_BYTES // of_user)
-  if users <= most:
-    return _search_users(state, query, bias, k, table)
 
-  def turn(i: Any, found: Any) -> Any:
-    # The last turn does some users again.
-    first = jnp.minimum(i * most, users - most)
-    part = lambda x: jax.lax.dynamic_slice_in_dim(x, first, most)
-    own = jax.tree.map(part, state)
-    put = lambda all_, new: jax.lax.dynamic_update_slice_in_dim(
-      all_, new, first, axis=0
-    )
-    new = _search_users(own, part(query), bias, k, table)
-    return jax.tree.map(put, found, new)
-
-  shape = (users, candidates, k)
-  slots = jnp.zeros(shape, jnp.int32)
-  found = (slots, jnp.zeros(shape), slots)
-  return jax.lax.fori_loop(0, -(-users // most), turn, found)
+  some = lambda take: _search_users(
+    jax.tree.map(take, state), take(query), bias, k, table
+  )
+  return turns.of_users(some, users, most)
 
 
 def _search_users(
@@ -264,7 +252,7 @@ def _search_users(
   start = (capacity - 1 - state.newest)[:, None, None]
   slot = jnp.arange(capacity, dtype=jnp.int32)[None]
   newest = state.newest[:, None]
-  age = newest - slot + jnp.where(slot > newest, capacity, 0)
+  age = rows_lib.age(slot, newest, capacity)
   fetch = _OVERFETCH * k
   short = state.exact is not None and capacity < _SHORT * fetch
   content = (_exact_scores if short else content_scores)(state, query, table)
