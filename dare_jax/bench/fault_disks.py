@@ -58,16 +58,13 @@ def damaged(what: Damaged) -> fault_trials.Trial:
     files = [path for path in root.glob(pattern) if path.is_file()]
     files = sorted(path for path in files if path.stat().st_size)
     damage(files[int(rng.integers(len(files)))], rng)
-    story = fault_trials.Story(bench)
-    story.record.hits = 1
+    story = fault_trials.Story(bench, hits=1)
     end = story.live(bench.start(what.processes))
     story.record.lost_steps = 0  # Those of the damaged one cannot be had.
     if end.refused:
       story.record.outcome = 'refused'
-    elif not end.finished:
-      story.fail(f'codes {end.codes}: {end.err[-500:]}')
-    elif why := bench.difference(what.processes):
-      story.fail(why)
+    else:
+      story.compare(end, what.processes)
     return story.record
 
   return trial
@@ -85,37 +82,25 @@ def damage(path: pathlib.Path, rng: np.random.Generator) -> None:
 
 
 @contextlib.contextmanager
-def _small_disk(path: pathlib.Path, kilobytes: int) -> Iterator[None]:
-  path.mkdir()
-  _mount('-t', 'tmpfs', '-o', f'size={kilobytes}k', 'tmpfs', path)
+def _on_small_disk(
+  bench: fault_trials.Bench, kilobytes: int
+) -> Iterator[fault_trials.Bench]:
+  """The same, with its workdir alone on a disk of that size."""
+  disk = bench.workdir.with_name('disk')
+  disk.mkdir()
+  _mount('-t', 'tmpfs', '-o', f'size={kilobytes}k', 'tmpfs', disk)
   try:
-    yield
+    yield dataclasses.replace(bench, workdir=disk / 'run')
   finally:
-    subprocess.run(['umount', str(path)], check=True)
+    subprocess.run(['umount', str(disk)], check=True)
+
+
+def _remount(bench: fault_trials.Bench, option: str) -> None:
+  _mount('-o', f'remount,{option}', bench.workdir.parent)
 
 
 def _mount(*arguments: Any) -> None:
   subprocess.run(['mount', *map(str, arguments)], check=True)
-
-
-def disk_full(processes: int) -> fault_trials.Trial:
-  """A disk that fills up somewhere on the way, then has room again."""
-
-  def trial(
-    bench: fault_trials.Bench, rng: np.random.Generator
-  ) -> fault_trials.Record:
-    disk = bench.workdir.with_name('disk')
-    bench = dataclasses.replace(bench, workdir=disk / 'run')
-    with _small_disk(disk, int(rng.integers(8, 1_000))):
-      story = fault_trials.Story(bench)
-      story.record.hits = 1
-      end = story.live(_beside(bench, processes))
-      if not (end.refused or end.finished):
-        story.fail(f'codes {end.codes}: {end.err[-500:]}')
-      _mount('-o', 'remount,size=64m', disk)
-      return story.finish(_beside(bench, processes), processes)
-
-  return trial
 
 
 def _beside(bench: fault_trials.Bench, processes: int) -> fault_lives.Start:
@@ -125,6 +110,22 @@ def _beside(bench: fault_trials.Bench, processes: int) -> fault_lives.Start:
   )
 
 
+def disk_full(processes: int) -> fault_trials.Trial:
+  """A disk that fills up somewhere on the way, then has room again."""
+
+  def trial(
+    bench: fault_trials.Bench, rng: np.random.Generator
+  ) -> fault_trials.Record:
+    with _on_small_disk(bench, int(rng.integers(8, 1_000))) as bench:
+      story = fault_trials.Story(bench, hits=1)
+      end = story.live(_beside(bench, processes))
+      story.expect(end.refused or end.finished, end)
+      _remount(bench, 'size=64m')
+      return story.finish(_beside(bench, processes), processes)
+
+  return trial
+
+
 def read_only(processes: int) -> fault_trials.Trial:
   """A stopped training on a disk that nobody can write to, for one life."""
 
@@ -132,17 +133,13 @@ def read_only(processes: int) -> fault_trials.Trial:
     bench: fault_trials.Bench, rng: np.random.Generator
   ) -> fault_trials.Record:
     del rng
-    disk = bench.workdir.with_name('disk')
-    bench = dataclasses.replace(bench, workdir=disk / 'run')
-    with _small_disk(disk, 64_000):
+    with _on_small_disk(bench, 64_000) as bench:
       shutil.copytree(bench.stopped(processes), bench.workdir)
-      _mount('-o', 'remount,ro', disk)
-      story = fault_trials.Story(bench)
-      story.record.hits = 1
+      _remount(bench, 'ro')
+      story = fault_trials.Story(bench, hits=1)
       end = story.live(_beside(bench, processes))
-      if not end.refused:
-        story.fail(f'codes {end.codes}: {end.err[-500:]}')
-      _mount('-o', 'remount,rw', disk)
+      story.expect(end.refused, end)
+      _remount(bench, 'rw')
       return story.finish(_beside(bench, processes), processes)
 
   return trial
@@ -169,6 +166,5 @@ def one_starved(
   victim, size = int(rng.integers(2)), int(rng.integers(2_048, 16_384))
   starve = _Starve(bench.workdir, moment, victim=victim, size=size)
   end = story.live(bench.start(2), starve)
-  if not (end.refused or end.finished):
-    story.fail(f'codes {end.codes}: {end.err[-500:]}')
+  story.expect(end.refused or end.finished, end)
   return story.finish(bench.start(2), 2)

@@ -211,9 +211,9 @@ def newest(workdir: pathlib.Path) -> int:
 class Story:
   """The lives of a trial, one after the other."""
 
-  def __init__(self, bench: Bench) -> None:
+  def __init__(self, bench: Bench, hits: int = 0) -> None:
     self.bench = bench
-    self.record = Record()
+    self.record = Record(hits)
     self._newest = newest(bench.workdir)
 
   def live(
@@ -234,13 +234,21 @@ class Story:
     if self.record.outcome == 'same':
       self.record.outcome = why
 
-  def finish(self, start: fault_lives.Start, compare: int | None) -> Record:
-    """Lives once more, undisturbed, to the end, and compares it."""
-    end = self.live(start)
-    if not end.finished:
+  def expect(self, is_fine: bool, end: fault_lives.End) -> None:
+    """Fails unless a life ended as it may."""
+    if not is_fine:
       self.fail(f'codes {end.codes}: {end.err[-500:]}')
-    elif compare is not None and (why := self.bench.difference(compare)):
-      self.fail(why)
+
+  def compare(self, end: fault_lives.End, processes: int | None) -> None:
+    """Fails unless a life was the last, and left what one left alone does."""
+    self.expect(end.finished, end)
+    if end.finished and processes is not None:
+      if why := self.bench.difference(processes):
+        self.fail(why)
+
+  def finish(self, start: fault_lives.Start, processes: int | None) -> Record:
+    """Lives once more, undisturbed, to the end, and compares it."""
+    self.compare(self.live(start), processes)
     return self.record
 
 
@@ -259,12 +267,11 @@ def killed(sigterm: bool, processes: int, hits: int) -> Trial:
       )
       end = story.live(start, hurt)
       if not hurt.happened and end.finished:
-        if why := bench.difference(processes):
-          story.fail(why)
+        story.compare(end, processes)
         shutil.rmtree(bench.workdir)  # Finished first: another training.
         story = _again(story)
-      elif sigterm and not (end.stopped or end.finished or _unborn(end)):
-        story.fail(f'codes {end.codes}: {end.err[-500:]}')
+      elif sigterm:
+        story.expect(end.stopped or end.finished or _unborn(end), end)
     return story.finish(start, processes)
 
   return trial
@@ -293,8 +300,7 @@ def moved(hits: int) -> Trial:
       lines = _count_lines(bench.workdir)
       moment = _after_lines(int(rng.integers(2, 7)), lines)
       end = story.live(bench.start(*place), Hurt(bench.workdir, moment))
-      if not (end.stopped or end.finished):
-        story.fail(f'codes {end.codes}: {end.err[-500:]}')
+      story.expect(end.stopped or end.finished, end)
       others = [other for other in _PLACES if other != place]
       place = others[int(rng.integers(len(others)))]
     record = story.finish(bench.start(*place), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 import functools
 import time
 from typing import Any
@@ -69,58 +70,87 @@ def from_state(
     categories: so many are scored apart, and take the last half of the keys'
       dimensions, which are overwritten; None: keys are held whole.
   """
-  mask = jnp.ones(keys.shape[:2], bool)
-  category, table = None, None
-  whole: Any = keys
-  if categories is not None:
-    rng = np.random.default_rng(1)
-    category = rng.integers(categories, size=mask.shape, dtype=np.int32)
-    item = keys.shape[-1] - keys.shape[-1] // 2
-    rows = rng.standard_normal((categories, keys.shape[-1] // 2), np.float32)
-    keys[:_COMPARED, :, item:] = rows[category[:_COMPARED]]
-    whole, keys = keys[:_COMPARED].copy(), keys[..., :item]
-    table = jnp.asarray(rows)
-  exact = user_state.build(jnp.asarray(whole[:_COMPARED]), mask[:_COMPARED])
-  state = user_state.build(
-    jnp.asarray(keys),
-    mask,
-    precision,
-    None if category is None else jnp.asarray(category),
-    categories or 0,
-  )
-  del keys, whole, category
+  made = _states(keys, precision, categories)
   users, candidates, _ = query.shape
-  if 4 * users * candidates * state.capacity <= _WHOLE_BYTES:
-    score = jax.jit(user_state.content_scores)
-  else:
-
-    @jax.jit
-    def score(state: Any, query: Any, table: Any) -> Any:
-      def one(last: Any, part: Any) -> Any:
-        alone, own = jax.tree.map(lambda x: x[None], part)
-        return user_state.content_scores(alone, own, table), None
-
-      space = jnp.zeros((1, candidates, state.capacity))
-      return jax.lax.scan(one, space, (state, query))[0]
-
+  score = _scorer(users * candidates * made.state.capacity)
   find = jax.jit(functools.partial(user_state.search, k=top_k))
   search_s = seconds(
-    lambda: find(state, query, bias_by_distance=bias, category_keys=table)
+    lambda: find(
+      made.state, query, bias_by_distance=bias, category_keys=made.table
+    )
   )
-  score_s = seconds(lambda: score(state, query, table))
-  few = jax.tree.map(lambda x: x[:_COMPARED], state)
+  score_s = seconds(lambda: score(made.state, query, made.table))
+  few = jax.tree.map(lambda x: x[:_COMPARED], made.state)
   query = query[:_COMPARED]
-  read = state.keys.nbytes + (0 if table is None else state.category.nbytes)
   return {
     'search_s': search_s,
     'score_s': score_s,
     'top_k_share': max(0.0, 1 - score_s / search_s),
-    'read_mb': read / 1e6,
+    'read_mb': made.read_mb,
     'recall': _recall(
-      user_state.search(few, query, bias, top_k, table),
-      user_state.search(exact, query, bias, top_k),
+      user_state.search(few, query, bias, top_k, made.table),
+      user_state.search(made.exact, query, bias, top_k),
     ),
   }
+
+
+@dataclasses.dataclass(frozen=True)
+class _States:
+  """Users' cached keys.
+
+  Attributes:
+    state: of all users.
+    table: keys of categories, float32 [n, e], where they are apart.
+    exact: of a few users: whole keys, float32.
+  """
+
+  state: user_state.UserState
+  table: Any
+  exact: user_state.UserState
+
+  @property
+  def read_mb(self) -> float:
+    """What a search reads of keys and categories."""
+    apart = 0 if self.table is None else self.state.category.nbytes
+    return (self.state.keys.nbytes + apart) / 1e6
+
+
+def _states(keys: Any, precision: str, categories: int | None) -> _States:
+  """Returns the states of users, from arguments of `from_state`."""
+  users, length, dim = keys.shape
+  mask = jnp.ones((users, length), bool)
+  build = lambda keys, *args: user_state.build(
+    jnp.asarray(keys), mask[: len(keys)], *args
+  )
+  if categories is None:
+    return _States(build(keys, precision), None, build(keys[:_COMPARED]))
+  rng = np.random.default_rng(1)
+  category = rng.integers(categories, size=mask.shape, dtype=np.int32)
+  item = dim - dim // 2
+  table = rng.standard_normal((categories, dim // 2), np.float32)
+  keys[:_COMPARED, :, item:] = table[category[:_COMPARED]]
+  return _States(
+    build(keys[..., :item], precision, jnp.asarray(category), categories),
+    jnp.asarray(table),
+    build(keys[:_COMPARED]),
+  )
+
+
+def _scorer(scores: int) -> Callable[[Any, Any, Any], Any]:
+  """Returns a function that makes so many scores of users' states."""
+  if 4 * scores <= _WHOLE_BYTES:
+    return jax.jit(user_state.content_scores)
+
+  @jax.jit
+  def score(state: Any, query: Any, table: Any) -> Any:
+    def one(last: Any, part: Any) -> Any:
+      alone, own = jax.tree.map(lambda x: x[None], part)
+      return user_state.content_scores(alone, own, table), None
+
+    space = jnp.zeros((1, query.shape[1], state.capacity))
+    return jax.lax.scan(one, space, (state, query))[0]
+
+  return score
 
 
 def _recall(found: types.SearchResult, exact: types.SearchResult) -> float:
