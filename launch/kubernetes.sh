@@ -5,8 +5,10 @@
 #
 #   launch/kubernetes.sh HOSTS GPUS_EACH IMAGE --workdir=/shared/run
 #
-# NAME (dare-jax), CLAIM (a volume claim, mounted at /shared) and RESTARTS (10)
-# can be set. --dry-run first prints the JobSet only.
+# They ask Kubernetes for each other: ACCOUNT (default), the service account,
+# must have the right to list pods and to get jobs. NAME (dare-jax),
+# CLAIM (a volume claim, mounted at /shared) and RESTARTS (10) can be set, too.
+# --dry-run first prints the JobSet only.
 set -euo pipefail
 
 apply=(kubectl apply -f -)
@@ -43,6 +45,7 @@ spec:
         template:
           spec:
             restartPolicy: Never
+            serviceAccountName: ${ACCOUNT:-default}
             terminationGracePeriodSeconds: 300
             containers:
             - name: train

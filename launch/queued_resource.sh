@@ -46,9 +46,15 @@ if [[ $found == NONE ]]; then
     ${capacity[@]+"${capacity[@]}"}
 fi
 if ! ((${#options[@]})); then
-  until [[ $(state) == ACTIVE ]]; do
-    echo "waiting for $name: $(state)"
+  found=$(state)
+  until [[ $found == ACTIVE ]]; do
+    if [[ $found == FAILED || $found == SUSPENDED ]]; then
+      echo "$name is $found: run the same command to ask for it anew" >&2
+      exit 1
+    fi
+    echo "waiting for $name: $found"
     sleep 30
+    found=$(state)
   done
 fi
 exec "$(dirname "$0")/tpu_pod.sh" ${options[@]+"${options[@]}"} \

@@ -27,8 +27,11 @@ on_all() {
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
+folder=$(printf '%q' "$(basename "$root")")
 train=$(printf '%q ' python3 -m dare_jax.train --distributed "$@")
+# To a folder that is there, so that a copy of before is replaced: to one of
+# another name, the second copy would go into the first, which would be used.
 run gcloud compute tpus tpu-vm scp --recurse --worker=all --zone="$zone" \
-  "$root" "$name:dare_jax"
-on_all "pip install -q -e './dare_jax[tpu,quickstart,gcs]'"
-on_all "cd dare_jax && $train"
+  "$root" "$name:."
+on_all "cd $folder && pip install -q -e '.[tpu,quickstart,gcs]'"
+on_all "cd $folder && $train"

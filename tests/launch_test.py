@@ -60,6 +60,77 @@ def test_usage(script):
   assert f'usage: launch/{script}' in done.stderr
 
 
+def _gcloud(folder: pathlib.Path, body: str) -> dict[str, str]:
+  """Returns an environment in which gcloud is a script."""
+  path = folder / 'bin' / 'gcloud'
+  path.parent.mkdir()
+  path.write_text(f'#!/usr/bin/env bash\n{body}\n')
+  path.chmod(0o755)
+  return os.environ | {'PATH': f'{path.parent}{os.pathsep}{os.environ["PATH"]}'}
+
+
+def test_a_second_copy_to_a_pod_replaces_the_first(tmp_path):
+  """Where copies are as `cp -r` makes them, which is how scp does."""
+  checkout, worker = tmp_path / 'my checkout', tmp_path / 'worker'
+  (checkout / 'launch').mkdir(parents=True)
+  worker.mkdir()
+  shutil.copy(_FOLDER / 'tpu_pod.sh', checkout / 'launch')
+  # gcloud compute tpus tpu-vm scp .. FROM NAME:TO
+  body = f"""[[ $4 == scp ]] || exit 0
+    target=${{@: -1}}
+    cp -r "${{@: -2:1}}" "{worker}/${{target#*:}}\""""
+  environment = _gcloud(tmp_path, body)
+  for content in ('first', 'second'):
+    (checkout / 'code').write_text(content)
+    done = subprocess.run(
+      [checkout / 'launch' / 'tpu_pod.sh', 'pod', 'us-a', _WORKDIR],
+      env=environment,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    copies = sorted(worker.rglob('code'))
+    assert copies == [worker / 'my checkout' / 'code']
+    assert copies[0].read_text() == content
+
+
+def test_a_slice_that_cannot_be_had_is_not_waited_for(tmp_path):
+  """It was not there, was asked for, and has failed."""
+  states = tmp_path / 'states'
+  states.write_text('NONE\nFAILED\n')
+  body = f"""[[ $4 == describe ]] || exit 0
+    head -n 1 {states} && sed -i 1d {states}"""
+  done = subprocess.run(
+    [
+      'bash',
+      str(_FOLDER / 'queued_resource.sh'),
+      'pod',
+      'us-a',
+      'v5litepod-16',
+    ],
+    env=_gcloud(tmp_path, body),
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=20,
+  )
+  assert done.returncode == 1
+  assert 'create pod' in done.stdout
+  assert 'pod is FAILED: run the same command' in done.stderr
+
+
+def test_each_process_of_a_host_sees_all_of_its_gpus():
+  """JAX takes the one of the process's number there; the others are taken."""
+  options = dict(
+    line.removeprefix('#SBATCH --').split('=')
+    for line in (_FOLDER / 'slurm.sh').read_text().splitlines()
+    if line.startswith('#SBATCH') and '=' in line
+  )
+  assert 'gpus-per-task' not in options
+  assert options['gpus-per-node'] == options['ntasks-per-node']
+
+
 def test_shellcheck():
   scripts = [str(_FOLDER / script) for script in _CASES]
   beside = f'{pathlib.Path(sys.executable).parent}{os.pathsep}{os.defpath}'
