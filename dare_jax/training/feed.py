@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dare_jax import errors
 from dare_jax import types
 from dare_jax.data import compact
 from dare_jax.data import pipeline
@@ -46,6 +47,7 @@ class Placer:
       vocab_sizes: as `compact.Compactor`.
     """
     self._mesh = mesh
+    self._fields = len(vocab_sizes)
     local = len(mesh.local_devices)
     self.compact = compact.Compactor(vocab_sizes, local)
 
@@ -55,11 +57,25 @@ class Placer:
     Args:
       batch: this process's part, with the rows that `compact` found.
       extra: goes along.
+
+    Raises:
+      UsageError: another process called `refuse`.
     """
     targets = int(batch.targets.weight.sum())
-    told = processes.gather(np.append(self.compact.rooms(batch), targets))
+    told = self._told(np.append(self.compact.rooms(batch), targets))
     batch = self.compact.widen(batch, told[:, :-1].max(axis=0))
     return Fed(mesh_lib.place(self._mesh, batch), int(told[:, -1].sum()), extra)
+
+  def refuse(self, reason: str) -> None:
+    """Raises UsageError here and on all that place a batch meanwhile."""
+    self._told(np.full(self._fields + 1, -1, np.int64), reason)
+
+  def _told(self, numbers: np.ndarray, reason: str = '') -> np.ndarray:
+    """Returns the numbers of all processes."""
+    told = processes.gather(numbers)
+    if told.min() < 0:
+      raise errors.UsageError(processes.first_text(reason))
+    return told
 
 
 class Feed:
@@ -90,8 +106,16 @@ class Feed:
     self._prefetcher = prefetcher.Prefetcher(prepare, start, ahead)
 
   def next(self) -> Fed | None:
-    """Returns the next batch; None after the last one."""
-    made = self._prefetcher.next()
+    """Returns the next batch; None after the last one.
+
+    Raises:
+      UsageError: on all processes, if one of them cannot make its part.
+    """
+    try:
+      made = self._prefetcher.next()
+    except errors.UsageError as error:
+      self._placer.refuse(str(error))
+      raise
     return None if made is None else self._placer.place(*made)
 
   def __enter__(self) -> Feed:

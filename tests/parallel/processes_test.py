@@ -45,8 +45,13 @@ def _flags(root: pathlib.Path, **fields: object) -> list[str]:
 
 
 def _start(
-  root: pathlib.Path, workdir: pathlib.Path, count: int, **fields: object
+  root: pathlib.Path,
+  workdir: pathlib.Path,
+  count: int,
+  last: tuple[str, ...] = (),
+  **fields: object,
 ) -> list[subprocess.Popen[str]]:
+  """Starts processes; `last` are flags of the last one alone."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
@@ -55,7 +60,12 @@ def _start(
   command += _flags(root, **fields)
   return [
     subprocess.Popen(
-      [*command, *(where if count > 1 else []), *_number(count, number)],
+      [
+        *command,
+        *(where if count > 1 else []),
+        *_number(count, number),
+        *(last if number == count - 1 else ()),
+      ],
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
@@ -184,6 +194,35 @@ def test_bad_input_is_told_by_all(root, tmp_path):
   texts = _finish(_start(root, tmp_path / 'w', 2, optim__tables='adamw'), 2)
   for text in texts:
     assert "optim.tables='adamw'" in text
+
+
+@pytest.mark.slow
+def test_another_config_of_one_process_is_told_by_all(root, tmp_path):
+  """Its own learning rate would train parameters of its own, unnoticed."""
+  last = ('--config.optim.learning_rate=0.5',)
+  texts = _finish(_start(root, tmp_path / 'w', 2, last), 2)
+  for text in texts:
+    assert (
+      "error: optim.learning_rate of process 1 is '0.5', that of process 0"
+      " '0.01'; all processes need the same." in text
+    )
+  assert not (tmp_path / 'w').exists()
+
+
+@pytest.mark.slow
+def test_a_batch_that_one_process_cannot_make_ends_all(tmp_path):
+  """A user who has had every item: no negative is left to draw."""
+  log = tiny.write_log(tmp_path / 'log.csv')
+  rows = [f'all,i{item},c{item % 10},{item}' for item in range(100)]
+  with log.open('a') as file:
+    file.write('\n'.join(rows) + '\n')
+  fields = {'train__steps': 200, 'train__batch_size': 4}
+  begin = time.monotonic()
+  texts = _finish(_start(tmp_path, tmp_path / 'run', 2, **fields), 2)
+  assert time.monotonic() - begin < 250  # JAX's runtime gives up after 300.
+  for text in texts:
+    assert text.count('error: no negative found for user') == 1, text
+    assert 'Traceback' not in text
 
 
 @pytest.mark.parametrize(
