@@ -58,6 +58,10 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
     ({'optim__tables': 'adamw'}, ["optim.tables='adamw'", 'lazy_adam']),
     ({'optim__learning_rate': 0.0}, ['optim.learning_rate=0.0']),
     ({'train__batch_size': 0}, ['train.batch_size=0']),
+    (
+      {'eval__drop_last': True, 'eval__batch_size': 9_000},
+      ['eval.drop_last=True', 'rows of val', 'eval.batch_size=9000'],
+    ),
   ],
   ids=lambda value: next(iter(value)) if isinstance(value, dict) else '',
 )

@@ -179,6 +179,13 @@ def load(config: ml_collections.ConfigDict) -> Experiment:
     )
     for name, part in moments.items()
   }
+  for name in ('val', 'test'):
+    rows = pipelines[name].num_examples
+    if config.eval.drop_last and rows < config.eval.batch_size:
+      raise errors.UsageError(
+        f'eval.drop_last=True leaves out all {rows} rows of {name}: they are'
+        f' fewer than eval.batch_size={config.eval.batch_size}; lower that.'
+      )
   steps = _total_steps(config, pipelines['train'])
   trainer = train_state.Trainer(model, config.optim, steps, mesh)
   return Experiment(config, store, pipelines, trainer, steps)
