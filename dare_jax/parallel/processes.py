@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 from typing import TypeVar
+import zlib
 
 import jax
 from jax.experimental import multihost_utils
@@ -61,14 +64,22 @@ def largest(number: int) -> int:
   return int(gather(np.array([number])).max())
 
 
-def agree_on(text: str, name: str) -> None:
-  """Raises UsageError on all processes if `text` is not the same on all."""
-  everyone = _gather_texts(text)
-  for number, other in enumerate(everyone):
-    if other != everyone[0]:
+def agree_on(values: Mapping[str, Any]) -> None:
+  """Raises UsageError on all processes for a value that differs between them.
+
+  Args:
+    values: by name; all processes give the same names.
+  """
+  texts = {name: str(value) for name, value in values.items()}
+  sums = [zlib.crc32(text.encode()) for text in texts.values()]
+  everyone = gather(np.array(sums, np.uint32))
+  for name, column in zip(texts, everyone.T, strict=True):
+    if (column != column[0]).any():
+      other = int(np.argmax(column != column[0]))
+      told = _gather_texts(texts[name])
       raise errors.UsageError(
-        f'{name} of process {number} is {other!r}, that of process 0'
-        f' {everyone[0]!r}; all processes need the same.'
+        f'{name} of process {other} is {told[other]!r}, that of process 0'
+        f' {told[0]!r}; all processes need the same.'
       )
 
 

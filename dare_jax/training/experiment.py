@@ -159,7 +159,7 @@ def load(config: ml_collections.ConfigDict) -> Experiment:
   # A bad model section is told before the data is read.
   build_options(config, {'item': 2, 'category': 2})
   store = processes.in_turn(lambda: datasets.open_or_prepare(config.data))
-  processes.agree_on(store.fingerprint, 'the fingerprint of the data')
+  processes.agree_on({'the fingerprint of the data': store.fingerprint})
   moments = splits.make_splits(store, config.data)
   shared = {'train': config.train.moments_per_window}
   model = model_of(config, store)

@@ -17,6 +17,7 @@ from typing import Any
 from etils import epath
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import polars as pl
 
@@ -85,18 +86,19 @@ class _Older:
 
   def __init__(self, run: experiment.Experiment, workdir: epath.Path) -> None:
     self._run, self._workdir = run, workdir
-    if not (workdir / 'config.json').exists():
-      raise self._refuse('no run there (config.json is missing).')
-    self._config = experiment.load_config(workdir)
+    self._config = processes.in_turn(self._read_config)
     self._checkpoints = checkpoint.Checkpoints(
       workdir / 'checkpoints', read_only=True
     )
     best = self._checkpoints.best_step
     step = self._checkpoints.last_step if best is None else best
+    processes.agree_on({"the step of train.init_from's checkpoint": step})
     if step is None:
       raise self._refuse('there is no checkpoint yet.')
     self._step = step
-    self._store = self._open_store()
+    self._store = processes.in_turn(self._open_store)
+    found = self._store.fingerprint
+    processes.agree_on({"the fingerprint of train.init_from's data": found})
     self._check_fields()
     self._model = experiment.model_of(self._config, self._store)
     self._trainer = train_state.Trainer(
@@ -111,6 +113,11 @@ class _Older:
 
   def _refuse(self, why: str) -> errors.UsageError:
     return errors.UsageError(f'train.init_from={self._workdir}: {why}')
+
+  def _read_config(self) -> ml_collections.ConfigDict:
+    if not (self._workdir / 'config.json').exists():
+      raise self._refuse('no run there (config.json is missing).')
+    return experiment.load_config(self._workdir)
 
   def _open_store(self) -> history_store.HistoryStore:
     path = datasets.store_path(self._config.data)

@@ -45,10 +45,13 @@ class Run:
     """Opens data and workdir, which may be in a bucket.
 
     Raises:
-      UsageError: bad config or data, another run's or an unwritable workdir.
+      UsageError: bad config or data, another run's or an unwritable workdir;
+        processes that were not given the same.
     """
     self.config = config
     self.workdir = storage.locate(workdir)
+    fields = experiment.flatten(config)
+    processes.agree_on({'the workdir': self.workdir, **fields})
     processes.in_turn(self._check_workdir)
     self.experiment = experiment.load(config)
     self.trainer = self.experiment.trainer

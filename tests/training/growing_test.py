@@ -12,6 +12,7 @@ import pytest
 
 from dare_jax import embeddings
 from dare_jax import errors
+from dare_jax.parallel import processes
 from dare_jax.training import checkpoint
 from dare_jax.training import growing
 from dare_jax.training import narrowing
@@ -252,6 +253,24 @@ def test_no_run_or_checkpoint_or_data_there(root, older, tmp_path):
   config['data.data_dir'] = str(tmp_path / 'gone')
   (moved / 'config.json').write_text(json.dumps(config))
   assert 'is not in' in _refused(root, tmp_path / 'c', moved)
+
+
+@pytest.mark.parametrize('part', ['_read_config', '_open_store'])
+def test_what_another_process_lacks_stops_all(
+  root, older, tmp_path, monkeypatch, part
+):
+  """Each host may have its own copy of the data, and one have lost it."""
+  read = getattr(growing._Older, part)
+
+  def read_as_another_fails(self):
+    texts = lambda text: [text, 'gone there']
+    monkeypatch.setattr(processes, '_gather_texts', texts)
+    return read(self)
+
+  monkeypatch.setattr(growing._Older, part, read_as_another_fails)
+  config = tiny.config(root / 'day', **_SHORT)
+  with pytest.raises(errors.UsageError, match='^gone there$'):
+    _start(config, tmp_path, older(optim__row_sparse_from=4096)[0])
 
 
 def test_ids_of_another_kind_are_refused(older, tmp_path):
