@@ -157,9 +157,10 @@ class Checkpoints:
   def _try_out(self, manager: ocp.CheckpointManager) -> None:
     """Raises on all processes if the first cannot make a folder.
 
-    Orbax would make it there, and the others would wait for it in vain.
+    Orbax would make it there, and the others would wait for it in vain. A
+    bucket has no folders but in the names of what lies there.
     """
-    if processes.is_alone():
+    if processes.is_alone() or storage.is_remote(manager.directory):
       return
     reason = ''
     if processes.is_first():

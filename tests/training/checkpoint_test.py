@@ -3,7 +3,9 @@
 import logging
 import pathlib
 import shutil
+import types
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -174,12 +176,31 @@ def test_a_failed_last_save_is_told_at_the_end(tmp_path, monkeypatch, then):
 
 
 def test_looking_on_removes_no_save_under_way(checkpoints, tmp_path):
+  # Orbax removes what earlier runs left in a thread: before the first save.
+  checkpoints.save_last(1, make_state(1), description(1))
+  checkpoints.wait()
   under_way = tmp_path / 'checkpoints' / 'last' / '5.orbax-checkpoint-tmp'
   under_way.mkdir()
   looking = checkpoint.Checkpoints(tmp_path / 'checkpoints', read_only=True)
-  assert looking.steps() == []
+  assert looking.steps() == [1]
   looking.close()
   assert under_way.exists()
+
+
+def test_of_several_processes_the_first_tries_a_disk_out(
+  checkpoints, tmp_path, monkeypatch
+):
+  """No bucket: a folder that holds nothing is not there."""
+  monkeypatch.setattr(checkpoint.processes, 'is_alone', lambda: False)
+  monkeypatch.setattr(checkpoint.processes, 'first_text', lambda text: text)
+  there = types.SimpleNamespace(directory=epath.Path(tmp_path))
+  checkpoints._try_out(there)
+  assert not (tmp_path / 'tried').exists()
+  bucket = types.SimpleNamespace(directory=epath.Path('gs://b/run/last'))
+  checkpoints._try_out(bucket)
+  gone = types.SimpleNamespace(directory=epath.Path(tmp_path / 'gone'))
+  with pytest.raises(errors.UsageError, match='No such file'):
+    checkpoints._try_out(gone)
 
 
 def test_keeps_as_many_as_asked(tmp_path):
