@@ -337,6 +337,16 @@ def test_another_config_is_refused(root, straight):
   assert saved['optim.learning_rate'] == 0.01
 
 
+def test_a_workdir_that_a_process_does_not_see_is_refused(
+  root, tmp_path, monkeypatch
+):
+  """It would wait for files of process 0, and that for its own, for ever."""
+  monkeypatch.setattr(run_lib.processes, 'is_first', lambda: False)
+  monkeypatch.setattr(run_lib, '_SEEN_SECONDS', 0.0)
+  with pytest.raises(errors.UsageError, match='workdir that all processes see'):
+    run_lib.Run(tiny.config(root), tmp_path)
+
+
 def test_checkpoints_of_other_data_are_refused(
   root, straight, tmp_path, capsys
 ):

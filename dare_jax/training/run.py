@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import time
 from typing import Any
 
 from etils import epath
@@ -34,6 +35,8 @@ from dare_jax.training import writer
 
 Progress = progress_lib.Progress
 TrainState = train_state.TrainState
+# A shared disk may show a new file that late: NFS, after a minute.
+_SEEN_SECONDS = 90.0
 
 
 class Run:
@@ -73,14 +76,22 @@ class Run:
       experiment.check_same_run(self.config, path)
 
   def _claim_workdir(self) -> None:
-    if not processes.is_first():
+    """Writes the config; on other processes, sees that it is there."""
+    content = _json(experiment.flatten(self.config))
+    path = self.workdir / 'config.json'
+    if processes.is_first():
+      storage.make_folder(self.workdir)
+      storage.write(path, content)
       return
-    storage.make_folder(self.workdir)
-    self._write_json('config.json', experiment.flatten(self.config))
-
-  def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=1)
-    storage.write(self.workdir / name, text.encode())
+    deadline = time.monotonic() + _SEEN_SECONDS
+    while storage.read(path) != content:
+      if time.monotonic() > deadline:
+        raise errors.UsageError(
+          f'{path}: process 0 has written it, process {jax.process_index()}'
+          ' does not see that; use a workdir that all processes see, on a'
+          ' shared disk or in a bucket.'
+        )
+      time.sleep(1)
 
   def finished(self) -> dict[str, Any] | None:
     """Returns the result if the run is done to its full length."""
@@ -355,10 +366,14 @@ class Run:
   ) -> None:
     if processes.is_first():
       metrics.save(predictions, self.workdir / 'predictions_test.npz')
-      self._write_json('result.json', result)
+      storage.write(self.workdir / 'result.json', _json(result))
 
   def close(self) -> None:
     """Waits for the save under way and closes the files."""
     for part in (self._console, self._writer, self._checkpoints):
       if part is not None:
         part.close()
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+  return json.dumps(content, indent=1).encode()
