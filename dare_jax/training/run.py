@@ -205,6 +205,7 @@ class Run:
     period = self.config.model.cluster_every_steps
     if not self.experiment.clusters_history or progress.step % period:
       return state
+    self._check_state(state, progress.step)
     return self.experiment.cluster(state)
 
   def log(self, state: TrainState, progress: Progress) -> TrainState:

@@ -17,12 +17,13 @@ def root(tmp_path_factory):
   return folder
 
 
-def _config(root):
+def _config(root, **fields):
   return tiny.config(
     root,
     model__name='twin_v2',
     model__cluster_size=3,
     model__cluster_every_steps=3,
+    **fields,
   )
 
 
@@ -36,6 +37,20 @@ def test_stop_and_go_on_equals_no_stop(root, tmp_path):
       tiny.run(_config(root), workdir, tiny.StopAtCheck(number))
     tiny.run(_config(root), workdir)
     tiny.assert_same_run(_config(root), workdir, root / 'straight')
+
+
+def test_a_diverging_loss_is_told_before_its_tables_are_clustered(
+  root, tmp_path
+):
+  made = _config(
+    root,
+    optim__learning_rate=1e20,
+    eval__every_steps=0,
+    checkpoint__every_steps=0,
+    train__log_every_steps=50,
+  )
+  with pytest.raises(errors.UsageError, match='not finite somewhere in steps'):
+    tiny.run(made, tmp_path)
 
 
 def test_held_out_behaviors_shape_no_cluster_of_earlier_ones(root):
