@@ -4,8 +4,10 @@
 #
 #   launch/tpu_pod.sh NAME ZONE --workdir=gs://BUCKET/RUN --config=configs/X.py
 #
-# The workdir must be one that all workers see. --dry-run first prints the
-# commands only. After an interruption run it again: training goes on.
+# The workdir must be one that all workers see. PYTHON (python3), of the workers,
+# can be set: it must be 3.11 or later, and Ubuntu 22.04, which many TPU images
+# are, has 3.10. --dry-run first prints the commands only. After an interruption
+# run it again: training goes on.
 set -euo pipefail
 
 dry_run=false
@@ -28,10 +30,11 @@ on_all() {
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 folder=$(printf '%q' "$(basename "$root")")
-train=$(printf '%q ' python3 -m dare_jax.train --distributed "$@")
+python=${PYTHON:-python3}
+train=$(printf '%q ' "$python" -m dare_jax.train --distributed "$@")
 # To a folder that is there, so that a copy of before is replaced: to one of
 # another name, the second copy would go into the first, which would be used.
 run gcloud compute tpus tpu-vm scp --recurse --worker=all --zone="$zone" \
   "$root" "$name:."
-on_all "cd $folder && pip install -q -e '.[tpu,quickstart,gcs]'"
+on_all "cd $folder && $python -m pip install -q -e '.[tpu,quickstart,gcs]'"
 on_all "cd $folder && $train"
