@@ -16,7 +16,7 @@ _KINDS = (
 _LINE = re.compile(
   rf'= (?P<shapes>.*?) (?P<kind>{"|".join(_KINDS)})(?P<start>-start)?\('
 )
-_SHAPE = re.compile(r'(?P<kind>[a-z]+\d+)\[(?P<sizes>[\d,]*)\]')
+_SHAPE = re.compile(r'(?P<kind>pred|[a-z]+\d+)\[(?P<sizes>[\d,]*)\]')
 
 
 def collective_bytes(text: str) -> dict[str, int]:
@@ -40,6 +40,6 @@ def collective_bytes(text: str) -> dict[str, int]:
 
 
 def _bytes(shape: re.Match[str]) -> int:
-  digits = re.sub(r'\D', '', shape['kind'])
+  bits = int(re.sub(r'\D', '', shape['kind']) or 8)  # `pred` takes a byte.
   sizes = [int(size) for size in shape['sizes'].split(',') if size]
-  return math.prod(sizes) * max(1, int(digits) // 8)
+  return math.prod(sizes) * max(1, bits // 8)

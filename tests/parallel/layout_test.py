@@ -49,10 +49,12 @@ def test_bytes_of_collectives():
     %a = (f32[4,2]{1,0}, s32[3]{0}) all-reduce(%x, %y), to_apply=%sum
     %b = (f32[8]{0}, f32[8]{0}) all-to-all-start(%z), dimensions={0}
     %c = bf16[10]{0} all-gather(%w), dimensions={0}
-    ROOT %d = f32[] add(%e, %f)
+    %d = (pred[6]{0}, s8[5]{0}) collective-permute(%m)
+    ROOT %e = f32[] add(%f, %g)
   """
   assert traffic.collective_bytes(text) == {
     'all-reduce': 44,
     'all-to-all': 32,
     'all-gather': 20,
+    'collective-permute': 11,
   }
