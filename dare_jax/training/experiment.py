@@ -125,7 +125,7 @@ class Experiment:
   @functools.cached_property
   def _truth(self) -> synthetic.Truth | None:
     """Read and checked once, not at every validation."""
-    return retrieval.truth_of(self.store)
+    return processes.in_turn(lambda: retrieval.truth_of(self.store))
 
   @property
   def clusters_history(self) -> bool:

@@ -60,7 +60,9 @@ def start_from(
   """
   older = _Older(run, workdir)
   state = run.init_state()
-  rows = {field: older.rows(field) for field in older.matched_fields}
+  rows = processes.in_turn(
+    lambda: {field: older.rows(field) for field in older.matched_fields}
+  )
   maps = older.narrowing_maps()
   tables = dict(state.tables['encoder'])
   rest: dict[str, Any] = {}

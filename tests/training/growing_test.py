@@ -255,17 +255,17 @@ def test_no_run_or_checkpoint_or_data_there(root, older, tmp_path):
   assert 'is not in' in _refused(root, tmp_path / 'c', moved)
 
 
-@pytest.mark.parametrize('part', ['_read_config', '_open_store'])
+@pytest.mark.parametrize('part', ['_read_config', '_open_store', 'rows'])
 def test_what_another_process_lacks_stops_all(
   root, older, tmp_path, monkeypatch, part
 ):
   """Each host may have its own copy of the data, and one have lost it."""
   read = getattr(growing._Older, part)
 
-  def read_as_another_fails(self):
+  def read_as_another_fails(*args):
     texts = lambda text: [text, 'gone there']
     monkeypatch.setattr(processes, '_gather_texts', texts)
-    return read(self)
+    return read(*args)
 
   monkeypatch.setattr(growing._Older, part, read_as_another_fails)
   config = tiny.config(root / 'day', **_SHORT)

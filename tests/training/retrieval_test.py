@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dare_jax import errors
 from dare_jax import types
 from dare_jax.configs import synthetic as config_synthetic
 from dare_jax.data import synthetic
@@ -137,6 +138,15 @@ def test_search_ndcg_equals_its_definition(bounded, monkeypatch):
 def test_a_store_without_truth_has_none():
   store = stores.build([(0, item, 0, item) for item in range(5)])
   assert retrieval.truth_of(store) is None
+
+
+def test_a_truth_that_another_process_cannot_read_stops_all(monkeypatch):
+  store = stores.build([(0, item, 0, item) for item in range(5)])
+  loaded = experiment.Experiment(None, store, {}, None, 0)
+  texts = lambda text: [text, 'damaged there']
+  monkeypatch.setattr(experiment.processes, '_gather_texts', texts)
+  with pytest.raises(errors.UsageError, match='^damaged there$'):
+    _ = loaded._truth
 
 
 @pytest.mark.slow
