@@ -39,10 +39,11 @@ def define_flags() -> None:
 def start() -> None:
   """Connects this process with its peers, if the flags say that it has any.
 
-  Call it before JAX is used.
+  Call it before JAX is used. If peers do not come within five minutes, JAX's
+  runtime ends the process, with a trace of its own.
 
   Raises:
-    UsageError: contradictory flags, or the peers were not found.
+    UsageError: contradictory flags, or nothing says where the peers are.
   """
   given: dict[str, Any] = {name: flags.FLAGS[name].value for name in _NAMES}
   missing = [name for name, value in given.items() if value is None]
@@ -78,7 +79,7 @@ def _connect(**where: Any) -> None:
     # it, sooner, and asks the service for notices that come another way.
     signal.signal(signal.SIGTERM, ours)
   except (RuntimeError, ValueError) as error:
-    reason = (str(error).splitlines() or ['no reason given'])[0]
+    reason = (str(error).splitlines() or ['no reason given'])[0].rstrip('.')
     raise errors.UsageError(
       f'the processes did not find each other: {reason}. Give --coordinator,'
       ' --num_processes and --process_id to each of them.'
