@@ -9,6 +9,7 @@ from absl.testing import parameterized
 from dare_jax import cli
 from dare_jax.configs import base
 from dare_jax.data import datasets
+from dare_jax.training import config_check
 from dare_jax.training import experiment
 
 _NAMES = sorted(
@@ -24,7 +25,7 @@ class ConfigsTest(parameterized.TestCase):
     module = importlib.import_module(f'dare_jax.configs.{name}')
     config = module.get_config()
     self.assertTrue(config.is_locked)
-    experiment.check_config(config)
+    config_check.check(config)
     model = experiment.build_options(config, {'item': 3, 'category': 3})
     self.assertEqual(model.config.top_k, config.model.top_k)
     self.assertIn(config.data.name, datasets.DATASETS)

@@ -186,11 +186,12 @@ def timer_of(
   from dare_jax.bench import step_timing
   from dare_jax.data import pipeline
   from dare_jax.data import splits
+  from dare_jax.training import config_check
   from dare_jax.training import experiment
   from dare_jax.training import feed
   from dare_jax.training import state as train_state
 
-  experiment.check_config(config)
+  config_check.check(config)
   vocab = {field: store.vocab_sizes[field] for field in store.fields}
   model = experiment.build_options(config, vocab)
   trainer = train_state.Trainer(model, config.optim, _STEPS)

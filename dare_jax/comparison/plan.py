@@ -15,6 +15,7 @@ from typing import Any
 import ml_collections
 
 from dare_jax import errors
+from dare_jax.training import config_check
 from dare_jax.training import experiment
 
 
@@ -188,7 +189,7 @@ def plan(
 
 def _check_model(run: PlannedRun) -> None:
   try:
-    experiment.check_config(run.config)
+    config_check.check(run.config)
     experiment.build_options(run.config, {'item': 2, 'category': 2})
   except errors.UsageError as error:
     raise errors.UsageError(f'--models: {run.variant.label}: {error}') from None

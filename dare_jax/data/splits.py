@@ -90,12 +90,14 @@ def _leave_last(store: history_store.HistoryStore, data: Any) -> Splits:
     )
   offsets = store.behaviors.offsets
   lengths = np.diff(offsets)
-  first, last, step = data.train_positions
+  positions = tuple(data.train_positions)
+  is_range = len(positions) == 3 and all(isinstance(p, int) for p in positions)
+  first, last, step = positions if is_range else (0, 0, 0)
   if not (3 <= first <= last and step >= 1):
     raise errors.UsageError(
-      f'data.train_positions={tuple(data.train_positions)}: expected (first,'
-      ' last, step) with 3 <= first <= last and step >= 1; positions 1 and 2'
-      ' from the end test and validate.'
+      f'data.train_positions={positions}: expected (first, last, step) with'
+      ' 3 <= first <= last and step >= 1; positions 1 and 2 from the end test'
+      ' and validate.'
     )
   need = max(data.min_events, 3, last + 1)
   users = np.flatnonzero(lengths >= need)

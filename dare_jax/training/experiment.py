@@ -29,10 +29,10 @@ from dare_jax.data import synthetic
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
 from dare_jax.training import clustering
+from dare_jax.training import config_check
 from dare_jax.training import evaluation
 from dare_jax.training import feed
 from dare_jax.training import metrics
-from dare_jax.training import optimizers
 from dare_jax.training import retrieval
 from dare_jax.training import state as train_state
 from dare_jax.training import storage
@@ -155,7 +155,7 @@ def load(config: ml_collections.ConfigDict) -> Experiment:
   Raises:
     UsageError: a field out of range, an unknown name, bad data.
   """
-  check_config(config)
+  config_check.check(config)
   # A bad model section is told before the data is read.
   build_options(config, {'item': 2, 'category': 2})
   store = processes.in_turn(lambda: datasets.open_or_prepare(config.data))
@@ -241,82 +241,6 @@ def build_options(
     )
   except ValueError as error:
     raise errors.UsageError(str(error)) from None
-
-
-def check_config(config: ml_collections.ConfigDict) -> None:
-  """Raises UsageError for a number out of its range."""
-  at_least_one = (
-    'data.history_length',
-    'data.prefetch',
-    'model.top_k',
-    'model.context_dim',
-    'model.cluster_size',
-    'model.cluster_every_steps',
-    'optim.row_sparse_from',
-    'train.batch_size',
-    'train.moments_per_window',
-    'train.log_every_steps',
-    'eval.batch_size',
-    'checkpoint.keep_last',
-  )
-  for field in at_least_one:
-    _require(config, field, 1)
-  periods = ('eval.every_steps', 'checkpoint.every_steps')
-  for field in (*periods, 'train.steps', 'seed', 'optim.table_weight_decay'):
-    _require(config, field, 0)
-  rates = ('optim.learning_rate', 'optim.table_learning_rate')
-  for field in (*rates, 'train.epochs'):
-    value = _get(config, field)
-    if value is not None and not value > 0:
-      raise errors.UsageError(f'{field}={value}: expected a number above 0.')
-  for field in ('model.hidden', 'model.aux_hidden'):
-    widths = _get(config, field)
-    if any(width < 1 for width in widths):
-      raise errors.UsageError(
-        f'{field}={tuple(widths)}: expected widths of 1 or more.'
-      )
-  optimizers.check(config.optim)
-  if not 0 <= config.data.unknown_rate < 1:
-    raise errors.UsageError(
-      f'data.unknown_rate={config.data.unknown_rate}: expected a share from'
-      ' 0 to below 1.'
-    )
-  padding = config.data.max_padding
-  if padding is not None and not 0.05 <= padding < 1:
-    raise errors.UsageError(
-      f'data.max_padding={padding}: expected a share from 0.05 to below 1, or'
-      ' None for histories of one length.'
-    )
-  if padding is not None and config.eval.drop_last:
-    raise errors.UsageError(
-      'eval.drop_last=True leaves out the last rows of the split: with'
-      ' data.max_padding the longest histories come last; set it to None.'
-    )
-  if config.train.moments_per_window > 1 and not config.data.group_candidates:
-    raise errors.UsageError(
-      f'train.moments_per_window={config.train.moments_per_window} needs'
-      ' data.group_candidates=True: single targets do not share a window.'
-    )
-  if config.model.top_k > config.data.history_length:
-    raise errors.UsageError(
-      f'model.top_k={config.model.top_k} exceeds data.history_length='
-      f'{config.data.history_length}; lower the one or raise the other.'
-    )
-
-
-def _require(
-  config: ml_collections.ConfigDict, field: str, minimum: int
-) -> None:
-  value = _get(config, field)
-  if value is not None and value < minimum:
-    raise errors.UsageError(f'{field}={value}: expected {minimum} or more.')
-
-
-def _get(config: ml_collections.ConfigDict, field: str) -> Any:
-  value = config
-  for name in field.split('.'):
-    value = value[name]
-  return value
 
 
 def config_hash(config: ml_collections.ConfigDict) -> str:

@@ -153,10 +153,13 @@ def _rules(optim: Any, names: list[str]) -> Iterable[tuple[str, float, float]]:
       pattern, rate, decay = rule
       matches = [name for name in names if re.fullmatch(pattern, name)]
       found = pattern, float(rate), float(decay)
+      if not min(found[1:]) >= 0:
+        raise ValueError
     except (TypeError, ValueError, re.error):
       raise errors.UsageError(
         f'optim.by_table has {rule!r}: expected (pattern of table names,'
-        " learning rate, weight decay), as in (('item_.*', 0.01, 0.0),)."
+        " learning rate, weight decay), as in (('item_.*', 0.01, 0.0),); no"
+        ' number below 0.'
       ) from None
     if not matches:
       raise errors.UsageError(

@@ -242,6 +242,14 @@ def test_an_empty_split_is_refused(name):
       {'split': 'leave_last', 'train_positions': (9, 8, 1)},
       r'train_positions=\(9, 8, 1\)',
     ),
+    (
+      {'split': 'leave_last', 'train_positions': (3, 93)},
+      r'train_positions=\(3, 93\): expected \(first, last, step\)',
+    ),
+    (
+      {'split': 'leave_last', 'train_positions': ('3;93;5',)},
+      r'train_positions=.*expected \(first, last, step\)',
+    ),
   ],
 )
 def test_wrong_options_are_refused(changes, message):

@@ -15,6 +15,7 @@ from dare_jax.data import event_log
 from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.data import windows
+from dare_jax.training import config_check
 from dare_jax.training import experiment
 from tests import tiny
 from tests.data import stores
@@ -334,7 +335,7 @@ def test_a_run_with_windows_trains_and_resumes(tmp_path):
 def test_windows_without_moments_are_refused(tmp_path, size):
   made = tiny.config(tmp_path, train__moments_per_window=size)
   with pytest.raises(errors.UsageError) as caught:
-    experiment.check_config(made)
+    config_check.check(made)
   assert str(caught.value) == (
     f'train.moments_per_window={size}: expected 1 or more.'
   )
@@ -345,7 +346,7 @@ def test_single_targets_in_windows_are_refused(tmp_path):
     tmp_path, train__moments_per_window=2, data__group_candidates=False
   )
   with pytest.raises(errors.UsageError) as caught:
-    experiment.check_config(made)
+    config_check.check(made)
   assert str(caught.value) == (
     'train.moments_per_window=2 needs data.group_candidates=True: single'
     ' targets do not share a window.'

@@ -17,51 +17,7 @@ def config(**fields):
   return made
 
 
-class CheckConfigTest(parameterized.TestCase):
-  def test_the_default_is_accepted(self):
-    experiment.check_config(config())
-
-  @parameterized.parameters(
-    ('data.history_length', 0),
-    ('data.prefetch', 0),
-    ('model.top_k', 0),
-    ('model.context_dim', 0),
-    ('model.hidden', (8, 0)),
-    ('model.aux_hidden', (0,)),
-    ('optim.tables', 'sgdd'),
-    ('optim.schedule', 'cosine'),
-    ('optim.table_dtype', 'float16'),
-    ('optim.unique_rows', 'gpu'),
-    ('optim.row_sparse_from', 0),
-    ('optim.table_weight_decay', -0.1),
-    ('train.batch_size', -1),
-    ('train.log_every_steps', 0),
-    ('eval.batch_size', 0),
-    ('eval.every_steps', -1),
-    ('checkpoint.every_steps', -5),
-    ('train.steps', -1),
-    ('train.epochs', 0.0),
-    ('train.epochs', float('nan')),
-    ('optim.learning_rate', 0.0),
-    ('optim.learning_rate', -1.0),
-    ('optim.table_learning_rate', -1.0),
-    ('data.unknown_rate', 1.0),
-    ('data.unknown_rate', -0.1),
-    ('data.max_padding', 0.01),
-    ('data.max_padding', 1.0),
-    ('seed', -1),
-  )
-  def test_out_of_range(self, field, value):
-    made = config(**{field.replace('.', '__'): value})
-    with pytest.raises(errors.UsageError) as caught:
-      experiment.check_config(made)
-    assert str(caught.value).startswith(f'{field}={value!r}: expected ')
-
-  def test_top_k_above_the_history(self):
-    made = config(model__top_k=50, data__history_length=20)
-    with pytest.raises(errors.UsageError, match='top_k=50.*history_length=20'):
-      experiment.check_config(made)
-
+class ModelTest(parameterized.TestCase):
   @parameterized.parameters(
     ('model.name', 'dar', "did you mean 'dare'"),
     ('model.plan', 'splt', 'decoupled'),

@@ -188,6 +188,7 @@ def test_rates_and_decay_by_table():
     ({'table_dtype': 'float16'}, 'expected one of float32, bfloat16'),
     ({'tables': 'adam', 'table_dtype': 'bfloat16'}, 'row-sparse'),
     ({'by_table': (('item', 1.0),)}, 'expected \\(pattern of table names'),
+    ({'by_table': (('item.*', -1.0, 0.0),)}, 'no number below 0'),
     ({'by_table': (('shop', 1.0, 0.0),)}, "no table is named 'shop'"),
   ],
 )
