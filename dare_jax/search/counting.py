@@ -245,7 +245,7 @@ def _runs(x: Int[Array, 'r n'], fill: int) -> list[Any]:
 def _total(runs: list[Bool[Array, 'r w']]) -> Int[Array, 'r 1']:
   """Returns how many are True in each row."""
   each = sum(run.astype(jnp.int32) for run in runs)
-  return jnp.sum(each, axis=-1, keepdims=True)
+  return jnp.sum(each, axis=-1, keepdims=True, dtype=jnp.int32)
 
 
 def _words(runs: list[Bool[Array, 'r w']]) -> UInt[Array, 'r w']:
@@ -258,10 +258,10 @@ def _set_bits(words: UInt[Array, 'r w'], k: int) -> Int[Array, 'r k']:
   """Returns the places, in the row, of its k set bits."""
   lanes = words.shape[-1]
   count = jax.lax.population_count(words).astype(jnp.int32)
-  until = jnp.cumsum(count, axis=-1)[:, None, :]
+  until = jnp.cumsum(count, axis=-1, dtype=jnp.int32)[:, None, :]
   rank = jnp.arange(k, dtype=jnp.int32)[None]
   is_before = until <= rank[..., None]
-  lane = jnp.sum(is_before.astype(jnp.int32), axis=-1)
+  lane = jnp.sum(is_before, axis=-1, dtype=jnp.int32)
   before = jnp.max(jnp.where(is_before, until, 0), axis=-1)
   lane, rank = _barrier((lane, rank - before))
   word = _take(words, lane)

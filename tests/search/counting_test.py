@@ -134,6 +134,15 @@ class CountingTest(parameterized.TestCase):
       np.testing.assert_array_equal, half, _best_k(scores, visible, 20, None)
     )
 
+  @parameterized.parameters((400, 200, 20), (5, 16400, 7))
+  def test_where_float64_is_on(self, rows, length, k):
+    scores, visible = _draw(3, rows, length, 20, 0.5, 0.01)
+    newest = np.arange(rows, dtype=np.int32) % length
+    with jax.enable_x64(True):
+      self._check(scores, visible, k, newest)
+      index, best = _best_k(jnp.array(scores, jnp.float64), visible, k, None)
+    assert (index.dtype, best.dtype) == (np.int32, np.float32)
+
   def test_only_a_cpu_counts(self):
     choose = lambda s: search.top_k(s, jnp.ones((1, 200), bool), 20)
     traced = jax.jit(choose).trace(jnp.zeros((400, 200)))

@@ -190,11 +190,14 @@ class LoweringTest(parameterized.TestCase):
     scale = shape((2, 50_000)) if dtype == jnp.int8 else None
     return (*operands, 20, scale)
 
-  @parameterized.parameters(jnp.float32, jnp.bfloat16, jnp.int8)
-  def test_tpu_takes_the_kernel_unasked(self, dtype):
+  @parameterized.product(
+    dtype=(jnp.float32, jnp.bfloat16, jnp.int8), float64_is_on=(False, True)
+  )
+  def test_tpu_takes_the_kernel_unasked(self, dtype, float64_is_on):
     find = jax.jit(kernels.find, static_argnums=4)
-    traced = find.trace(*self._operands(dtype))
-    text = traced.lower(lowering_platforms=('tpu',)).as_text()
+    with jax.enable_x64(float64_is_on):
+      traced = find.trace(*self._operands(dtype))
+      text = traced.lower(lowering_platforms=('tpu',)).as_text()
     assert 'tpu_custom_call' in text and 'top_k' not in text.replace(
       'search_top_k', ''
     )

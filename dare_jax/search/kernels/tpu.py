@@ -71,7 +71,8 @@ def search(
   """
 
   def run(depth: int) -> tuple[Any, Any, Any]:
-    return _call(queries, keys, bias, scale, k, depth, interpret, sizes)
+    with jax.enable_x64(False):  # Else loops would count in int64.
+      return _call(queries, keys, bias, scale, k, depth, interpret, sizes)
 
   rows = queries.shape[0] * queries.shape[1]
   return lists.exact(run, k, keys.shape[1], rows, sizes.width)
