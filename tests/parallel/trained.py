@@ -2,10 +2,11 @@
 
     JAX_PLATFORMS=cpu python -m tests.parallel.trained --folder=DIR
 
-On a made log with 63,000 test scores, in float32, for every place a training of
-its own: devices made of this CPU, and real processes over loopback. Beside them
-one device whose compiler rounds otherwise; what that moves the AUC by is no
-fault of the mesh. DIR keeps what is done: the same command goes on.
+On a made log with 63,000 test scores, for every place a training of its own:
+devices made of this CPU, and real processes over loopback. Beside them one
+device whose compiler rounds otherwise; what that moves the AUC by is no fault
+of the mesh. With --float64, which is for one process, nothing moves it.
+DIR keeps what is done: the same command goes on.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ def train(
   xla_flags: str,
   processes: int,
   fields: dict[str, object],
+  module: str,
 ) -> None:
   """Trains to the end, or goes on, or does nothing if that is done."""
   flags = [f'--config.{name}={value}' for name, value in fields.items()]
   flags = [f'--workdir={workdir}', '--config=configs/synthetic.py', *flags]
-  command = [sys.executable, '-m', 'dare_jax.train']
+  command = [sys.executable, '-m', module]
   if processes > 1:
     command = [str(_LAUNCHER), str(processes)]
   subprocess.run(
@@ -76,20 +78,24 @@ def main(flags: list[str]) -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--folder', type=pathlib.Path, required=True)
   parity.add_places(parser)
+  parser.add_argument('--float64', action='store_true')
   chosen = parser.parse_args(flags)
+  if chosen.float64 and chosen.processes:
+    parser.error('--float64 is for one process: give --processes= as well')
+  module = 'tests.parallel.wide' if chosen.float64 else 'dare_jax.train'
   print('test AUC, less that of one device, and validation AUC')
   for model, tables in itertools.product(chosen.models, chosen.tables):
     one = None
     for name, xla_flags, processes in places(chosen):
       workdir = chosen.folder / f'{model} {tables} {name}'.replace(' ', '-')
       fields = {'model.name': model, 'optim.tables': tables}
-      train(workdir, xla_flags, processes, _FIELDS | fields)
+      train(workdir, xla_flags, processes, _FIELDS | fields, module)
       result = json.loads((workdir / 'result.json').read_text())
       auc = result['test']['auc']
       one = auc if one is None else one
       print(
-        f'{model:5} {tables:10} {name:28} {auc:.4f} {auc - one:+.4f}'
-        f' {result["val"]["auc"]:.4f}',
+        f'{model:5} {tables:10} {name:28} {auc:.4f}'
+        f' {auc - one:+.6f} {result["val"]["auc"]:.4f}',
         flush=True,
       )
 
