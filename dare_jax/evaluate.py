@@ -69,7 +69,7 @@ def restore(
   from dare_jax.training import experiment
   from dare_jax.training import storage
 
-  loaded = experiment.load(experiment.load_config(workdir))
+  loaded = experiment.load(experiment.load_config(workdir), has_begun=True)
   checkpoints = checkpoint.Checkpoints(
     storage.locate(workdir) / 'checkpoints', read_only=True
   )

@@ -166,6 +166,15 @@ def test_data_dir_that_cannot_be_written(root, tmp_path, refused):
   assert f'data.data_dir={made.data.data_dir}: cannot be written' in line
 
 
+def test_another_log_than_the_prepared_one(root, tmp_path, refused):
+  made = tiny.config(root)
+  made.data.input = str(tiny.write_log(tmp_path / 'b.csv', num_users=61))
+  line = refused(lambda: tiny.run(made, tmp_path / 'run'))
+  assert f'data.input={made.data.input}: another log' in line
+  assert f'was prepared from {root / "log.csv"}' in line
+  assert not (tmp_path / 'run').exists()
+
+
 def test_workdir_of_another_run(root, tmp_path, refused):
   fields = experiment.flatten(tiny.config(root, model__name='twin'))
   (tmp_path / 'config.json').write_text(json.dumps(fields))

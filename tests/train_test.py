@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from dare_jax import errors
+from dare_jax import evaluate
 from dare_jax.data import datasets
 from dare_jax.data import history_store
 from dare_jax.training import experiment
@@ -365,7 +366,22 @@ def test_checkpoints_of_other_data_are_refused(
     shutil.rmtree(store)
     kept.rename(store)
   assert 'was trained on data with the fingerprint' in line
+  assert f', made from {root / "log.csv"}, but' in line
   assert str(tmp_path / 'run' / 'checkpoints') in line
+
+
+def test_a_run_that_has_begun_goes_on_when_its_log_grows(tmp_path):
+  """Its checkpoints know their data; a new run would be refused."""
+  log = tiny.write_log(tmp_path / 'log.csv', num_users=40)
+  made, run = tiny.config(tmp_path), tmp_path / 'run'
+  with pytest.raises(errors.Stopped):
+    tiny.run(made, run, tiny.StopAtCheck(5))
+  with log.open('a') as file:
+    file.write('u1,i1,c1,99\n')
+  assert tiny.run(made, run)['resumed_from']
+  evaluate.evaluate(run)
+  with pytest.raises(errors.UsageError, match='has changed since'):
+    tiny.run(made, tmp_path / 'new')
 
 
 def test_a_validation_without_auc_still_has_a_best(root, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import contextlib
+import dataclasses
 import hashlib
 import importlib
 import io
@@ -20,11 +21,14 @@ import tqdm
 
 from dare_jax import errors
 from dare_jax.data import history_store
+from dare_jax.data import log_origin
 from dare_jax.data import raw_log
 from dare_jax.data import store_writer
+from dare_jax.data.builders import base
 
 # Dataset name -> builder class, and the data fields that shape its records.
-# `input` is recorded as provenance but is not part of a store's identity.
+# `input` is not among them: a log may be moved or removed once it is prepared.
+# Which one a store was made from is checked by `log_origin`.
 _LOG_FIELDS = ('sort_by_time', 'max_malformed_share')
 _SYNTHETIC_FIELDS = (
   'num_users',
@@ -55,7 +59,7 @@ DATASETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 _READ_USERS = 512
 
 
-def builder_class(name: str) -> tuple[type, tuple[str, ...]]:
+def builder_class(name: str) -> tuple[type[base.LogBuilder], tuple[str, ...]]:
   """Returns the TFDS builder of a dataset and the fields that shape it.
 
   Raises:
@@ -93,12 +97,35 @@ def store_path(data: Any) -> pathlib.Path:
   return pathlib.Path(data.data_dir).expanduser() / f'{data.name}-{digest}'
 
 
-def open_or_prepare(data: Any) -> history_store.HistoryStore:
-  """Opens the store that `data` asks for, preparing it if it is not there."""
+def open_or_prepare(
+  data: Any, check_input: bool = True
+) -> history_store.HistoryStore:
+  """Opens the store that `data` asks for, preparing it if it is not there.
+
+  Args:
+    data: the config's data section.
+    check_input: whether the store must be of the log that `data.input` names.
+
+  Raises:
+    UsageError: bad input, a damaged store, or one of another log.
+  """
   path = store_path(data)
   if not path.exists():
     return prepare(data)
-  return history_store.open_store(path)
+  store = history_store.open_store(path)
+  if check_input:
+    _check_reads_input(data)
+    log_origin.check(data, store)
+  return store
+
+
+def _check_reads_input(data: Any) -> None:
+  cls, _ = builder_class(data.name)
+  if data.input and not cls.READS_INPUT:
+    raise errors.UsageError(
+      f'data.input={data.input}: data.name={data.name} reads no log; for one'
+      ' of your own use --config=configs/csv_log.py.'
+    )
 
 
 def prepare(data: Any) -> history_store.HistoryStore:
@@ -110,15 +137,20 @@ def prepare(data: Any) -> history_store.HistoryStore:
     UsageError: bad input, or a folder that cannot be written.
   """
   cls, fields = builder_class(data.name)
+  _check_reads_input(data)
   path = store_path(data)
+  origin = log_origin.look_at(data.input)
   records = path.parent / 'tfds'
   work = path.with_name(f'{path.name}.{os.getpid()}.preparing')
-  print(f'preparing {data.name} in {path}', file=sys.stderr, flush=True)
+  replaced = log_origin.replaced(path, origin)
+  print(
+    f'preparing {data.name} in {path}{replaced}', file=sys.stderr, flush=True
+  )
   try:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     builder = _build_records(cls, data, work)
-    store = _write_store(builder, data, path)
+    store = _write_store(builder, data, path, origin)
     final = records / f'{data.name}-{shaping_hash(data, fields)}'
     final.parent.mkdir(exist_ok=True)
     shutil.rmtree(final, ignore_errors=True)
@@ -133,7 +165,9 @@ def prepare(data: Any) -> history_store.HistoryStore:
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _build_records(cls: type, data: Any, work: pathlib.Path) -> Any:
+def _build_records(
+  cls: type[base.LogBuilder], data: Any, work: pathlib.Path
+) -> Any:
   """Runs the TFDS builder, quietly, in a folder of its own."""
   tfds.disable_progress_bar()  # They write to files, too.
   builder = cls(options=data, data_dir=str(work / 'records'))
@@ -143,7 +177,10 @@ def _build_records(cls: type, data: Any, work: pathlib.Path) -> Any:
 
 
 def _write_store(
-  builder: Any, data: Any, path: pathlib.Path
+  builder: Any,
+  data: Any,
+  path: pathlib.Path,
+  origin: log_origin.Origin | None,
 ) -> history_store.HistoryStore:
   """Copies the records of all users into a history store."""
   schema = builder.schema
@@ -154,14 +191,17 @@ def _write_store(
     schema.has_labels,
   )
   try:
-    return _fill_store(writer, builder, data)
+    return _fill_store(writer, builder, data, origin)
   except BaseException:
     writer.discard()
     raise
 
 
 def _fill_store(
-  writer: store_writer.StoreWriter, builder: Any, data: Any
+  writer: store_writer.StoreWriter,
+  builder: Any,
+  data: Any,
+  origin: log_origin.Origin | None,
 ) -> history_store.HistoryStore:
   source = builder.as_data_source(split='users')
   users = tqdm.tqdm(total=len(source), unit='user', disable=None)
@@ -180,6 +220,7 @@ def _fill_store(
     'dataset': data.name,
     'builder_version': str(builder.version),
     'input': data.input,
+    'origin': origin and dataclasses.asdict(origin),
     'log': log.to_json(),
   }
   extra = records / 'truth'

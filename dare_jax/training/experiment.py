@@ -149,8 +149,14 @@ def clusters_history(model: models.RankerConfig) -> bool:
   return searches.SEARCHES[model.search].clusters_history
 
 
-def load(config: ml_collections.ConfigDict) -> Experiment:
+def load(
+  config: ml_collections.ConfigDict, has_begun: bool = False
+) -> Experiment:
   """Checks the config, opens (or prepares) the data, builds the model.
+
+  Args:
+    config: a run's.
+    has_begun: whether it has checkpoints, which know their data.
 
   Raises:
     UsageError: a field out of range, an unknown name, bad data.
@@ -158,7 +164,10 @@ def load(config: ml_collections.ConfigDict) -> Experiment:
   config_check.check(config)
   # A bad model section is told before the data is read.
   build_options(config, {'item': 2, 'category': 2})
-  store = processes.in_turn(lambda: datasets.open_or_prepare(config.data))
+  checks = processes.is_first() and not has_begun
+  store = processes.in_turn(
+    lambda: datasets.open_or_prepare(config.data, check_input=checks)
+  )
   processes.agree_on({'the fingerprint of the data': store.fingerprint})
   moments = splits.make_splits(store, config.data)
   shared = {'train': config.train.moments_per_window}

@@ -18,6 +18,7 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax import types
+from dare_jax.data import log_origin
 from dare_jax.parallel import processes
 from dare_jax.training import checkpoint
 from dare_jax.training import environment
@@ -55,8 +56,8 @@ class Run:
     self.workdir = storage.locate(workdir)
     fields = experiment.flatten(config)
     processes.agree_on({'the workdir': self.workdir, **fields})
-    processes.in_turn(self._check_workdir)
-    self.experiment = experiment.load(config)
+    has_begun = processes.in_turn(self._check_workdir)
+    self.experiment = experiment.load(config, has_begun)
     self.trainer = self.experiment.trainer
     self.total_steps = self.experiment.total_steps
     processes.in_turn(self._claim_workdir)
@@ -70,10 +71,13 @@ class Run:
     self._window = (0.0, 0)
     self._programs = programs.Programs(self.trainer.train_step)
 
-  def _check_workdir(self) -> None:
+  def _check_workdir(self) -> bool:
+    """Returns whether there are checkpoints to go on from."""
     path = self.workdir / 'config.json'
     if storage.read(path) is not None:
       experiment.check_same_run(self.config, path)
+    saved = storage.names(self.workdir / 'checkpoints' / 'last')
+    return any(name.isdigit() for name in saved)
 
   def _claim_workdir(self) -> None:
     """Writes the config; on other processes, sees that it is there."""
@@ -302,6 +306,7 @@ class Run:
       'config': experiment.flatten(self.config),
       'code_version': environment.code_version(),
       'data_fingerprint': self.experiment.store.fingerprint,
+      'data_made_from': log_origin.path_of(self.experiment.store),
     }
 
   def _check_state(self, state: TrainState, step: int) -> None:

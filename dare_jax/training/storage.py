@@ -55,6 +55,19 @@ def read(path: epath.Path) -> bytes | None:
     return None
 
 
+def names(path: epath.Path) -> list[str]:
+  """Returns the names in a folder; none if it is not there.
+
+  Raises:
+    UsageError: it cannot be read.
+  """
+  try:
+    with _told(path, 'read'):
+      return [entry.name for entry in path.iterdir()]
+  except (FileNotFoundError, NotADirectoryError):
+    return []
+
+
 def write(path: epath.Path, content: bytes) -> None:
   """Writes a file that is there whole or not at all, whenever one looks.
 

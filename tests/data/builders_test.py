@@ -115,7 +115,7 @@ def test_taobao_refuses_other_files(taobao, write, content, message):
 
 def test_a_missing_file_is_refused_and_existing_data_stays(taobao):
   store = datasets.prepare(taobao)
-  taobao.input = '/nonexistent/UserBehavior.csv'
+  pathlib.Path(taobao.input).unlink()
   with pytest.raises(errors.UsageError, match='no such file'):
     datasets.prepare(taobao)
   assert datasets.open_or_prepare(taobao).fingerprint == store.fingerprint

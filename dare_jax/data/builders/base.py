@@ -35,6 +35,7 @@ class LogBuilder(tfds.core.GeneratorBasedBuilder):
 
   VERSION = tfds.core.Version('1.0.0')
   BUILDER_CONFIG_CLASS: ClassVar[type]
+  READS_INPUT: ClassVar[bool] = True  # the log that `data.input` names
 
   def __init__(self, *, options: Any = None, **kwargs: Any) -> None:
     self._options = options

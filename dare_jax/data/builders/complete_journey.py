@@ -21,6 +21,8 @@ class CompleteJourney(base.LogBuilder):
   stamp and the file sorts them by product id, so they are shuffled in a basket.
   """
 
+  READS_INPUT = False
+
   @property
   def schema(self) -> event_log.LogSchema:
     return event_log.LogSchema(shuffle_sessions=True)

@@ -23,6 +23,8 @@ class SyntheticLifelong(base.LogBuilder):
   id i + 2, category j has j + 2.
   """
 
+  READS_INPUT = False
+
   @property
   def schema(self) -> event_log.LogSchema:
     return event_log.LogSchema()
