@@ -23,11 +23,13 @@ def prepare(config: ml_collections.ConfigDict) -> str:
   """Prepares the data of a config, anew if it is there; returns its card.
 
   Raises:
-    UsageError: unknown dataset, bad input, or a folder that can't be written.
+    UsageError: bad config or input, or a folder that can't be written.
   """
   from dare_jax.data import data_card
   from dare_jax.data import datasets
+  from dare_jax.training import config_check
 
+  config_check.check(config)
   store = datasets.prepare(config.data)
   return data_card.data_card(store, config.data)
 

@@ -11,6 +11,7 @@ from typing import Any
 from absl import flags
 import pytest
 
+from dare_jax import prepare
 from dare_jax.data import datasets
 from dare_jax.training import experiment
 from tests import tiny
@@ -75,6 +76,12 @@ def test_config(root, tmp_path, refused, fields, named):
   assert files(root / 'data') == before
 
 
+def test_prepare_checks_the_config(root, refused):
+  made = tiny.config(root, data__max_malformed_share=-1.0)
+  line = refused(lambda: prepare.prepare(made))
+  assert 'data.max_malformed_share=-1.0: expected a share from 0 to 1' in line
+
+
 _HEADER = 'user_id,item_id,category_id,timestamp\n'
 
 
@@ -84,10 +91,13 @@ _HEADER = 'user_id,item_id,category_id,timestamp\n'
     (None, ['log.csv', 'no such file']),
     ('', ['log.csv', 'empty']),
     (_HEADER, ['log.csv', 'no rows']),
-    (_HEADER + 'u1,i1,c1,noon\n' * 5, ['log.csv', 'line 2', 'noon']),
+    (
+      _HEADER + 'u1,i1,c1,noon\n' * 5,
+      ['line 2', 'timestamp: ex', 'noon'],
+    ),
     (_HEADER + 'u1,i1,c1\n' * 5, ['log.csv', 'line 2']),
     (_HEADER.replace('category_id', 'kind') + 'u,i,c,1\n', ['category_id']),
-    (_HEADER + 'u1,i1,,3\n' * 5, ['log.csv', 'line 2']),
+    (_HEADER + 'u1,i1,,3\n' * 5, ['log.csv', 'line 2', 'empty category_id']),
   ],
   ids=['missing', 'empty', 'header', 'letters', 'count', 'column', 'category'],
 )

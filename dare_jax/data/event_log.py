@@ -64,6 +64,14 @@ class EventLog:
 
 
 _SESSION_SHUFFLE_SEED = 20241003
+# The years 1973 to 2100 in seconds; no two units overlap there.
+_MODERN = (100_000_000, 4_102_444_800)
+_UNITS = {
+  'seconds': 1,
+  'milliseconds': 10**3,
+  'microseconds': 10**6,
+  'nanoseconds': 10**9,
+}
 
 
 def encode(
@@ -97,6 +105,7 @@ def encode(
   for name in list(parts):
     columns[name] = np.concatenate(parts.pop(name))
   report.rows_kept = len(columns['user'])
+  _note_units(columns['time'], report)
   order = _order(columns['user'], columns['time'], schema)
   user = columns.pop('user')
   counts = np.bincount(user, minlength=maps['user'].vocab_size)
@@ -135,6 +144,28 @@ def _is_ordered(user: np.ndarray, time: np.ndarray, schema: LogSchema) -> bool:
   if schema.sort_by_time:
     late |= (user[1:] == user[:-1]) & (time[1:] < time[:-1])
   return not late.any()
+
+
+def _note_units(time: np.ndarray, report: raw_log.RowReport) -> None:
+  """Notes times of several units, or missing ones beside those of our days."""
+  units = []
+  first, last = int(time.min()), int(time.max())
+  for unit, scale in _UNITS.items():
+    low, high = (scale * end for end in _MODERN)
+    if low <= first and last < high:
+      return
+    count = int(((time >= low) & (time < high)).sum())
+    if count:
+      units.append(f'{count} rows like {unit}')
+  zeros = int((time == 0).sum())
+  if len(units) > 1:
+    report.notes.append(
+      f'times look mixed: {", ".join(units)} since 1970; give all in one unit'
+    )
+  if units and zeros:
+    report.notes.append(
+      f'{zeros} rows have time 0, which may stand for a missing one'
+    )
 
 
 def _note_ambiguous_categories(

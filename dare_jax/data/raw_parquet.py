@@ -25,7 +25,7 @@ def read(
 ) -> Iterator[pl.DataFrame]:
   """Yields blocks of well-formed rows of a Parquet file, in file order.
 
-  A row is malformed if a column is null or not of its kind. Temporal columns
+  A row is malformed if a column is null or not of its kind. Dates and times
   become seconds since 1970.
 
   Args:
@@ -43,22 +43,29 @@ def read(
   typed, valid = [], pl.lit(True)
   for column in columns:
     raw_log.require_columns(path, [column.name], list(present))
+    _check_type(path, column, present[column.name])
     value, ok = raw_log.cast(column, present[column.name])
     typed.append(value.alias(select[column.name]))
     valid &= ok
-  scan = pl.scan_parquet(path).select(*typed, valid.alias(_VALID))
-  rows = pl.scan_parquet(path).select(pl.len()).collect().item()
+  source = pl.scan_parquet(path)
+  scan = source.select(*typed, valid.alias(_VALID))
+  rows = _collect(path, source.select(pl.len())).item()
   if rows == 0:
     raise errors.UsageError(f'{path}: the log has no rows.')
   for start in range(0, rows, _BLOCK_ROWS):
-    frame = scan.slice(start, _BLOCK_ROWS).collect()
+    frame = _collect(path, scan.slice(start, _BLOCK_ROWS))
     is_valid = frame.drop_in_place(_VALID)
     report.rows_read += len(frame)
     bad = (~is_valid).arg_true().to_list()
     report.malformed += len(bad)
     report.drop('malformed', len(bad))
     for row in bad[: max(0, raw_log.MAX_EXAMPLES - len(report.examples))]:
-      report.examples.append(f'row {start + row + 1}: {frame.row(row)!r}'[:80])
+      raw = source.select(column.name for column in columns)
+      raw_row = _collect(path, raw.slice(start + row, 1))
+      report.examples.append(
+        f'row {start + row + 1}: {raw_row.row(0)!r:.80}'
+        f' ({raw_log.fault(raw_row, columns)})'
+      )
     yield frame.filter(is_valid)
   raw_log.check_share(path, report, max_malformed_share)
 
@@ -74,3 +81,27 @@ def schema(path: pathlib.Path) -> dict[str, pl.DataType]:
   except (pl.exceptions.PolarsError, OSError) as error:
     line = str(error).splitlines()[0]
     raise errors.UsageError(f'{path}: not a Parquet file ({line}).') from None
+
+
+def _check_type(
+  path: pathlib.Path, column: raw_log.Column, dtype: pl.DataType
+) -> None:
+  """Refuses a column of a type that no value could be read from."""
+  if column.kind == 'str':
+    expected = 'text or numbers'
+    is_wrong = dtype.is_nested()
+  else:
+    expected = 'integers, or dates and times'
+    is_wrong = dtype.is_nested() or dtype in (pl.Time, pl.Duration, pl.Binary)
+  if is_wrong:
+    raise errors.UsageError(
+      f'{path}: column {column.name!r} is of type {dtype}; expected {expected}.'
+    )
+
+
+def _collect(path: pathlib.Path, frame: pl.LazyFrame) -> pl.DataFrame:
+  try:
+    return frame.collect()
+  except (pl.exceptions.PolarsError, OSError) as error:
+    line = str(error).splitlines()[0]
+    raise errors.UsageError(f'{path}: cannot be read ({line}).') from None

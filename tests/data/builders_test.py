@@ -178,8 +178,15 @@ def test_tmall_malformed_rows(tmall, write, bad):
   tmall.max_malformed_share = 1.0
   log = read(tmall)
   assert log.report.malformed == 1
-  assert log.report.examples == [f'line 7: {bad!r}']
+  assert log.report.examples[0].startswith(f'line 7: {bad!r} (')
   assert events(log) == {5: [13, 11, 12, 10]}
+
+
+def test_tmall_names_the_day_that_it_expects(tmall, write):
+  tmall.input = write('bad.csv', f'{_TMALL}5,10,1,3,2,1301,0\n')
+  message = "time_stamp: expected a day of 2014 as mmdd, got '1301'"
+  with pytest.raises(errors.UsageError, match=message):
+    read(tmall)
 
 
 def test_tmall_needs_its_header(tmall, write):
@@ -302,7 +309,7 @@ def test_csv_log_fields_context_and_labels_reach_the_store(shop):
 def test_csv_log_formats_give_the_same_log(shop, write, tmp_path):
   plain = read(shop)
   bare = _SHOP.split('\n', 1)
-  path = tmp_path / 'shop.parquet'
+  path = tmp_path / 'SHOP.Parquet'
   pl.read_csv(_SHOP.encode()).with_columns(
     pl.from_epoch(pl.col('when'), time_unit='s')
   ).write_parquet(path)

@@ -1,3 +1,5 @@
+import re
+
 import hypothesis
 from hypothesis import strategies as st
 import numpy as np
@@ -110,3 +112,27 @@ def test_an_empty_log_is_refused():
 def test_shuffling_sessions_of_an_unsorted_log_is_refused():
   with pytest.raises(ValueError, match='sort_by_time'):
     event_log.LogSchema(sort_by_time=False, shuffle_sessions=True)
+
+
+@pytest.mark.parametrize(
+  ('times', 'notes'),
+  [
+    ([0, 1, 29], []),
+    ([0, -5, 1_511_600_000], ['1 rows have time 0']),
+    ([1_511_600_000, 1_600_000_000], []),
+    ([1_511_600_000_000, 1_600_000_000_000], []),
+    (
+      [0, 0, 1_511_600_000, 1_511_600_000_000, 1_511_600_000_001],
+      ['mixed: 1 rows like seconds, 2 rows like milli', '2 rows have time 0'],
+    ),
+    ([1_511_600_000_000, 10**15, 10**18], ['milli.*1 .*micro.*1 .*nano']),
+  ],
+)
+def test_notes_of_times_in_several_units(times, notes):
+  schema = event_log.LogSchema()
+  report = raw_log.RowReport()
+  rows = [(0, 0, 0, time) for time in times]
+  event_log.encode([stores.frame(rows, schema)], schema, report)
+  assert len(report.notes) == len(notes)
+  for note, expected in zip(report.notes, notes, strict=True):
+    assert re.search(expected, note)

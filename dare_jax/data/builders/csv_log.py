@@ -9,6 +9,7 @@ import polars as pl
 
 from dare_jax import errors
 from dare_jax.data import event_log
+from dare_jax.data import raw_csv
 from dare_jax.data import raw_log
 from dare_jax.data import raw_parquet
 from dare_jax.data.builders import base
@@ -25,8 +26,8 @@ class CsvLog(base.LogBuilder):
   `data.columns` says which column holds the user, item, category and time of a
   behavior; `fields` and `context` name further categorical columns, `label` a
   column of 0 and 1 if rows are impressions. Ids and categories are compared as
-  text; an empty further field is a value of its own. The time is an integer,
-  or a temporal column of a Parquet file.
+  text; an empty further field is a value of its own. The time is a whole
+  number, or a column of dates or times of a Parquet file.
   """
 
   @property
@@ -43,7 +44,7 @@ class CsvLog(base.LogBuilder):
     file = raw_log.require_file(self.options.input, _EXPECTED)
     report = raw_log.RowReport()
     select = self._select()
-    if file.suffix == '.parquet':
+    if file.suffix.lower() == '.parquet':
       blocks = raw_parquet.read(
         file,
         [self._column(name, select) for name in select],
@@ -62,9 +63,9 @@ class CsvLog(base.LogBuilder):
     select: dict[str, str],
   ) -> Iterator[pl.DataFrame]:
     order = self.options.columns.order
-    names = list(order or raw_log.csv_header(file))
+    names = list(order or raw_csv.header(file))
     raw_log.require_columns(file, list(select), names)
-    return raw_log.read_csv(
+    return raw_csv.read(
       file,
       [self._column(name, select) for name in names],
       report,

@@ -8,6 +8,7 @@ import pathlib
 import polars as pl
 
 from dare_jax.data import event_log
+from dare_jax.data import raw_csv
 from dare_jax.data import raw_log
 from dare_jax.data.builders import base
 
@@ -49,7 +50,7 @@ class Taobao(base.LogBuilder):
     in_range = pl.col('time').is_between(
       _FIRST_SECOND, _END_SECOND, closed='left'
     )
-    for block in raw_log.read_csv(
+    for block in raw_csv.read(
       file,
       _COLUMNS,
       report,

@@ -9,6 +9,7 @@ import pathlib
 import polars as pl
 
 from dare_jax.data import event_log
+from dare_jax.data import raw_csv
 from dare_jax.data import raw_log
 from dare_jax.data.builders import base
 
@@ -27,7 +28,7 @@ _COLUMNS = (
   raw_log.Column('cat_id'),
   raw_log.Column('seller_id'),
   raw_log.Column('brand_id'),
-  raw_log.Column('time_stamp', 'str', pattern=_DAY_OF_YEAR),
+  raw_log.Column('time_stamp', 'str', _DAY_OF_YEAR, 'a day of 2014 as mmdd'),
   raw_log.Column('action_type', pattern='[0-3]'),
 )
 _SELECT = {
@@ -63,7 +64,7 @@ class Tmall(base.LogBuilder):
     self, file: pathlib.Path, report: raw_log.RowReport
   ) -> Iterator[pl.DataFrame]:
     num_padded = 0
-    for block in raw_log.read_csv(
+    for block in raw_csv.read(
       file,
       _COLUMNS,
       report,

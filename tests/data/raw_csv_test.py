@@ -1,0 +1,240 @@
+"""What the CSV reader takes for a fault, and what it says about it."""
+
+from __future__ import annotations
+
+import gzip
+import pathlib
+
+import polars as pl
+import pytest
+
+from dare_jax import errors
+from dare_jax.data import raw_csv
+from dare_jax.data import raw_log
+
+_COLUMNS = (
+  raw_log.Column('a'),
+  raw_log.Column('b', 'str'),
+  raw_log.Column('c', 'real_int'),
+)
+_QUOTES = (
+  'a field that opens with a quote must end with one, and hold it twice for'
+  ' once'
+)
+
+
+def _read(path, columns=_COLUMNS, header=False, share=1.0, select=None):
+  report = raw_log.RowReport()
+  blocks = list(
+    raw_csv.read(pathlib.Path(path), columns, report, header, share, select)
+  )
+  return pl.concat(blocks).rows(), report
+
+
+@pytest.mark.parametrize(
+  ('bad', 'reason'),
+  [
+    ('1,x', '2 fields, expected 3'),
+    ('1,x,2,3', '4 fields, expected 3'),
+    ('one,x,2', "a: expected an integer of 0 or more, got 'one'"),
+    ('-1,x,2', "a: expected an integer of 0 or more, got '-1'"),
+    (f'{2**63},x,2', f"a: expected an integer of 0 or more, got '{2**63}'"),
+    (',x,2', 'empty a'),
+    ('1,,2', 'empty b'),
+    ('1,"",2', 'empty b'),
+    ('', 'an empty line'),
+    ('1,x,2.5', "c: expected an integer, got '2.5'"),
+    ('1,x,2024-01-01', "c: expected an integer, got '2024-01-01'"),
+    ('1,"x,2', _QUOTES),
+    ('1,"x"y,2', _QUOTES),
+  ],
+)
+def test_a_malformed_row_is_left_out_and_reported(write, bad, reason):
+  path = write('log.csv', f'1,x,2\n{bad}\n3,y,-4\n')
+  rows, report = _read(path)
+  assert rows == [(1, 'x', 2), (3, 'y', -4)]
+  assert report.rows_read == 3
+  assert report.malformed == 1
+  assert report.dropped == {'malformed': 1}
+  assert report.examples == [f'line 2: {bad!r} ({reason})']
+
+
+def test_a_stray_quote_changes_no_other_line(write):
+  others = ['1,"x, ""y""",2\n', '3,5" z,4\n', '5,"",6\n']
+  expected = [(1, 'x, "y"', 2), (3, '5" z', 4)] * 3
+  path = write('log.csv', ''.join(others * 3))
+  assert _read(path)[0] == expected
+  for bad in ('7,"x,8\n', '7,x,"8\n', '7,"x"y,8\n', '"7",x",8,"\n'):
+    path = write('log.csv', ''.join([*others * 2, bad, *others]))
+    rows, report = _read(path)
+    assert rows == expected, bad
+    assert [text[:6] for text in report.examples] == [
+      'line 3',
+      'line 6',
+      'line 7',
+      'line 1',
+    ]
+    assert report.examples[2] == f'line 7: {bad[:-1]!r} ({_QUOTES})'
+
+
+@pytest.mark.parametrize('size', [16, 64 << 20])
+def test_a_field_in_quotes_may_hold_line_breaks(write, monkeypatch, size):
+  monkeypatch.setattr(raw_csv, '_BLOCK_BYTES', size)
+  text = '1,x,2\n3,"y\n\nof ""two"",\nlines",4\n5,z,6\nq,z,6\n'
+  rows, report = _read(write('log.csv', text))
+  assert rows == [(1, 'x', 2), (3, 'y\n\nof "two",\nlines', 4), (5, 'z', 6)]
+  assert report.rows_read == 4
+  assert [text[:7] for text in report.examples] == ['line 7:']
+  text = 'a,b,c\n' + '1,x,2\n' * 3 + '3,"y\nz",q\n1,x,2\n'
+  rows, report = _read(write('log.csv', text), header=True)
+  assert rows == [(1, 'x', 2)] * 4
+  assert report.examples == [
+    "line 5: '3,\"y\\nz\",q' (c: expected an integer, got 'q')"
+  ]
+
+
+def test_whole_numbers_with_a_fraction_are_integers(write):
+  rows, report = _read(write('log.csv', '1.0,x,1700000000.000\n2,2.0,-3.\n'))
+  assert rows == [(1, 'x', 1_700_000_000), (2, '2.0', -3)]
+  assert not report.dropped
+
+
+def test_line_numbers_count_the_header_and_earlier_blocks(write, monkeypatch):
+  monkeypatch.setattr(raw_csv, '_BLOCK_BYTES', 16)
+  path = write('log.csv', 'a,b,c\n' + '1,x,2\n' * 10 + 'bad,x,2\n1,x,2\n')
+  rows, report = _read(path, header=True)
+  assert len(rows) == 11
+  assert [text[:18] for text in report.examples] == ["line 12: 'bad,x,2'"]
+
+
+@pytest.mark.parametrize('last', ['7,x', '7', 'q', '7,,'])
+def test_a_truncated_last_line_is_no_error(write, last):
+  path = write('log.csv', f'1,x,2\n{last}')
+  rows, report = _read(path, share=0.0)
+  assert rows == [(1, 'x', 2)]
+  assert report.malformed == 0
+  assert report.dropped == {'truncated last line': 1}
+  assert 'line 2' in report.notes[0]
+
+
+def test_a_sound_last_line_without_a_line_break_is_kept(write):
+  rows, report = _read(write('log.csv', '1,x,2\n3,y,4'))
+  assert rows == [(1, 'x', 2), (3, 'y', 4)]
+  assert not report.dropped
+  assert report.notes == [
+    'log.csv does not end in a line break; its last line, 2, may be cut'
+  ]
+
+
+def test_unselected_fields_may_be_empty_but_not_missing(write):
+  select = {'a': 'user'}
+  path = write('log.csv', '1,,\n2,x,\n3,x\n4\n5,x,1,1\n6,"p,q",\n')
+  rows, report = _read(path, select=select)
+  assert rows == [(1,), (2,), (6,)]
+  assert report.dropped == {'malformed': 3}
+
+
+def test_an_optional_field_may_be_empty(write):
+  columns = (raw_log.Column('a'), raw_log.Column('b', 'str', required=False))
+  rows, report = _read(write('log.csv', '1,\n2,x\n3\n'), columns)
+  assert rows == [(1, ''), (2, 'x')]
+  assert report.malformed == 1
+
+
+def test_a_pattern_must_match_the_whole_text(write):
+  columns = (raw_log.Column('a', pattern='[01]'),)
+  rows, report = _read(write('log.csv', '1\n0\n10\n2\n'), columns)
+  assert rows == [(1,), (0,)]
+  assert report.malformed == 2
+
+
+def test_bytes_that_are_not_utf_8_are_malformed(write):
+  text = '1,"é,",2\n'.encode()
+  rows, report = _read(write('log.csv', text + b'3,\xe9,4\n3,\xe8,4\n' + text))
+  assert rows == [(1, 'é,', 2)] * 2
+  assert report.malformed == 2
+  assert report.examples[0] == (
+    "line 2: '3,\ufffd,4' (not UTF-8 text; convert the file to UTF-8)"
+  )
+
+
+@pytest.mark.parametrize('size', [16, 64 << 20])
+def test_line_ends_of_old_macs_are_refused(write, monkeypatch, size):
+  monkeypatch.setattr(raw_csv, '_BLOCK_BYTES', size)
+  path = write('log.csv', 'a,b,c\r1,x,2\r3,y,4\r')
+  for read in (_read, lambda path: raw_csv.header(pathlib.Path(path))):
+    with pytest.raises(errors.UsageError, match='found carriage returns'):
+      read(path)
+
+
+@pytest.mark.parametrize('suffix', ['zip', 'bz2', 'xz', 'zst', 'ZIP'])
+def test_other_compression_is_refused_by_name(write, suffix):
+  path = write(f'log.csv.{suffix}', b'\x00\x01')
+  with pytest.raises(
+    errors.UsageError, match=f'.{suffix.lower()} files cannot'
+  ):
+    _read(path)
+
+
+def test_a_header_that_is_a_name_short(write):
+  path = write('log.csv', 'a,b,c\n1,x,2,7\n3,y,4,8\n')
+  with pytest.raises(
+    errors.UsageError,
+    match=r"header has 3 columns, rows have 4 \(line 2: '1,x,2,7'\)",
+  ):
+    _read(path, header=True)
+  path = write('log.csv', 'a,b,c\n1,x,2,7\n3,y,4\n')
+  _, report = _read(path, header=True)
+  assert report.examples == ["line 2: '1,x,2,7' (4 fields, the header has 3)"]
+
+
+def test_an_empty_field_too_many_is_let_pass(write):
+  path = write('log.csv', 'a,b,c\n1,x,2,\n3,"y\n",4,\n')
+  assert _read(path, header=True)[0] == [(1, 'x', 2), (3, 'y\n', 4)]
+
+
+def test_gzip_and_windows_line_ends(write):
+  path = write('log.CSV.GZ', gzip.compress(b'1,"x",2\r\n3,"y",4\r\n'))
+  assert _read(path)[0] == [(1, 'x', 2), (3, 'y', 4)]
+
+
+def test_damaged_gzip_is_refused(write):
+  whole = gzip.compress(b'1,x,2\n' * 1000)
+  with pytest.raises(errors.UsageError, match='damaged gzip'):
+    _read(write('log.csv.gz', whole[: len(whole) // 2]))
+  with pytest.raises(errors.UsageError, match='damaged gzip'):
+    _read(write('other.csv.gz', b'1,x,2\n'))
+
+
+@pytest.mark.parametrize(
+  ('text', 'header', 'message'),
+  [
+    ('1,2\n', False, r'a,b,c \(3\); line 1 has 2'),
+    ('a,b,d\n1,x,2\n', True, 'header with the columns a,b,c'),
+    ('a,b,c\n', True, 'no rows'),
+    (b'\xff\xfe\x00,1,2\n', False, 'not UTF-8'),
+    (
+      'a;b;c\n1;x;2\n',
+      True,
+      'separated by commas; line 1 has 0 commas and',
+    ),
+    ('1\tx\t2\n', False, '0 commas and 2 tabs'),
+  ],
+)
+def test_a_file_of_another_kind_is_refused(write, text, header, message):
+  with pytest.raises(errors.UsageError, match=message):
+    _read(write('log.csv', text), header=header)
+
+
+def test_too_many_malformed_rows_are_refused(write):
+  path = write('log.csv', '1,x,2\n' * 99 + 'x,x,2\n')
+  assert len(_read(path, share=0.01)[0]) == 99
+  with pytest.raises(errors.UsageError, match="1 of 100 .*line 100: 'x,x,2'"):
+    _read(path, share=0.009)
+
+
+def test_header_reads_quoted_names_and_refuses_doubles(write):
+  path = pathlib.Path(write('log.csv', '\ufeff"a,b", c\r\n1,2\r\n'))
+  assert raw_csv.header(path) == ['a,b', 'c']
+  with pytest.raises(errors.UsageError, match="'a' twice"):
+    raw_csv.header(pathlib.Path(write('twice.csv', 'a,b,a\n')))
