@@ -176,5 +176,6 @@ def _note_ambiguous_categories(
   if len(count):
     report.notes.append(
       f'{len(count)} items occur with several categories; a behavior keeps'
-      " its own row's, a sampled negative takes the item's last one"
+      " its own row's, a sampled negative takes the item's last one (with"
+      ' by_time, that of the row drawn)'
     )

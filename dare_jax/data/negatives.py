@@ -7,23 +7,43 @@ import numpy as np
 from dare_jax import errors
 from dare_jax.data import counter_rng
 from dare_jax.data import history_store
+from dare_jax.data import store_writer
 
 EXCLUDE = ('user_log', 'positive_only', 'none')
 _MAX_ROUNDS = 200
 
 
 class NegativeSampler:
-  """Draws items in proportion to how often they occur in the whole log.
+  """Draws items in proportion to how often they occur in the log.
 
   The published rule rejects an item that occurs anywhere in the user's log,
   past or future (`user_log`). That makes "the target is in the history" a
   giveaway, hence also `positive_only` and `none`; results are reported by
   slice. A draw depends on (stream, example, slot, round) alone.
+
+  With `before`, the log is its rows before that time, both for what is drawn
+  and for what is rejected: else an item of the future would be known by its
+  label, which is always 0, and a user's by never being a negative.
   """
 
   def __init__(
-    self, store: history_store.HistoryStore, num_negatives: int, exclude: str
+    self,
+    store: history_store.HistoryStore,
+    num_negatives: int,
+    exclude: str,
+    before: int | None = None,
   ) -> None:
+    """Makes a sampler.
+
+    Args:
+      store: the history store; with `before`, in time order.
+      num_negatives: drawn for each positive.
+      exclude: which items are rejected, one of `EXCLUDE`.
+      before: a time stamp, or None for the whole log.
+
+    Raises:
+      UsageError: unknown rule.
+    """
     if exclude not in EXCLUDE:
       raise errors.UsageError(
         f'data.exclude={exclude!r}: expected one of {", ".join(EXCLUDE)}.'
@@ -31,6 +51,18 @@ class NegativeSampler:
     self._store = store
     self._num = num_negatives
     self._exclude = exclude
+    self._before = before
+    table = store.behaviors
+    # Rows of each user from `before` on; they come last.
+    late = np.zeros(0, np.int64)
+    if before is not None:
+      late = np.flatnonzero(table.columns['timestamp'] >= before)
+    self._num_rows = len(table) - len(late)
+    self._late_offsets = np.searchsorted(late, table.offsets)
+    self._early_offsets = table.offsets - self._late_offsets
+    self._late_items = store_writer.sort_in_users(
+      table.columns['item_id'][late], self._late_offsets
+    )
 
   def sample(
     self,
@@ -63,8 +95,10 @@ class NegativeSampler:
     drawn = np.zeros(len(example), np.int64)
     pending = np.arange(len(example))
     for turn in range(_MAX_ROUNDS):
-      row = counter_rng.below(
-        len(items), *stream, example[pending], slot[pending], turn
+      row = self._row(
+        counter_rng.below(
+          self._num_rows, *stream, example[pending], slot[pending], turn
+        )
       )
       drawn[pending] = row
       pending = pending[
@@ -72,13 +106,22 @@ class NegativeSampler:
       ]
       if not len(pending):
         return drawn.reshape(shape)
+    of = f'{self._store.vocab_sizes["item"] - 2} items'
+    if self._before is not None:
+      of = f'items from before {self._before}'
     weaker = {'user_log': 'positive_only', 'positive_only': 'none'}
     raise errors.UsageError(
       f'no negative found for user {int(user[pending[0]])} in {_MAX_ROUNDS}'
-      f' draws: data.exclude={self._exclude} leaves too few of the'
-      f' {self._store.vocab_sizes["item"] - 2} items; set'
+      f' draws: data.exclude={self._exclude} leaves too few of the {of}; set'
       f' data.exclude={weaker[self._exclude]}.'
     )
+
+  def _row(self, number: np.ndarray) -> np.ndarray:
+    """Returns the rows of the table that rows of the drawn part are."""
+    if self._before is None:
+      return number
+    user = np.searchsorted(self._early_offsets, number, side='right') - 1
+    return number + self._late_offsets[user]
 
   def _rejected(
     self, item: np.ndarray, user: np.ndarray, positive: np.ndarray
@@ -87,7 +130,15 @@ class NegativeSampler:
       return np.zeros(len(item), bool)
     if self._exclude == 'positive_only':
       return item == positive
-    return in_user_log(self._store.behaviors, user, item)
+    table = self._store.behaviors
+    taken = in_user_log(table, user, item)
+    if self._before is None:
+      return taken
+    found = np.flatnonzero(taken)
+    pairs = user[found], item[found]
+    ever = _times(table.columns['sorted_item_id'], table.offsets, *pairs)
+    taken[found] = ever > _times(self._late_items, self._late_offsets, *pairs)
+    return taken
 
 
 def in_user_log(
@@ -98,7 +149,24 @@ def in_user_log(
   A binary search in each user's sorted items, all pairs at once.
   """
   items = table.columns['sorted_item_id']
-  low, stop = table.offsets[user], table.offsets[user + 1]
+  row = _lower_bound(items, table.offsets, user, item)
+  found = row < table.offsets[user + 1]
+  return found & (items[np.where(found, row, 0)] == item)
+
+
+def _times(
+  items: np.ndarray, offsets: np.ndarray, user: np.ndarray, item: np.ndarray
+) -> np.ndarray:
+  """Returns how often each item occurs among its user's sorted items."""
+  first = _lower_bound(items, offsets, user, item)
+  return _lower_bound(items, offsets, user, item + 1) - first
+
+
+def _lower_bound(
+  items: np.ndarray, offsets: np.ndarray, user: np.ndarray, item: np.ndarray
+) -> np.ndarray:
+  """Returns the first row of each user's sorted items that is >= `item`."""
+  low, stop = offsets[user], offsets[user + 1]
   high = stop.copy()
   for _ in range(int((stop - low).max(initial=0)).bit_length()):
     middle = (low + high) >> 1
@@ -107,5 +175,4 @@ def in_user_log(
     less = inside & (value < item)
     low = np.where(less, middle + 1, low)
     high = np.where(less, high, np.minimum(high, middle))
-  found = low < stop
-  return found & (items[np.where(found, low, 0)] == item)
+  return low

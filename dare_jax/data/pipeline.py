@@ -107,7 +107,10 @@ class Pipeline:
     self._data = data
     self._seed = seed if split == 'train' else 0
     self._sampler = negatives.NegativeSampler(
-      store, data.num_negatives, data.exclude
+      store,
+      data.num_negatives,
+      data.exclude,
+      splits.known_before(data, split),
     )
     self._width = 1 + data.num_negatives
     self._rows_a_moment = 1 if data.group_candidates else self._width
@@ -336,11 +339,12 @@ class Pipeline:
     )
     items = columns['item_id'][drawn]
     targets = {'item': np.concatenate([positive[:, None], items], axis=1)}
+    # An item's last values may be of a time that `by_time` must not know.
+    by_row = (items == id_map.UNKNOWN) | (self._data.split == 'by_time')
     for field in self._store.fields[1:]:
       own = columns[f'{field}_id'][moments.target][:, None]
       other = self._store.item_values[field][items]
-      unknown = items == id_map.UNKNOWN
-      other[unknown] = columns[f'{field}_id'][drawn[unknown]]
+      other[by_row] = columns[f'{field}_id'][drawn[by_row]]
       targets[field] = np.concatenate([own, other], axis=1)
     for field in self._store.context_fields:
       own = columns[f'{field}_id'][moments.target][:, None]

@@ -5,7 +5,8 @@ user's behaviors before `end`; its target is a later behavior or, where a log
 has labels, a group of logged impressions.
 
 `leave_last` and `leave_last_session` train on other users' future relative to
-a user's test moment; `by_time` does not.
+a user's test moment. `by_time` does not: no history, target or negative that
+trains is from `val_from` on, and none that validates from `test_from` on.
 """
 
 from __future__ import annotations
@@ -79,6 +80,18 @@ def make_splits(store: history_store.HistoryStore, data: Any) -> Splits:
       f' data.min_history={data.min_history}; lower these, or check the log.'
     )
   return splits
+
+
+def known_before(data: Any, split: str) -> int | None:
+  """Returns the time from which on a split knows nothing; None: it knows all.
+
+  Args:
+    data: the config's data section.
+    split: 'train', 'val' or 'test'.
+  """
+  if data.split != 'by_time':
+    return None
+  return {'train': data.val_from, 'val': data.test_from, 'test': None}[split]
 
 
 def _leave_last(store: history_store.HistoryStore, data: Any) -> Splits:

@@ -94,7 +94,7 @@ class StoreWriter:
     vocab = {field: len(raw) + id_map.FIRST for field, raw in raw_ids.items()}
     for field in self._fields[1:]:
       arrays[f'item_values/{field}'] = _last_value(arrays, field, vocab['item'])
-    arrays['behaviors/sorted_item_id'] = _sort_in_users(
+    arrays['behaviors/sorted_item_id'] = sort_in_users(
       arrays['behaviors/item_id'], arrays['behaviors/offsets']
     )
     self._write_raw_ids(raw_ids)
@@ -198,7 +198,8 @@ def _last_value(
   return value
 
 
-def _sort_in_users(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def sort_in_users(items: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+  """Returns each user's items in ascending order."""
   user = np.repeat(
     np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets)
   )

@@ -17,8 +17,13 @@ _STORE = stores.build(_ROWS)
 _ITEMS = _STORE.behaviors.columns['item_id']
 
 
-def _log(user):
-  return set(_ITEMS[_STORE.behaviors.slice(user)].tolist())
+_TIMES = _STORE.behaviors.columns['timestamp']
+
+
+def _log(user, before=None):
+  own = _STORE.behaviors.slice(user)
+  is_early = np.ones(len(_ITEMS), bool) if before is None else _TIMES < before
+  return set(_ITEMS[own][is_early[own]].tolist())
 
 
 def _draw(sampler, stream, example, user, positive):
@@ -33,11 +38,17 @@ def _draw(sampler, stream, example, user, positive):
   return _ITEMS[rows]
 
 
-def _slow_draw(stream, example, slot, user, positive, exclude):
-  taken = {'user_log': _log(user), 'positive_only': {positive}, 'none': set()}
+def _slow_draw(stream, example, slot, user, positive, exclude, before):
+  own = _log(user, before)
+  taken = {'user_log': own, 'positive_only': {positive}, 'none': set()}
+  rows = [
+    row
+    for row, time in enumerate(_TIMES.tolist())
+    if before is None or time < before
+  ]
   turn = 0
   while True:
-    row = counter_rng.below(len(_ITEMS), *stream, example, slot, turn)
+    row = rows[counter_rng.below(len(rows), *stream, example, slot, turn)]
     if int(_ITEMS[row]) not in taken[exclude]:
       return int(_ITEMS[row])
     turn += 1
@@ -53,14 +64,18 @@ def _slow_draw(stream, example, slot, user, positive, exclude):
   ),
   st.integers(0, 99),
   st.integers(0, 11),
+  st.sampled_from([None, 5, 12, 29, 30]),  # Times are from 0 to 29.
 )
-def test_draws_follow_the_definition(exclude, number, pairs, seed, cut):
-  sampler = negatives.NegativeSampler(_STORE, number, exclude)
+def test_draws_follow_the_definition(exclude, number, pairs, seed, cut, before):
+  sampler = negatives.NegativeSampler(_STORE, number, exclude, before)
   example, user = (np.array(column) for column in zip(*pairs, strict=True))
   positive = _ITEMS[_STORE.behaviors.offsets[user]]
   stream = (seed, 2)
   expected = [
-    [_slow_draw(stream, e, slot, u, p, exclude) for slot in range(number)]
+    [
+      _slow_draw(stream, e, slot, u, p, exclude, before)
+      for slot in range(number)
+    ]
     for e, u, p in zip(
       example.tolist(), user.tolist(), positive.tolist(), strict=True
     )
@@ -140,6 +155,26 @@ def test_an_impossible_case_is_refused():
   sampler = negatives.NegativeSampler(store, 3, 'user_log')
   rows = sampler.sample((0, 0), zero, zero + 1, item)
   assert set(store.behaviors.columns['item_id'][rows].ravel()) == {3}
+
+
+def test_only_rows_before_a_time_are_drawn_and_reject():
+  """What comes later is neither a negative nor kept from being one."""
+  rows = [(u, item, 0, time) for time, item in ((1, 10), (2, 11)) for u in 'ab']
+  store = stores.build([*rows, ('a', 12, 0, 3), ('b', 13, 0, 3)])
+  sampler = negatives.NegativeSampler(store, 50, 'positive_only', before=3)
+  zero = np.zeros(1, np.int64)
+  items = store.behaviors.columns['item_id']
+  assert set(items[sampler.sample((0, 0), zero, zero, zero)].flat) == {2, 3}
+  whole = negatives.NegativeSampler(store, 50, 'user_log', before=4)
+  assert set(items[whole.sample((0, 0), zero, zero, zero)].flat) == {5}
+  # A user's first purchase of an item after `before` says nothing yet.
+  store = stores.build([('a', 1, 0, 1), ('b', 2, 0, 1), ('a', 2, 0, 5)])
+  early = negatives.NegativeSampler(store, 9, 'user_log', before=5)
+  drawn = early.sample((0, 0), zero, zero, zero)
+  assert set(store.behaviors.columns['item_id'][drawn].flat) == {3}
+  late = negatives.NegativeSampler(store, 9, 'user_log', before=6)
+  with pytest.raises(errors.UsageError, match='items from before 6; set'):
+    late.sample((0, 0), zero, zero, zero)
 
 
 def test_an_unknown_rule_is_refused():

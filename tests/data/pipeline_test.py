@@ -183,6 +183,36 @@ def test_an_unknown_item_as_a_negative_keeps_the_category_of_its_row():
 # Which examples a batch holds.
 
 
+@pytest.mark.parametrize('exclude', ['user_log', 'positive_only', 'none'])
+def test_by_time_trains_on_nothing_of_the_future(exclude):
+  """Items, and values of old items, that are new in each part of the log."""
+  rows = [
+    (user, item, f'kind {time // 10}', time)
+    for time in range(30)
+    for user in range(6)
+    for item in (user + time % 2, 100 * (time // 10 + 1) + user + time % 3)
+  ]
+  store = stores.build(rows)
+  table = store.behaviors.columns
+  data = _data(split='by_time', val_from=10, test_from=20, exclude=exclude)
+  moments = splits.make_splits(store, data)
+  for name, stop in (('train', 10), ('val', 20)):
+    made = pipeline.Pipeline(store, moments[name], name, data, seed=1)
+    known = {
+      field: set(table[f'{field}_id'][table['timestamp'] < stop].tolist())
+      for field in store.fields
+    }
+    batches = [part.batch for part in made.eval_batches(50)]
+    for field in store.fields:
+      seen = {
+        int(value)
+        for batch in batches
+        for ids in (batch.targets.ids[field], batch.history.ids[field])
+        for value in ids.flat
+      }
+      assert seen - {0} <= known[field], (name, field)
+
+
 @pytest.mark.parametrize('is_grouped', [True, False])
 @hypothesis.given(st.integers(1, 60), st.integers(0, 500))
 def test_examples_depend_on_the_position_alone(is_grouped, size, start):
