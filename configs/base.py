@@ -1,6 +1,7 @@
 """Every field of a run, with its default; other configs are deltas on it.
 
-A field can be overridden on the command line: `--config.model.top_k=50`. The
+A field can be overridden on the command line: `--config.model.top_k=50`, or
+`--config.data.max_padding=None` where a field may have none. The
 argument of a config file sets the commonest ones, for instance
 `--config=configs/taobao.py:model=twin,dim=64`.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import difflib
 import logging as standard_logging
@@ -19,9 +20,12 @@ from typing import Any
 
 from absl import flags
 from absl import logging
+import ml_collections
 from ml_collections import config_flags
+from ml_collections.config_flags import tuple_parser
 
 from dare_jax import errors
+from dare_jax.configs import base
 
 EXIT_USAGE = 2
 EXIT_STOPPED = 75
@@ -36,22 +40,82 @@ def configs_dir() -> pathlib.Path:
   return package / 'configs'
 
 
+class _FieldParser(flags.ArgumentParser):
+  """Reads `None` as no value, all else as the field's type has it."""
+
+  def __init__(self, parser: flags.ArgumentParser) -> None:
+    super().__init__()
+    self._parser = parser
+
+  def parse(self, argument: Any) -> Any:
+    return None if argument == 'None' else self._parser.parse(argument)
+
+  def flag_type(self) -> str:
+    return self._parser.flag_type()
+
+
+_FIELD_PARSERS: dict[type, flags.ArgumentParser] = {
+  bool: flags.BooleanParser(),
+  float: flags.FloatParser(),
+  int: flags.IntegerParser(),
+  str: flags.ArgumentParser(),
+  tuple: tuple_parser.TupleParser(),
+}
+
+
+class _FileParser(flags.ArgumentParser):
+  """Finds a config file, and tells in one line what is wrong with it."""
+
+  def __init__(self, parser: flags.ArgumentParser) -> None:
+    super().__init__()
+    self._parser = parser
+
+  def parse(self, path: str) -> ml_collections.ConfigDict:
+    path = _find_config(path)
+    try:
+      config = self._parser.parse(path)
+      found = set() if config is None else {*_fields(config)}
+    except Exception as error:  # Whatever a file of the user's raises.
+      raise errors.UsageError(f'--config={path}: {_one_line(error)}') from None
+    lacking = [f for f in _fields(base.get_config()) if f not in found]
+    if lacking:
+      raise errors.UsageError(
+        f'--config={path}: {len(lacking)} fields are missing, {lacking[0]} the'
+        ' first; start from base.get_config() of dare_jax.configs, which has'
+        ' them all, as configs/csv_log.py does.'
+      )
+    return config
+
+
+def _fields(config: ml_collections.ConfigDict, path: str = '') -> Iterator[str]:
+  for name, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _fields(value, f'{path}{name}.')
+    else:
+      yield f'{path}{name}'
+
+
 def define_config() -> Any:
   """Defines `--config` and returns its holder."""
-  return config_flags.DEFINE_config_file(
+  for kind, parser in _FIELD_PARSERS.items():
+    config_flags.register_flag_parser_for_type(kind, _FieldParser(parser))
+  holder = config_flags.DEFINE_config_file(
     'config',
     None,
     'A config file, with an argument after a colon: configs/taobao.py:'
     'model=twin,dim=64. Override any field of configs/base.py:'
     ' --config.model.top_k=50.',
-    lock_config=True,
   )
+  flag = flags.FLAGS['config']
+  flag.parser = _FileParser(flag.parser)
+  return holder
 
 
 def run(
   main: Callable[[], None],
   argv: Sequence[str] | None = None,
   default_config: str | None = None,
+  about: str | None = None,
 ) -> None:
   """Parses the flags, runs `main`, and exits with the right code.
 
@@ -59,15 +123,16 @@ def run(
     main: the command.
     argv: of the process by default.
     default_config: a shipped config to use where `--config` is not given.
+    about: what `--help` says; what the module that was started says by default.
   """
   argv = list(sys.argv if argv is None else argv)
   if any(arg in ('--help', '-h', '-help', '--helpfull') for arg in argv[1:]):
-    _print_help(default_config)
+    _print_help(default_config, about)
     sys.exit(0)
   if default_config and not any(
     re.match(r'--?config(=|$)', arg) for arg in argv
   ):
-    argv.insert(1, f'--config={configs_dir() / default_config}.py')
+    argv.insert(1, f'--config=configs/{default_config}.py')
   try:
     _parse(argv)
     _log_warnings()
@@ -105,10 +170,14 @@ def _log_warnings() -> None:
 
 
 def _is_told(record: standard_logging.LogRecord) -> bool:
-  """Whether it is orbax's account of an error that it raises as well."""
-  return record.name == 'asyncio' or (
-    record.exc_info is not None and '/orbax/' in record.pathname
-  )
+  """Whether it is orbax's account of an error that it raises as well.
+
+  Or of a folder that we open to read.
+  """
+  if '/orbax/' not in record.pathname:
+    return record.name == 'asyncio'
+  is_reading = record.getMessage().startswith('Given directory is read only=')
+  return is_reading or record.exc_info is not None
 
 
 def _fail(message: str) -> None:
@@ -117,7 +186,6 @@ def _fail(message: str) -> None:
 
 
 def _parse(argv: list[str]) -> None:
-  argv = [argv[0], *(_find_config(arg) for arg in argv[1:])]
   try:
     rest = flags.FLAGS(argv)
   except flags.UnrecognizedFlagError as error:
@@ -132,19 +200,21 @@ def _parse(argv: list[str]) -> None:
     TypeError,
     ValueError,
   ) as error:
-    raise errors.UsageError(_one_line(error)) from None
+    if isinstance(error.__context__, errors.UsageError):
+      raise error.__context__ from None
+    raise errors.UsageError(
+      f'{_one_line(error)} (see configs/base.py or --help)'
+    ) from None
   if len(rest) > 1:
     raise errors.UsageError(
       f'unexpected argument {rest[1]!r}; flags start with -- . See --help.'
     )
 
 
-def _find_config(arg: str) -> str:
+def _find_config(argument: str) -> str:
   """Lets `--config=configs/x.py` work outside a checkout as well."""
-  match = re.fullmatch(r'--?config=([^:]*)(:.*)?', arg)
-  if not match:
-    return arg
-  path = pathlib.Path(match[1])
+  name, colon, rest = argument.partition(':')
+  path = pathlib.Path(name)
   shipped = configs_dir() / path.name
   if not path.is_file():
     if str(path.parent) != 'configs' or not shipped.is_file():
@@ -153,7 +223,7 @@ def _find_config(arg: str) -> str:
         f' Shipped configs: {", ".join(_shipped_names())}.'
       )
     path = shipped
-  return f'--config={path}{match[2] or ""}'
+  return f'{path}{colon}{rest}'
 
 
 def _hint(wrong: str, known: Iterable[str]) -> str:
@@ -162,13 +232,15 @@ def _hint(wrong: str, known: Iterable[str]) -> str:
 
 
 def _one_line(error: Exception) -> str:
-  """The part of an absl or ml_collections error that helps the user."""
-  text = ' '.join(str(error.args[0] if error.args else error).split())
+  """The part of an error of a flag or a config file that helps the user."""
+  text = ' '.join(str(error).split())
   if 'Error whilst parsing config file' in text:
     return text.rsplit('Error: ', 1)[-1]
   if match := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text):
     return f'unknown config field {match[2]}. Did you mean {match[1]}?'
-  return f'{text} (see configs/base.py or --help)'
+  text = text.split(' Other fields present:')[0].strip('\'"')
+  is_field = isinstance(error, (AttributeError, KeyError)) and ' ' not in text
+  return f'unknown config field {text}' if is_field else text
 
 
 def _shipped_names() -> list[str]:
@@ -179,14 +251,19 @@ def _shipped_names() -> list[str]:
   )
 
 
-def _print_help(default_config: str | None) -> None:
+def _print_help(default_config: str | None, about: str | None) -> None:
   main = sys.modules['__main__']
-  print((main.__doc__ or '').strip())
-  own = flags.FLAGS.get_flags_for_module(main.__file__ or '__main__')
-  shared = flags.FLAGS.get_flags_for_module(sys.modules[__name__])
-  print('\nFlags:')
-  for flag in sorted({*own, *shared}, key=lambda flag: flag.name):
+  print((about or main.__doc__ or '').strip())
+  found = {*flags.FLAGS.get_flags_for_module(main.__file__ or '__main__')}
+  for module, defined in flags.FLAGS.flags_by_module_dict().items():
+    if module.startswith(f'{__package__}.'):
+      found.update(defined)
+  if found:
+    print('\nFlags:')
+  for flag in sorted(found, key=lambda flag: flag.name):
     value = default_config if flag.name == 'config' else flag.default
+    if isinstance(value, list):
+      value = ','.join(value)
     default = '' if value is None else f' (default: {value})'
     text = textwrap.wrap(f'{flag.help}{default}', 74)
     print(f'  --{flag.name}')

@@ -79,6 +79,12 @@ def _connect(**where: Any) -> None:
     # it, sooner, and asks the service for notices that come another way.
     signal.signal(signal.SIGTERM, ours)
   except (RuntimeError, ValueError) as error:
+    if not where and isinstance(error, ValueError):
+      raise errors.UsageError(
+        '--distributed: this is no TPU pod slice, and no SLURM, Open MPI or'
+        ' Kubernetes job that JAX knows; give --coordinator=HOST:PORT,'
+        ' --num_processes=N and --process_id=I to each process in its place.'
+      ) from None
     reason = (str(error).splitlines() or ['no reason given'])[0].rstrip('.')
     raise errors.UsageError(
       f'the processes did not find each other: {reason}. Give --coordinator,'

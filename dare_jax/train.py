@@ -92,19 +92,17 @@ def main() -> None:
   stop.install()
   runtime.configure(config.runtime)
   distributed.start()
-  name = _config_name()
+  config_flag = flags.FLAGS['config']
+  path = config_flags.get_config_filename(config_flag)
+  name = pathlib.Path(path.split(':')[0]).stem
   default = f'runs/{name}-{config.model.name}-{config.seed}'
   workdir = _WORKDIR.value or default
   result = train_and_evaluate(config, workdir, stop)
   import jax
 
   if jax.process_index() == 0:
-    print(report.summary(result, workdir, name))
-
-
-def _config_name() -> str:
-  path = config_flags.get_config_filename(flags.FLAGS['config'])
-  return pathlib.Path(path.split(':')[0]).stem
+    overrides = config_flags.get_override_values(config_flag)
+    print(report.summary(result, workdir, path, overrides))
 
 
 if __name__ == '__main__':

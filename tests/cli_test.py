@@ -1,33 +1,100 @@
 """The shell of all commands, seen from outside: exit codes and one line."""
 
+import os
+import pathlib
 import subprocess
 import sys
 import time
 
-from absl.testing import absltest
 from absl.testing import parameterized
+import ml_collections
+import pytest
+
+from dare_jax.configs import base
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+_OWN = """from dare_jax.configs import base
+
+def get_config(arg=''):
+  config = base.get_config()
+  config.data.max_padding = 0.2
+  config.data.columns.order = ('a', 'b')
+  config.train.steps = 4
+  config.model.plan = 'four'
+  config.model.aux_head = False
+  return base.apply_arg(config, arg)
+"""
+_PROCESSES = ('distributed', 'coordinator', 'num_processes', 'process_id')
+# Prints a field of the config, parsed as the commands do.
+_SHOW = """
+import sys
+from dare_jax import cli
+config = cli.define_config()
+shown = sys.argv.pop()
+cli.run(lambda: print(eval(shown, {'c': config.value})), sys.argv, 'quickstart')
+"""
 
 
-def command(*args):
+def command(*args, cwd=None):
+  return run('-m', *args, cwd=cwd)
+
+
+def run(*args, cwd=None):
   return subprocess.run(
-    [sys.executable, '-m', *args],
+    [sys.executable, *args],
     capture_output=True,
     text=True,
     check=False,
     timeout=300,
+    cwd=cwd,
+    env=os.environ | {'PYTHONPATH': str(_ROOT)},
   )
+
+
+def _optional(config, path=''):
+  for name, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _optional(value, f'{path}{name}.')
+    elif value is None:
+      yield f'{path}{name}'
 
 
 class CliTest(parameterized.TestCase):
-  @parameterized.parameters(
-    ('dare_jax.train', 'workdir'),
-    ('dare_jax.evaluate', 'checkpoint'),
-    ('dare_jax.prepare', 'dataset'),
+  @pytest.fixture(autouse=True)
+  def _folder(self, tmp_path):
+    self.folder = tmp_path
+
+  @parameterized.named_parameters(
+    ('train', 'dare_jax.train', ('config', 'workdir', *_PROCESSES)),
+    (
+      'evaluate',
+      'dare_jax.evaluate',
+      ('workdir', 'split', 'checkpoint', *_PROCESSES),
+    ),
+    ('prepare', 'dare_jax.prepare', ('config', 'dataset', 'input', 'data_dir')),
+    (
+      'compare',
+      'dare_jax.compare',
+      ('config', 'models', 'seeds', 'output', 'base'),
+    ),
+    (
+      'bench',
+      'dare_jax.bench tree',
+      ('config', 'output'),
+    ),
+    (
+      'bench_train',
+      'dare_jax.bench train',
+      ('config', 'output', 'rows', 'profile', 'seconds'),
+    ),
   )
-  def test_help_explains_and_exits_0(self, module, flag):
-    done = command(module, '--help')
+  def test_help_explains_and_exits_0(self, call, expected):
+    done = command(*call.split(), '--help')
     self.assertEqual(done.returncode, 0, done.stderr)
-    self.assertIn(f'--{flag}', done.stdout)
+    lines = done.stdout.splitlines()
+    for flag in expected:
+      self.assertIn(f'  --{flag}', lines)
+    self.assertNotIn('Runs one benchmark', done.stdout)
     self.assertIn('configs/base.py', done.stdout)
 
   @parameterized.named_parameters(
@@ -36,9 +103,22 @@ class CliTest(parameterized.TestCase):
     ('config', ['dare_jax.train', '--config=configs/taobo.py'], 'taobao'),
     ('field', ['dare_jax.train', '--config.model.topk=3'], 'top_k'),
     ('type', ['dare_jax.train', '--config.model.top_k=x'], 'top_k'),
+    ('unknown', ['dare_jax.train', '--config.model.zzz=3'], 'field zzz'),
+    ('separate', ['dare_jax.train', '--config', 'nofile.py'], 'no such file'),
+    ('widths', ['dare_jax.train', '--config.model.hidden=abc'], 'model.hidden'),
+    (
+      'none',
+      ['dare_jax.train', '--config.train.batch_size=None'],
+      'train.batch_size=None: expected a value',
+    ),
+    (
+      'alone',
+      ['dare_jax.train', '--distributed'],
+      'SLURM, Open MPI or Kubernetes job',
+    ),
     ('argument', ['dare_jax.train', '--config=configs/taobao.py:x=1'], 'model'),
     ('dataset', ['dare_jax.prepare', '--dataset=taobo'], 'taobao'),
-    ('none', ['dare_jax.prepare'], '--dataset'),
+    ('no_data', ['dare_jax.prepare'], '--dataset'),
     ('input', ['dare_jax.prepare', '--dataset=taobao'], '--input'),
     ('workdir', ['dare_jax.evaluate'], '--workdir'),
     ('run', ['dare_jax.evaluate', '--workdir=/nowhere'], 'config.json'),
@@ -53,6 +133,62 @@ class CliTest(parameterized.TestCase):
     )
     self.assertStartsWith(lines[-1], 'error: ')
     self.assertIn(named, lines[-1])
+
+  @parameterized.named_parameters(
+    (
+      'bare',
+      'from ml_collections import ConfigDict as base',
+      'base.get_config',
+    ),
+    ('import', 'import nowhere_to_be_found', 'nowhere_to_be_found'),
+    ('syntax', 'def (', 'invalid syntax (own.py, line 1)'),
+    ('file', 'open("none.json")', 'none.json'),
+  )
+  def test_own_config_that_is_wrong(self, first, named):
+    """One line, whatever is in the file."""
+    text = f'{first}\ndef get_config():\n  return base()\n'
+    (self.folder / 'own.py').write_text(text)
+    for more in ((), ('--config.seed=3',)):
+      done = command(
+        'dare_jax.train', '--config=own.py', *more, cwd=self.folder
+      )
+      self.assertEqual(done.returncode, 2, done.stderr)
+      self.assertStartsWith(done.stderr, 'error: --config=own.py: ')
+      self.assertIn(named, done.stderr)
+      self.assertEqual(done.stderr.count('\n'), 1)
+
+  @parameterized.parameters(
+    (['--config=configs/csv_log.py'],),
+    (['--config', 'configs/csv_log.py'],),
+    (['-config', 'configs/csv_log.py:seed=1'],),
+  )
+  def test_shipped_config_from_any_folder(self, flags):
+    done = run('-c', _SHOW, *flags, 'c.data.name', cwd=self.folder)
+    self.assertEqual(done.stdout, 'csv_log\n', done.stderr)
+
+  def test_none_takes_a_value_back(self):
+    """For every field that may have none, of each type."""
+    (self.folder / 'own.py').write_text(_OWN)
+    optional = sorted(_optional(base.get_config()))
+    self.assertGreater(len(optional), 20)
+    given = [f'--config.{field}=None' for field in optional]
+    shown = f'[c.{", c.".join(optional)}]'
+    done = run('-c', _SHOW, '--config=own.py', *given, shown, cwd=self.folder)
+    self.assertEqual(done.stdout, f'{[None] * len(optional)}\n', done.stderr)
+
+  def test_values_of_each_type(self):
+    given = {
+      'train.steps': 7,
+      'data.max_padding': 0.5,
+      'model.plan': 'three',
+      'model.aux_head': True,
+      'data.columns.order': ('x', 'y'),
+      'model.hidden': (8, 4),
+    }
+    flags = [f'--config.{field}={value}' for field, value in given.items()]
+    shown = f'[c.{", c.".join(given)}]'
+    done = run('-c', _SHOW, *flags, '--config.seed=1', '--config.seed=2', shown)
+    self.assertEqual(done.stdout, f'{[*given.values()]}\n', done.stderr)
 
   def test_import_is_quick_and_touches_no_device(self):
     code = (
@@ -98,7 +234,3 @@ cli.run(main, ['command'])
       command('dare_jax.train', '--help')
       seconds.append(time.perf_counter() - start)
     self.assertLess(min(seconds), 5.0)
-
-
-if __name__ == '__main__':
-  absltest.main()

@@ -1,7 +1,9 @@
 """Every shipped config loads, is locked, and says what its fields mean."""
 
 import importlib
+import pathlib
 import re
+import textwrap
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -58,6 +60,20 @@ class ConfigsTest(parameterized.TestCase):
     self.assertGreater(len(fields), 60)
     for line in fields:
       self.assertIn('  # ', line)
+
+  def test_config_of_the_readme(self):
+    """Works as it stands there, as a file of one's own."""
+    readme = (pathlib.Path(__file__).parent.parent / 'README.md').read_text()
+    found = re.search(
+      r'\n    from dare_jax.configs import .*?return config\n', readme, re.S
+    )
+    own = {}
+    exec(textwrap.dedent(found[0]), own)
+    config = own['get_config']('model=twin')
+    config_check.check(config)
+    self.assertEqual(config.data.columns.user, 'uid')
+    self.assertEqual(config.data.name, 'csv_log')
+    self.assertEqual(config.model.name, 'twin')
 
   def test_every_dataset_has_a_config(self):
     renamed = {'synthetic_lifelong': 'synthetic'}

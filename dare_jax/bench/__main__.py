@@ -81,7 +81,7 @@ def main() -> None:
       pathlib.Path(output.value).write_text(json.dumps(report, indent=1))
 
   default = 'quickstart' if 'config' in flags.FLAGS else None
-  cli.run(run, [sys.argv[0], *sys.argv[2:]], default)
+  cli.run(run, [sys.argv[0], *sys.argv[2:]], default, module.__doc__)
 
 
 def _unknown(name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import shlex
 from typing import Any
 
 _SHOWN = (
@@ -16,15 +17,30 @@ _SHOWN = (
 )
 
 
-def summary(result: Mapping[str, Any], workdir: str, config: str) -> str:
+def summary(
+  result: Mapping[str, Any],
+  workdir: str,
+  config: str,
+  overrides: Mapping[str, Any],
+) -> str:
   """Returns a small table of the result and what to try next.
 
   Args:
     result: what `result.json` holds.
     workdir: the run's folder.
-    config: name of the config file, without `.py`.
+    config: the config file, as `--config` has it.
+    overrides: field -> value, those that were given beside it.
   """
-  command = f'python -m dare_jax.train --config=configs/{config}.py'
+
+  def command(**changes: Any) -> str:
+    changed = {f'model.{name}': value for name, value in changes.items()}
+    kept = {k: v for k, v in overrides.items() if k not in changed}
+    given = {'': config} | {f'.{k}': v for k, v in (kept | changed).items()}
+    return ' '.join(
+      ('python -m dare_jax.train',)
+      + tuple(f'--config{k}={shlex.quote(str(v))}' for k, v in given.items())
+    )
+
   other = 'twin' if result['model'] == 'dare' else 'dare'
   lines = [
     '',
@@ -47,9 +63,13 @@ def summary(result: Mapping[str, Any], workdir: str, config: str) -> str:
     f'everything is in {workdir}',
     '',
     'Try next:',
-    f'  compare with {other:10}{command}:model={other}',
-    f'  a narrower search      {command}:attention_dim=8'
-    f' --workdir={workdir}-narrow',
-    '  your own log           configs/csv_log.py says how',
+    f'  compare with {other:10}{command(name=other)}',
   ]
+  if result['model'] == 'dare':
+    lines.append(
+      f'  a narrower search      {command(attention_dim=8)}'
+      f' --workdir={shlex.quote(f"{workdir}-narrow")}'
+    )
+  if result['dataset'] != 'csv_log':
+    lines.append('  your own log           configs/csv_log.py says how')
   return '\n'.join(lines)
