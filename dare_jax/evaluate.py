@@ -23,6 +23,8 @@ if TYPE_CHECKING:
   from dare_jax.training import experiment
   from dare_jax.training import state
 
+SPLITS = ('train', 'val', 'test')
+
 
 def evaluate(
   workdir: str | os.PathLike[str], split: str = 'test', which: str = 'best'
@@ -37,11 +39,11 @@ def evaluate(
   Raises:
     UsageError: no run or no such checkpoint there, unknown split.
   """
-  loaded, step, state, description = restore(workdir, which)
-  if split not in loaded.pipelines:
+  if split not in SPLITS:
     raise errors.UsageError(
-      f'--split={split}: expected one of {", ".join(loaded.pipelines)}.'
+      f'--split={split}: expected one of {", ".join(SPLITS)}.'
     )
+  loaded, step, state, description = restore(workdir, which)
   metrics = loaded.predict(state, split).compute()
   return {
     'checkpoint': which,
@@ -69,11 +71,12 @@ def restore(
   from dare_jax.training import experiment
   from dare_jax.training import storage
 
-  loaded = experiment.load(experiment.load_config(workdir), has_begun=True)
+  config = experiment.load_config(workdir)
   checkpoints = checkpoint.Checkpoints(
     storage.locate(workdir) / 'checkpoints', read_only=True
   )
   step = _step(checkpoints, which, workdir)
+  loaded = experiment.load(config, has_begun=True)
   saved, description = checkpoints.restore(
     step, loaded.abstract_state(), loaded.store.fingerprint
   )
@@ -82,6 +85,7 @@ def restore(
 
 def _step(checkpoints: Any, which: str, workdir: Any) -> int:
   if which.isdigit():
+    checkpoints.manager_of(int(which))
     return int(which)
   if which not in ('best', 'last'):
     raise errors.UsageError(

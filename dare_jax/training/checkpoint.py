@@ -82,7 +82,8 @@ class Checkpoints:
       make = lambda: storage.make_folder(self._directory / name)
       processes.in_turn(make)
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep,
+      max_to_keep=None if self._read_only else keep,
+      save_interval_steps=0 if self._read_only else 1,
       cleanup_tmp_directories=not self._read_only,
       read_only=self._read_only,
       create=False,
@@ -250,7 +251,7 @@ class Checkpoints:
       DamagedError: its files are damaged.
       UsageError: no such step, or data with another fingerprint.
     """
-    return _restore(self._manager_of(step), step, template, fingerprint)
+    return _restore(self.manager_of(step), step, template, fingerprint)
 
   def read(
     self, step: int, template: TrainState, fingerprint: str
@@ -263,7 +264,7 @@ class Checkpoints:
       DamagedError: as `restore`, but perhaps only after the last leaf.
       UsageError: as `restore`.
     """
-    path = self._manager_of(step).directory / str(step)
+    path = self.manager_of(step).directory / str(step)
     expected = _describe(path, fingerprint).pop(_VALUES)
     abstract = jax.tree.map(_abstract, template)
     found = leaves.read(path / 'state', abstract)
@@ -276,7 +277,8 @@ class Checkpoints:
     if checksum.total(own) != expected:
       raise _damaged(path, 'its checksum does not match')
 
-  def _manager_of(self, step: int) -> ocp.CheckpointManager:
+  def manager_of(self, step: int) -> ocp.CheckpointManager:
+    """Returns the one that has a step; raises UsageError if none has."""
     if step not in self.steps():
       raise errors.UsageError(
         f'{self._directory}: no checkpoint of step {step}; there are'
