@@ -46,7 +46,8 @@ def draw(
     import matplotlib
   except ImportError:
     raise errors.UsageError(
-      "--figure: it needs matplotlib (pip install 'dare_jax[figures]')."
+      "--figure: it needs matplotlib (pip install -e '.[figures]' in"
+      ' the checkout).'
     ) from None
   matplotlib.use('Agg')
   from matplotlib import pyplot

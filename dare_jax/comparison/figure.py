@@ -9,7 +9,7 @@ from typing import Any
 
 MISSING = (
   'comparison.png is left out: it needs matplotlib; pip install'
-  " 'dare_jax[figures]', and the same command again will draw it"
+  " -e '.[figures]' in the checkout, and the same command again will draw it"
 )
 _INK, _QUIET, _RULE = '#1f2933', '#7b8794', '#e4e7eb'
 _BASE, _BETTER, _WORSE = '#7b8794', '#1f6fb4', '#c2571a'
