@@ -67,6 +67,14 @@ def _size_lines(store: history_store.HistoryStore) -> Iterator[tuple[str, str]]:
     label = store.impressions.columns['label']
     positive = f'{int(np.sum(label, dtype=np.int64)):,}'
     yield 'impressions:', f'{len(label):,}, {positive} with label 1'
+  repeated = _num_repeated(store.impressions or table)
+  if repeated:
+    share = repeated / len(store.impressions or table)
+    yield (
+      'repeated rows:',
+      f'{repeated:,} ({share:.3%}) with the user, item and time of another;'
+      ' they are kept',
+    )
   lengths = np.diff(table.offsets)
   if len(lengths):
     values = np.quantile(lengths, np.array(_QUANTILES) / 100, method='lower')
@@ -77,6 +85,16 @@ def _size_lines(store: history_store.HistoryStore) -> Iterator[tuple[str, str]]:
   stamps = table.columns['timestamp']
   if len(stamps):
     yield 'time range:', _time_range(int(stamps.min()), int(stamps.max()))
+
+
+def _num_repeated(table: history_store.Table) -> int:
+  """Returns how many rows are there again in their user's session."""
+  _, start, session = splits.sessions_of(table)
+  is_shared = np.diff(start, append=len(table)) > 1
+  item = table.columns['item_id']
+  row = np.flatnonzero(is_shared[session] & (item != id_map.UNKNOWN))
+  pairs = session[row] * (int(item.max(initial=0)) + 1) + item[row]
+  return len(row) - len(np.unique(pairs))
 
 
 def _time_range(first: int, last: int) -> str:

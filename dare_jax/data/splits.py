@@ -71,6 +71,8 @@ def make_splits(store: history_store.HistoryStore, data: Any) -> Splits:
   splits = protocol(store, data)
   empty = [name for name, moments in splits.items() if not len(moments)]
   if empty:
+    if data.split == 'by_time':
+      _check_dates(store, data, empty)
     lengths = np.diff(store.behaviors.offsets)
     raise errors.UsageError(
       f'data.split={data.split} leaves no moment for {", ".join(empty)}:'
@@ -80,6 +82,34 @@ def make_splits(store: history_store.HistoryStore, data: Any) -> Splits:
       f' data.min_history={data.min_history}; lower these, or check the log.'
     )
   return splits
+
+
+def _check_dates(
+  store: history_store.HistoryStore, data: Any, empty: list[str]
+) -> None:
+  """Raises UsageError if a part that is empty has no events at all."""
+  time = (store.impressions or store.behaviors).columns['timestamp']
+  parts = {
+    'train': (data.train_from, data.val_from),
+    'val': (data.val_from, data.test_from),
+    'test': (data.test_from, None),
+  }
+  for name in empty:
+    first, stop = parts[name]
+    inside = np.ones(len(time), bool)
+    if first is not None:
+      inside &= time >= first
+    if stop is not None:
+      inside &= time < stop
+    if not inside.any():
+      begin = '' if first is None else f' from {first}'
+      end = '' if stop is None else f' to before {stop}'
+      raise errors.UsageError(
+        f'data.split=by_time leaves no moment for {name}: the log has no'
+        f' events{begin}{end}; its times are from {time.min()} to'
+        f' {time.max()}. Set data.train_from, data.val_from and data.test_from'
+        ' within them.'
+      )
 
 
 def known_before(data: Any, split: str) -> int | None:
@@ -211,7 +241,7 @@ def _session_moments(
   if store.impressions is not None:
     return _impression_moments(store, data)
   table = store.behaviors
-  user, start, session = _sessions(table)
+  user, start, session = sessions_of(table)
   row = np.flatnonzero(_eligible(store, data, user, start)[session])
   session = session[row]
   moments = _moments(user[session], start[session], row)
@@ -225,7 +255,7 @@ def _impression_moments(
   """One moment for up to 1 + num_negatives impressions of a session."""
   table = store.impressions
   assert table is not None
-  user, start, _ = _sessions(table)
+  user, start, _ = sessions_of(table)
   stop = np.append(start[1:], len(table))
   time = np.asarray(table.columns['timestamp'][start])
   end = _first_row_not_before(store.behaviors, user, time)
@@ -239,7 +269,7 @@ def _impression_moments(
   return _Sessions(user, time, session), moments
 
 
-def _sessions(
+def sessions_of(
   table: history_store.Table,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns each session's user and first row, and each row's session."""

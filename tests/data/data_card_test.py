@@ -71,6 +71,20 @@ def test_stamps_that_are_no_seconds_stay_numbers():
   assert data_card._time_range(-2_134_949_234, 1_511_600_000).startswith('1902')
 
 
+def test_card_counts_repeated_rows(data, write):
+  data.name = 'csv_log'
+  rows = ['u,i1,c,5', 'u,i2,c,5', 'u,i1,d,5', 'v,i1,c,5', 'u,i1,c,6']
+  data.input = write('log.csv', '\n'.join(['u,i,c,t', *rows, 'u,i1,c,5', '']))
+  columns = data.columns
+  columns.user, columns.item, columns.category = 'u', 'i', 'c'
+  columns.time = 't'
+  _, card = _card(data)
+  assert card['repeated rows'].startswith('2 (33.333%) with the user, item and')
+  assert card['behaviors'] == '6'
+  data.input = write('log.csv', '\n'.join(['u,i,c,t', *rows[:2], '']))
+  assert 'repeated rows' not in _card(data)[1]
+
+
 def test_card_counts_impressions_and_fields(data, write):
   data.name = 'csv_log'
   rows = [f'u,i{n % 5},c,{n},s{n % 2},{n % 2}' for n in range(30)]

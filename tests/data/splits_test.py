@@ -222,6 +222,27 @@ def test_an_empty_split_is_refused(name):
 
 
 @pytest.mark.parametrize(
+  ('dates', 'message'),
+  [
+    ((None, 0, 5), 'for train: the log has no events to before 0;'),
+    ((None, 3, 9), 'for test: the log has no events from 9;'),
+    ((None, 90, 99), 'for val: the log has no events from 90 to before 99;'),
+    ((-9, 0, 4), 'for train: the log has no events from -9 to before 0;'),
+  ],
+)
+def test_dates_outside_the_log_are_named(dates, message):
+  store = stores.build([(0, 0, 0, time) for time in range(9)])
+  fields = dict(
+    zip(('train_from', 'val_from', 'test_from'), dates, strict=True)
+  )
+  data = stores.data_config(split='by_time', min_events=1, **fields)
+  with pytest.raises(errors.UsageError, match=message) as caught:
+    splits.make_splits(store, data)
+  assert 'its times are from 0 to 8' in str(caught.value)
+  assert 'min_events' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
   'changes, message',
   [
     ({'split': 'leave_one'}, 'expected one of leave_last, leave_last_s'),
