@@ -328,12 +328,10 @@ def _describe(path: epath.Path, fingerprint: str) -> dict[str, Any]:
   description = _read(path, lambda: _read_description(path / 'description'))
   trained_on = description['data_fingerprint']
   if trained_on != fingerprint:
-    log = description.get('data_made_from')
-    made_from = f', made from {log},' if log else ''
     raise errors.UsageError(
       f'checkpoint {path} was trained on data with the fingerprint'
-      f' {trained_on}{made_from} but the history store has {fingerprint};'
-      ' prepare that data again, or use another workdir.'
+      f' {trained_on}, made from {description.get("data_made_from")}, but the'
+      f' history store has {fingerprint}; use that data, or another workdir.'
     )
   return description
 

@@ -306,7 +306,9 @@ class Run:
       'config': experiment.flatten(self.config),
       'code_version': environment.code_version(),
       'data_fingerprint': self.experiment.store.fingerprint,
-      'data_made_from': log_origin.path_of(self.experiment.store),
+      'data_made_from': (
+        log_origin.path_of(self.experiment.store) or self.config.data.name
+      ),
     }
 
   def _check_state(self, state: TrainState, step: int) -> None:
