@@ -9,13 +9,11 @@ found, beside the model's own search.
 from __future__ import annotations
 
 from collections.abc import Callable
-import dataclasses
 import os
 from typing import Any
 
 from absl import flags
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import errors
@@ -117,7 +115,8 @@ def _predict(
 
   history, ids = batch.history, batch.targets.ids
   keys = call('encode_history', history)
-  query, bias = call('encode_targets', ids, keys.shape[1])
+  capacity = user_state.capacity_of(keys.shape[1])
+  query, bias = call('encode_targets', ids, capacity)
   if bias.ndim != 1:
     raise errors.UsageError(
       f'model.plan={model.config.plan} mixes time and content, so that keys'
@@ -127,11 +126,7 @@ def _predict(
   for precision in user_state.PRECISIONS:
     users = user_state.build(keys, history.mask, precision)
     result = user_state.search(users, query[:, 0], bias, model.config.top_k)
-    # A ring has room for a few more than the window, at its old end.
-    behavior = result.indices - (users.capacity - keys.shape[1])
-    results[precision] = dataclasses.replace(
-      result, indices=jnp.maximum(behavior, 0)
-    )
+    results[precision] = user_state.in_windows(result, keys.shape[1])
   return {
     name: (result.indices, result.mask, call('score', batch, result))
     for name, result in results.items()

@@ -179,7 +179,7 @@ def measure_one(
   draw = lambda *shape: rng.standard_normal(shape, dtype=np.float32)
   keys = draw(users, point.length, point.dim)
   query = jnp.asarray(draw(users, point.candidates, point.dim))
-  bias = jnp.asarray(draw(point.length + 1))
+  bias = jnp.asarray(draw(user_state.capacity_of(point.length) + 1))
   row = {**dataclasses.asdict(point), 'top_k': top_k, 'users': users}
   whole, apart = search_calls.STATES
   if point.method in (whole, apart):

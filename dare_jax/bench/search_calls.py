@@ -64,7 +64,7 @@ def from_state(
   Args:
     keys: numpy [b, l, d].
     query: [b, c, d].
-    bias: [l + 1].
+    bias: of the distances that a state of l behaviors has.
     top_k: behaviors kept.
     precision: of the keys.
     categories: so many are scored apart, and take the last half of the keys'

@@ -119,7 +119,7 @@ def _by_platform(
   if not 1 <= k <= rows.length:
     raise ValueError(
       f'top_k={k}: expected 1 to the history length, {rows.length}; lower'
-      ' model.top_k or raise data.history_length.'
+      ' model.top_k, raise data.history_length, or pad the histories.'
     )
   if not counting.suits(rows.count, rows.length, k):
     return ranked()

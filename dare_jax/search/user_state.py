@@ -33,6 +33,7 @@ from dare_jax.search import counting
 from dare_jax.search import products
 from dare_jax.search import rows as rows_lib
 from dare_jax.search import selection
+from dare_jax.search import state_check
 from dare_jax.search import turns
 
 PRECISIONS = products.PRECISIONS
@@ -75,8 +76,18 @@ class UserState:
 
   @property
   def capacity(self) -> int:
-    """Slots of a user, a multiple of `selection.GROUP`."""
+    """Slots of a user, see `capacity_of`."""
     return int(self.keys.shape[-1])
+
+
+def capacity_of(length: int) -> int:
+  """Returns the slots of a state of histories of some length.
+
+  A multiple, so that nothing is filled up when it is searched.
+  """
+  group = selection.GROUP
+  unit = group if length <= group * counting.WHOLE else group**2
+  return -(-length // unit) * unit
 
 
 def build(
@@ -99,13 +110,17 @@ def build(
     A state of at least l slots; the last holds the most recent behavior.
 
   Raises:
+    ValueError: shapes or a mask that do not fit, or an unknown precision.
+
+  Raises:
     ValueError: an unknown precision.
   """
   if precision not in PRECISIONS:
     raise ValueError(
       f'precision={precision!r}: expected one of {", ".join(PRECISIONS)}.'
     )
-  fill = -keys.shape[1] % _multiple_of(keys.shape[1])
+  state_check.histories(keys, mask, category)
+  fill = capacity_of(keys.shape[1]) - keys.shape[1]
   keys = jnp.pad(keys.astype(jnp.float32), [(0, 0), (fill, 0), (0, 0)])
   users, capacity, width = keys.shape
   if category is not None:
@@ -124,12 +139,6 @@ def build(
   )
 
 
-def _multiple_of(length: int) -> int:
-  """Returns what the slots are a multiple of: nothing is filled up later."""
-  group = selection.GROUP
-  return group if length <= group * counting.WHOLE else group**2
-
-
 def append(
   state: UserState,
   keys: Float[Array, 'b d'],
@@ -140,8 +149,11 @@ def append(
   Writes one column; the oldest makes room where the ring is full. In a `jit`
   that donates the state nothing else is touched. `category` is given where
   `build` was given categories.
+
+  Raises:
+    ValueError: what does not fit the state.
   """
-  _check(state, category)
+  state_check.newest(state, keys, category)
   slot = (state.newest + 1) % state.capacity
   user = jnp.arange(len(slot))
   keys = keys.astype(jnp.float32)
@@ -181,22 +193,25 @@ def search(
   Args:
     state: of the users.
     query: attention vectors of the targets, the category's part last.
-    bias_by_distance: score of each position alone; the last stands for all
-      beyond.
+    bias_by_distance: score of each position alone, of distances 0 to the
+      capacity or beyond: from `Ranker.encode_targets` with that length.
     k: behaviors to keep, at most the capacity.
     category_keys: of all categories, from `Ranker.encode_categories`, where
       the state holds categories. A category beyond is scored as the last.
 
   Returns:
-    Arrays [b, 1, c, k]; `indices` are slots.
+    Arrays [b, 1, c, k]; `indices` are slots. See `in_windows`.
+
+  Raises:
+    ValueError: what does not fit the state.
   """
-  _check(state, category_keys)
+  state_check.targets(state, query, bias_by_distance, category_keys)
   capacity = state.capacity
   query = query * query.shape[-1] ** -0.5
   # Runs over the positions from the oldest to the most recent, twice: where a
   # user's ring begins, so does a slice.
   back = capacity - jnp.arange(capacity, dtype=jnp.int32)
-  bias = jnp.take(bias_by_distance, back, mode='clip')
+  bias = jnp.take(bias_by_distance, back)
   bias = jnp.concatenate([bias, bias])
 
   found = _in_turns(state, query, bias, k, category_keys)
@@ -206,6 +221,21 @@ def search(
     scores=scores,
     mask=scores != -jnp.inf,
     distance=distance,
+  )
+
+
+def in_windows(found: types.SearchResult, length: int) -> types.SearchResult:
+  """Returns what a search found, for `Ranker.score`.
+
+  Args:
+    found: by `search`: `indices` are slots of the ring.
+    length: of right-aligned histories that hold all behaviors of the state.
+
+  Returns:
+    The same; `indices` are those of the histories.
+  """
+  return dataclasses.replace(
+    found, indices=jnp.maximum(length - found.distance, 0)
   )
 
 
@@ -315,13 +345,3 @@ def _exact_scores(
   if category_keys is None:
     return scores
   return scores + categories.scores(rest, state.category, category_keys)
-
-
-def _check(state: UserState, given: Any) -> None:
-  """Refuses categories where the state holds none, and the reverse."""
-  if (state.category is None) != (given is None):
-    held = 'no' if state.category is None else 'the'
-    raise ValueError(
-      f'the state holds {held} categories of behaviors: build, append and'
-      ' search all take categories, or none does.'
-    )

@@ -4,9 +4,9 @@
 
 On a made log with 63,000 test scores, for every place a training of its own:
 devices made of this CPU, and real processes over loopback. Beside them one
-device whose compiler rounds otherwise; what that moves the AUC by is no fault
-of the mesh. With --float64, which is for one process, nothing moves it.
-DIR keeps what is done: the same command goes on.
+device whose learning rate is a millionth higher, or lower; what that moves the
+AUC by is no fault of the mesh. With --float64, which is for one process,
+devices alone. DIR keeps what is done: the same command goes on.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import sys
 from tests.parallel import parity
 
 _LAUNCHER = pathlib.Path(__file__).parents[2] / 'launch' / 'local.sh'
+_DEVICES = '--xla_force_host_platform_device_count'
+_RATE = 0.003
 _FIELDS = {
   'data.num_users': 21_000,
   'data.events_per_user': 100,
@@ -33,18 +35,18 @@ _FIELDS = {
   'model.attention_dims.category': 16,
   'model.representation_dims.category': 16,
   'model.top_k': 20,
+  'optim.learning_rate': _RATE,
   'optim.row_sparse_from': 1_000,
   'train.epochs': 0.25,
   'train.batch_size': 1_368,
   'eval.every_steps': 0,
   'checkpoint.every_steps': 0,
 }
-_ROUNDED_OTHERWISE = '--xla_backend_optimization_level=1'
 
 
 def train(
   workdir: pathlib.Path,
-  xla_flags: str,
+  devices: int,
   processes: int,
   fields: dict[str, object],
   module: str,
@@ -57,21 +59,26 @@ def train(
     command = [str(_LAUNCHER), str(processes)]
   subprocess.run(
     [*command, *flags],
-    env=os.environ | {'XLA_FLAGS': xla_flags, 'PYTHON': sys.executable},
+    env=os.environ
+    | {'XLA_FLAGS': f'{_DEVICES}={devices}', 'PYTHON': sys.executable},
     stdout=subprocess.DEVNULL,
     check=True,
   )
 
 
-def places(chosen: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
-  """Yields the name of each place, XLA's flags and how many processes."""
-  yield '1 device', '', 1
-  yield '1 device rounded otherwise', _ROUNDED_OTHERWISE, 1
+def places(
+  chosen: argparse.Namespace,
+) -> Iterator[tuple[str, int, int, dict[str, object]]]:
+  """Yields the name of each place, its devices and processes, and fields."""
+  yield '1 device', 1, 1, {}
+  if not chosen.float64:
+    for sign in (1, -1):
+      rate = {'optim.learning_rate': _RATE * (1 + sign * 1e-6)}
+      yield f'1 device, rate {sign:+d}e-6', 1, 1, rate
   for count in chosen.devices:
-    flag = f'--xla_force_host_platform_device_count={count}'
-    yield f'{count} devices', flag, 1
+    yield f'{count} devices', count, 1, {}
   for count in chosen.processes:
-    yield f'{count} processes', '', count
+    yield f'{count} processes', 1, count, {}
 
 
 def main(flags: list[str]) -> None:
@@ -86,10 +93,10 @@ def main(flags: list[str]) -> None:
   print('test AUC, less that of one device, and validation AUC')
   for model, tables in itertools.product(chosen.models, chosen.tables):
     one = None
-    for name, xla_flags, processes in places(chosen):
+    for name, devices, processes, fields in places(chosen):
       workdir = chosen.folder / f'{model} {tables} {name}'.replace(' ', '-')
-      fields = {'model.name': model, 'optim.tables': tables}
-      train(workdir, xla_flags, processes, _FIELDS | fields, module)
+      fields = {'model.name': model, 'optim.tables': tables} | fields
+      train(workdir, devices, processes, _FIELDS | fields, module)
       result = json.loads((workdir / 'result.json').read_text())
       auc = result['test']['auc']
       one = auc if one is None else one

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dare_jax.search import state_check
 from dare_jax.search import user_state
 from tests.models import examples
 
@@ -107,6 +108,32 @@ class UserStateTest(parameterized.TestCase):
       atol=1e-6,
     )
 
+  def test_appended_and_scored_as_the_model_does(self):
+    """As docs/search.md says to serve: the same logits, to the last bit."""
+    model = examples.build('dare', top_k=5)
+    batch = examples.make_batch(moments=1, candidates=3, length=_LENGTH)
+    padding = jnp.array([9, 0, 3, 134, 138, 70])[:, None]
+    mask = jnp.arange(_LENGTH)[None] >= padding[: len(batch.end)]
+    history = batch.history.replace(mask=mask)
+    batch = batch.replace(
+      history=history, end=jnp.full_like(batch.end, _LENGTH), start=None
+    )
+    variables = model.init(jax.random.key(0), batch)
+    call = lambda name, *args: model.apply(variables, *args, method=name)
+    keys = call('encode_history', history)
+    state = user_state.build(keys[:, :-6], mask[:, :-6])
+    for i in range(_LENGTH - 6, _LENGTH):
+      state = user_state.append(state, keys[:, i])
+    query, bias = call('encode_targets', batch.targets.ids, state.capacity)
+    found = user_state.search(state, query[:, 0], bias, 5)
+    found = user_state.in_windows(found, _LENGTH)
+    expected = model.apply(variables, batch)
+    np.testing.assert_array_equal(found.mask, expected.search.mask)
+    np.testing.assert_array_equal(
+      call('score', batch, found)[expected.search.mask[..., 0]],
+      expected.logits[expected.search.mask[..., 0]],
+    )
+
   @parameterized.product(
     precision=user_state.PRECISIONS, rows=[1, 2], candidates=[2, 9]
   )
@@ -141,6 +168,47 @@ class UserStateTest(parameterized.TestCase):
     state = user_state.build(keys, jnp.ones((2, 16), bool), precision)
     with self.assertRaisesRegex(ValueError, 'top_k=17: expected 1 to .* 16'):
       user_state.search(state, jnp.ones((2, 1, 4)), jnp.zeros(17), k=17)
+
+  @parameterized.parameters(
+    (lambda s: user_state.append(s, jnp.ones((1, 4))), r'keys \(1, 4\)'),
+    (lambda s: user_state.append(s, jnp.ones((2, 3))), r'expected \(2, 4\)'),
+    (
+      lambda s: user_state.append(s, jnp.ones((2, 4)), jnp.ones(2, int)),
+      'holds no categories',
+    ),
+    (
+      lambda s: user_state.search(s, jnp.ones((2, 1, 3)), jnp.zeros(17), 1),
+      r'expected \[2 users, candidates, 4\]',
+    ),
+    (
+      lambda s: user_state.search(s, jnp.ones((1, 1, 4)), jnp.zeros(17), 1),
+      r'query \(1, 1, 4\)',
+    ),
+    (
+      # As it is; the tests' own checks of types come before those of search.
+      lambda s: state_check.targets(
+        s, jnp.ones((2, 1, 1, 4)), jnp.zeros(17), None
+      ),
+      'without the axis of moments',
+    ),
+    (
+      lambda s: user_state.search(s, jnp.ones((2, 1, 4)), jnp.zeros(16), 1),
+      'distances 0 to 16; .* length=state.capacity',
+    ),
+  )
+  def test_what_does_not_fit_a_state_is_refused(self, call, told):
+    state = user_state.build(jnp.ones((2, 16, 4)), jnp.ones((2, 16), bool))
+    with self.assertRaisesRegex(ValueError, told):
+      call(state)
+
+  @parameterized.parameters(
+    ([[1, 1], [1, 0]], 'mask of user 1: expected padding first'),
+    ([[1], [1]], r'mask \(2, 1\): expected \(2, 2\)'),
+    ([[1, 1]], r'mask \(1, 2\): expected \(2, 2\)'),
+  )
+  def test_a_mask_that_does_not_fit_is_refused(self, mask, told):
+    with self.assertRaisesRegex(ValueError, told):
+      state_check.histories(jnp.ones((2, 2, 4)), jnp.array(mask, bool), None)
 
   def test_a_precision_that_is_unknown_is_refused(self):
     with self.assertRaisesRegex(ValueError, "'int4': expected one of float32"):

@@ -70,7 +70,7 @@ def find(
   if not 1 <= k <= length:
     raise ValueError(
       f'top_k={k}: expected 1 to the history length, {length}; lower'
-      ' model.top_k or raise data.history_length.'
+      ' model.top_k, raise data.history_length, or pad the histories.'
     )
   if backend is not None and backend not in BACKENDS:
     raise ValueError(

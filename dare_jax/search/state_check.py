@@ -1,0 +1,87 @@
+"""What user states are given, refused in one line where it does not fit.
+
+Else a shape that broadcasts, or a mask of another order, would be searched.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+_EXPECTED = 'expected padding first and then behaviors, the most recent last'
+
+
+def histories(keys: Any, mask: Any, category: Any) -> None:
+  """Checks what a state is built of.
+
+  Raises:
+    ValueError: shapes that do not fit, or, outside of `jit`, a mask that is
+      True before it is False.
+  """
+  if keys.ndim != 3:
+    raise ValueError(f'keys {keys.shape}: expected [users, behaviors, dims].')
+  _is('mask', mask, keys.shape[:2])
+  if category is not None:
+    _is('category', category, keys.shape[:2])
+  if isinstance(mask, jax.core.Tracer):
+    return
+  wrong = np.any(np.diff(np.asarray(mask).astype(np.int8)) < 0, axis=1)
+  if wrong.any():
+    raise ValueError(f'mask of user {int(wrong.argmax())}: {_EXPECTED}.')
+
+
+def newest(state: Any, keys: Any, category: Any) -> None:
+  """Checks what one more behavior of each user is.
+
+  Raises:
+    ValueError: shapes that do not fit.
+  """
+  users = len(state.newest)
+  _is('keys', keys, (users, state.width))
+  _categories(state, category)
+  if category is not None:
+    _is('category', category, (users,))
+
+
+def targets(state: Any, query: Any, bias: Any, table: Any) -> None:
+  """Checks what a state is searched with.
+
+  Raises:
+    ValueError: shapes that do not fit, or fewer positions than a state has.
+  """
+  _categories(state, table)
+  width = state.width + (0 if table is None else table.shape[1])
+  if query.ndim != 3 or (len(query), query.shape[2]) != (
+    len(state.newest),
+    width,
+  ):
+    raise ValueError(
+      f'query {query.shape}: expected [{len(state.newest)} users, candidates,'
+      f' {width}], from Ranker.encode_targets without the axis of moments.'
+    )
+  if bias.ndim != 1 or len(bias) <= state.capacity:
+    raise ValueError(
+      f'bias_by_distance {bias.shape}: expected the distances 0 to'
+      f' {state.capacity}; take both from Ranker.encode_targets with'
+      ' length=state.capacity.'
+    )
+
+
+def _is(name: str, value: Any, shape: tuple[int, ...]) -> None:
+  if tuple(value.shape) != tuple(shape):
+    raise ValueError(
+      f'{name} {tuple(value.shape)}: expected {tuple(shape)}, as the users'
+      ' and their keys are.'
+    )
+
+
+def _categories(state: Any, given: Any) -> None:
+  """Refuses categories where the state holds none, and the reverse."""
+  if (state.category is None) != (given is None):
+    held = 'no' if state.category is None else 'the'
+    raise ValueError(
+      f'the state holds {held} categories of behaviors: build, append and'
+      ' search all take categories, or none does.'
+    )
