@@ -17,13 +17,12 @@ import jax
 import numpy as np
 
 from dare_jax import errors
-from dare_jax import evaluate
 from dare_jax import models
+from dare_jax import trained
 from dare_jax import types
 from dare_jax.bench import overlap
 from dare_jax.search import user_state
 from dare_jax.training import metrics
-from dare_jax.training import state as train_state
 
 # Rows of the test split at once.
 _BATCH_SIZE = 256
@@ -58,20 +57,19 @@ def table(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     UsageError: no checkpoint there, another kind of search, or a plan that
       mixes time and content.
   """
-  loaded, _, state, _ = evaluate.restore(workdir)
-  config = loaded.trainer.model.config
+  run = trained.load(workdir)
+  config = run.model.config
   if (config.search, config.scorer) != ('score', 'dot'):
     raise errors.UsageError(
       f'--workdir={workdir}: model.search={config.search} with'
       f' model.scorer={config.scorer}; cached keys are for score with dot.'
     )
-  variables = _variables(state, loaded.trainer.tables)
-  predict = jax.jit(lambda *args: _predict(loaded.trainer.model, *args))
+  predict = jax.jit(lambda *args: _predict(run.model, *args))
   shares: dict[str, list[Any]] = {}
   logits: dict[str, list[Any]] = {}
   targets = []
-  for item in loaded.pipelines['test'].eval_batches(_BATCH_SIZE):
-    found = jax.device_get(predict(variables, item.batch))
+  for item in run.experiment.pipelines['test'].eval_batches(_BATCH_SIZE):
+    found = jax.device_get(predict(run.variables, item.batch))
     targets.append(item.batch.targets)
     for name, (_, _, logit) in found.items():
       logits.setdefault(name, []).append(logit.ravel())
@@ -94,15 +92,6 @@ def table(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     }
     for name in (_OWN, *user_state.PRECISIONS)
   ]
-
-
-def _variables(state: train_state.TrainState, tables: Any) -> dict[str, Any]:
-  return {
-    'params': state.params,
-    'tables': {'encoder': tables.by_id(state.tables['encoder'])},
-    'batch_stats': state.batch_stats,
-    'constants': state.constants,
-  }
 
 
 def _predict(

@@ -1,0 +1,95 @@
+"""A trained run in Python: its model, what it has learned, and its ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import os
+from typing import Any
+
+from jaxtyping import Int32
+import numpy as np
+import polars as pl
+
+from dare_jax import errors
+from dare_jax import evaluate
+from dare_jax import models
+from dare_jax.data import id_map
+from dare_jax.training import experiment as experiment_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """What `load` returns.
+
+  Attributes:
+    model: for `model.apply(variables, ...)`, on any device.
+    variables: 'params', 'tables', 'batch_stats' and 'constants'; row i of a
+      table is that of id i.
+    step: of the checkpoint.
+    experiment: the config, the history store and the pipelines of the run.
+  """
+
+  model: models.Ranker
+  variables: dict[str, Any]
+  step: int
+  experiment: experiment_lib.Experiment
+
+  def ids(self, field: str, raw: Sequence[Any]) -> Int32[np.ndarray, ' n']:
+    """Returns the ids of raw values, as they are in the log.
+
+    A value that the log of the run does not have is `id_map.UNKNOWN`; padding
+    is `id_map.PADDING`.
+
+    Args:
+      field: 'item', 'category', or a further field of the log.
+      raw: integers or strings, as the log has them.
+
+    Raises:
+      UsageError: no such field, or values of another kind.
+    """
+    store = self.experiment.store
+    if field not in store.vocab_sizes:
+      fields = ', '.join(sorted(store.vocab_sizes))
+      raise errors.UsageError(f'field {field!r}: expected one of {fields}.')
+    known = store.raw_ids(field)
+    ids = np.arange(len(known), dtype=np.int32) + id_map.FIRST
+    try:
+      asked = pl.Series(raw, dtype=known.dtype, strict=True)
+    except (TypeError, pl.exceptions.PolarsError) as error:
+      raise errors.UsageError(
+        f'raw values of {field!r}: expected {known.dtype}, as in the log;'
+        f' {str(error).splitlines()[0]}'
+      ) from None
+    found = (
+      asked.alias('raw')
+      .to_frame()
+      .join(
+        known.alias('raw').to_frame().with_columns(id=pl.Series(ids)),
+        on='raw',
+        how='left',
+        maintain_order='left',
+      )
+    )
+    return found['id'].fill_null(id_map.UNKNOWN).to_numpy().astype(np.int32)
+
+
+def load(workdir: str | os.PathLike[str], which: str = 'best') -> Trained:
+  """Returns what a run has learned.
+
+  Args:
+    workdir: of a run that has saved a checkpoint.
+    which: 'best', 'last', or a step.
+
+  Raises:
+    UsageError: no run or no such checkpoint there, or its data is gone.
+  """
+  experiment, step, state, _ = evaluate.restore(workdir, which)
+  trainer = experiment.trainer
+  variables = {
+    'params': state.params,
+    'tables': {'encoder': trainer.tables.by_id(state.tables['encoder'])},
+    'batch_stats': state.batch_stats,
+    'constants': state.constants,
+  }
+  return Trained(trainer.model, variables, step, experiment)

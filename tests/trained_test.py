@@ -1,0 +1,90 @@
+"""What a run has learned, taken into Python."""
+
+import csv
+
+import jax
+import numpy as np
+import pytest
+
+from dare_jax import errors
+from dare_jax import trained
+from dare_jax import types
+from dare_jax.data import id_map
+from dare_jax.data import splits
+from tests import tiny
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+  root = tmp_path_factory.mktemp('trained')
+  tiny.write_log(root / 'log.csv')
+  tiny.run(tiny.config(root), root / 'run')
+  return root
+
+
+@pytest.fixture(scope='module')
+def run(root):
+  return trained.load(root / 'run')
+
+
+def test_predicts_what_the_run_predicted(root, run):
+  apply = jax.jit(lambda batch: run.model.apply(run.variables, batch).logits)
+  logits = [
+    np.asarray(apply(item.batch))[item.batch.targets.weight > 0]
+    for item in run.experiment.pipelines['test'].eval_batches(50)
+  ]
+  with np.load(root / 'run' / 'predictions_test.npz') as saved:
+    np.testing.assert_allclose(
+      np.sort(np.concatenate(logits)), np.sort(saved['logit']), atol=1e-5
+    )
+
+
+def test_scores_raw_values_of_the_log(root, run):
+  """As README says; the pipeline makes the same of the same moment."""
+  store, config = run.experiment.store, run.experiment.config
+  item = next(run.experiment.pipelines['test'].eval_batches(1))
+  first = splits.make_splits(store, config.data)['test'].take(np.arange(1))
+  name, end = store.raw_ids('user')[int(first.user[0])], int(first.end[0])
+  with (root / 'log.csv').open() as log:
+    rows = [row for row in csv.DictReader(log) if row['user_id'] == name]
+  past = {
+    field: run.ids(field, [row[f'{field}_id'] for row in rows[:end]])
+    for field in ('item', 'category')
+  }
+  length = config.data.history_length
+  padded = {
+    field: np.pad(ids, (length, 0))[None, -length:]
+    for field, ids in past.items()
+  }
+  batch = types.Batch(
+    history=types.History(ids=padded, mask=padded['item'] > 0),
+    end=np.full((1, 1), length),
+    targets=item.batch.targets,
+  )
+  apply = jax.jit(run.model.apply)
+  expected = apply(run.variables, item.batch).logits
+  logits = apply(run.variables, batch).logits
+  np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_values_that_the_log_does_not_have_are_unknown(run):
+  raw = run.experiment.store.raw_ids('item').to_list()
+  ids = run.ids('item', [raw[3], raw[0], 'never seen', raw[-1]])
+  assert ids.dtype == np.int32
+  first = id_map.FIRST
+  expected = [3 + first, first, id_map.UNKNOWN, len(raw) - 1 + first]
+  assert ids.tolist() == expected
+  assert run.ids('item', []).tolist() == []
+
+
+@pytest.mark.parametrize(
+  ('field', 'raw', 'told'),
+  [
+    ('brand', [1], "field 'brand': expected one of category, item"),
+    ('item', [1, 2], "raw values of 'item': expected String"),
+    ('item', ['i1', 2], "raw values of 'item': expected String"),
+  ],
+)
+def test_what_cannot_be_looked_up_is_refused(run, field, raw, told):
+  with pytest.raises(errors.UsageError, match=told):
+    run.ids(field, raw)
