@@ -20,6 +20,7 @@ from dare_jax import aggregate
 from dare_jax import embeddings
 from dare_jax import search as searches
 from dare_jax import types
+from dare_jax.models import batch_check
 from dare_jax.models import by_windows
 from dare_jax.models import head
 from dare_jax.models import ranker_config
@@ -82,7 +83,11 @@ class Ranker(nn.Module):
       batch: histories, moments and targets.
       train: use and update batch statistics; run the auxiliary head. Apply
         with `mutable=['batch_stats']` then.
+
+    Raises:
+      ValueError: a batch that lacks a field, or has other shapes.
     """
+    batch_check.check(batch, self.config.content, self.config.context)
     pool = self.config.aux_head and (train or self.is_initializing())
     result, pooled = self._attend(batch, pool)
     logits, weights = self._predict(batch, result, train)
