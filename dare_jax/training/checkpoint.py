@@ -248,10 +248,15 @@ class Checkpoints:
     """Returns the state and description of one checkpoint.
 
     Raises:
-      DamagedError: its files are damaged.
-      UsageError: no such step, or data with another fingerprint.
+      UsageError: no such step, damaged files, or data with another fingerprint.
     """
-    return _restore(self.manager_of(step), step, template, fingerprint)
+    try:
+      return _restore(self.manager_of(step), step, template, fingerprint)
+    except DamagedError as error:
+      raise errors.UsageError(
+        f'{error}; put it back from a copy, or evaluate another one,'
+        f' --checkpoint={"|".join(map(str, self.steps()))}.'
+      ) from None
 
   def read(
     self, step: int, template: TrainState, fingerprint: str

@@ -277,6 +277,15 @@ def test_all_damaged(saved, tmp_path):
   assert sorted(p.name for p in (folder / 'last').iterdir()) == ['10', '20']
 
 
+def test_one_that_is_damaged_and_asked_for_names_the_others(saved, tmp_path):
+  folder = reopen(saved, tmp_path / 'c')
+  truncate(folder / 'last' / '20' / 'state' / 'manifest.ocdbt')
+  made = checkpoint.Checkpoints(folder, read_only=True)
+  told = r'20 is damaged: .*evaluate another one, --checkpoint=10\|20\.'
+  with pytest.raises(errors.UsageError, match=told):
+    made.restore(20, make_state(0), _FINGERPRINT)
+
+
 def test_what_is_newer_than_the_restored_one_goes(saved, tmp_path):
   """Orbax ignores a save below its newest step, so that one must go."""
   folder = reopen(saved, tmp_path / 'c')
