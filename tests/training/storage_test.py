@@ -155,7 +155,7 @@ def test_a_bucket_that_refuses_is_one_line(bucket):
 )
 def test_a_bucket_without_its_library_says_what_to_install():
   for use in (storage.read, lambda path: storage.write(path, b'')):
-    with pytest.raises(errors.UsageError, match=r"install 'dare_jax\[gcs\]'"):
+    with pytest.raises(errors.UsageError, match=r"install -e '.\[gcs\]'"):
       use(storage.locate('gs://b/x'))
 
 
