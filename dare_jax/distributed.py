@@ -9,7 +9,9 @@ process. Elsewhere say where they are:
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from typing import Any
 
 from absl import flags
@@ -78,6 +80,7 @@ def _connect(**where: Any) -> None:
     # JAX's preemption service has taken SIGTERM. `training.interrupt` handles
     # it, sooner, and asks the service for notices that come another way.
     signal.signal(signal.SIGTERM, ours)
+    _end_at_an_error()
   except (RuntimeError, ValueError) as error:
     if not where and isinstance(error, ValueError):
       raise errors.UsageError(
@@ -90,3 +93,20 @@ def _connect(**where: Any) -> None:
       f'the processes did not find each other: {reason}. Give --coordinator,'
       ' --num_processes and --process_id to each of them.'
     ) from None
+
+
+def _end_at_an_error() -> None:
+  """Lets an error that nobody expected end this process at once.
+
+  JAX's runtime would wait at its end, up to five minutes, for peers that wait
+  for this process in the middle of a step.
+  """
+  show = sys.excepthook
+
+  def end(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    show(kind, error, trace)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+  sys.excepthook = end

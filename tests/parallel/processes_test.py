@@ -49,6 +49,7 @@ def _start(
   workdir: pathlib.Path,
   count: int,
   last: tuple[str, ...] = (),
+  starts: tuple[str, ...] = ('-m', 'dare_jax.train'),
   **fields: object,
 ) -> list[subprocess.Popen[str]]:
   """Starts processes; `last` are flags of the last one alone."""
@@ -56,7 +57,7 @@ def _start(
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
   where = [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}']
-  command = [sys.executable, '-m', 'dare_jax.train', f'--workdir={workdir}']
+  command = [sys.executable, *starts, f'--workdir={workdir}']
   command += _flags(root, **fields)
   return [
     subprocess.Popen(
@@ -271,6 +272,34 @@ def test_launched_locally(root, tmp_path):
     [str(_LAUNCHER), 'x'], capture_output=True, check=False
   )
   assert wrong.returncode == 2 and b'usage' in wrong.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+def test_a_bug_in_one_process_ends_all(root, tmp_path, victim):
+  """Its peers wait for it in a step; JAX would have it wait for them."""
+  code = f"""
+import runpy
+import jax
+from dare_jax.training import run
+
+log = run.Run.log
+
+def fail(self, state, progress):
+  if jax.process_index() == {victim}:
+    raise RuntimeError('as if it were a bug')
+  return log(self, state, progress)
+
+run.Run.log = fail
+runpy.run_module('dare_jax.train', run_name='__main__', alter_sys=True)
+"""
+  fields = {'train__steps': 200, 'eval__every_steps': 0}
+  processes = _start(root, tmp_path / 'run', 2, starts=('-c', code), **fields)
+  text = processes[victim].communicate(timeout=200)[0]
+  assert processes[victim].returncode == 1
+  assert 'RuntimeError: as if it were a bug' in text
+  processes[1 - victim].communicate(timeout=150)
+  assert processes[1 - victim].returncode
 
 
 @pytest.mark.slow
