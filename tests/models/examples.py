@@ -128,10 +128,10 @@ def make_variables(
 
 
 def to_float64(tree: Any) -> Any:
-  """Widens the floats; call it under `jax.enable_x64`."""
+  """Widens the floats, in `jit` as well; call it under `jax.enable_x64`."""
   return jax.tree.map(
     lambda x: (
-      jnp.asarray(np.asarray(x, np.float64))
+      jnp.asarray(x, jnp.float64)
       if jnp.issubdtype(x.dtype, jnp.floating)
       else x
     ),

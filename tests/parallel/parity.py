@@ -20,7 +20,6 @@ import sys
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dare_jax.parallel import mesh as mesh_lib
@@ -64,21 +63,12 @@ def train(
   state, found = made.init(0, batches[0]), []
   if wide:
     shardings = jax.tree.map(lambda x: x.sharding, state)
-    state = jax.jit(to_float64, out_shardings=shardings)(state)
+    state = jax.jit(examples.to_float64, out_shardings=shardings)(state)
   placed = [mesh_lib.place(made.mesh, _own_part(batch)) for batch in batches]
   for step in range(steps):
     state, loss = made.train_step(state, placed[step % 5])
     found.append(float(loss))
   return state, found
-
-
-def to_float64(tree: Any) -> Any:
-  return jax.tree.map(
-    lambda x: (
-      x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
-    ),
-    tree,
-  )
 
 
 def _own_part(batch: Any) -> Any:

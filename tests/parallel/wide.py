@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.training import state as train_state
-from tests.parallel import parity
+from tests.models import examples
 
 
 class Trainer(train_state.Trainer):
@@ -25,11 +25,11 @@ class Trainer(train_state.Trainer):
   def init(self, seed: int, batch: Any) -> Any:
     state = super().init(seed, batch)
     shardings = jax.tree.map(lambda x: x.sharding, state)
-    return jax.jit(parity.to_float64, out_shardings=shardings)(state)
+    return jax.jit(examples.to_float64, out_shardings=shardings)(state)
 
   def abstract_state(self, batch: Any) -> Any:
     state = super().abstract_state(batch)
-    wide = jax.eval_shape(parity.to_float64, state)
+    wide = jax.eval_shape(examples.to_float64, state)
     return jax.tree.map(
       lambda x, to: jax.ShapeDtypeStruct(
         to.shape, to.dtype, sharding=x.sharding

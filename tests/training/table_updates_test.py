@@ -18,7 +18,6 @@ from dare_jax.parallel import layout
 from dare_jax.training import optimizers
 from dare_jax.training import state as train_state
 from tests.models import examples
-from tests.parallel import parity
 
 _VOCAB = {'item': 300, 'category': 9}
 
@@ -72,9 +71,9 @@ def test_sgd_by_rows_is_sgd():
       _trainer(tables='sgd'),
       _trainer(tables='sgd', row_sparse_from=10**6),
     )
-    start = parity.to_float64(trainers[0].init(0, batches[0]))
+    start = examples.to_float64(trainers[0].init(0, batches[0]))
     whole = dataclasses.replace(
-      parity.to_float64(trainers[1].init(0, batches[0])),
+      examples.to_float64(trainers[1].init(0, batches[0])),
       params=jax.tree.map(jnp.copy, start.params),
       tables={'encoder': jax.tree.map(jnp.copy, _natural(trainers[0], start))},
     )
