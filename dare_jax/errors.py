@@ -9,6 +9,11 @@ class UsageError(ValueError):
   """
 
 
+def install(extra: str) -> str:
+  """Returns the command that installs an extra, for a message."""
+  return f"pip install -e '.[{extra}]' in the checkout"
+
+
 class Stopped(BaseException):
   """SIGTERM arrived and everything is saved; the process exits 75.
 

@@ -61,7 +61,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
     if figure.value and not scaling_figure.can_draw():
       raise errors.UsageError(
         f'--figure={figure.value}: it needs matplotlib;'
-        " pip install -e '.[figures]' in the checkout."
+        f' {errors.install("figures")}.'
       )
     make_cpu_devices(topology.value)
     found = [
@@ -118,8 +118,7 @@ def devices_of(topology: str) -> list[Any]:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise errors.UsageError(
       f'--topology={topology}: {reason}. It needs the compiler for TPUs'
-      " (pip install -e '.[tpu-aot]' in the checkout) and a name such as"
-      ' v5e:2x4.'
+      f' ({errors.install("tpu-aot")}) and a name such as v5e:2x4.'
     ) from None
   return list(found.devices)
 

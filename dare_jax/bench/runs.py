@@ -106,7 +106,7 @@ def draw(
   """
   if not figure.can_draw():
     raise errors.UsageError(
-      "--figure needs matplotlib: pip install -e '.[figures]' in the checkout."
+      f'--figure needs matplotlib: {errors.install("figures")}.'
     )
   from matplotlib import figure as figures
   from matplotlib.backends import backend_agg

@@ -34,7 +34,7 @@ def check() -> None:
   """Raises UsageError if nothing can be drawn."""
   if importlib.util.find_spec('matplotlib') is None:
     raise errors.UsageError(
-      "--figure needs matplotlib: pip install -e '.[figures]' in the checkout."
+      f'--figure needs matplotlib: {errors.install("figures")}.'
     )
 
 

@@ -7,9 +7,11 @@ import importlib.util
 import pathlib
 from typing import Any
 
+from dare_jax import errors
+
 MISSING = (
-  'comparison.png is left out: it needs matplotlib; pip install'
-  " -e '.[figures]' in the checkout, and the same command again will draw it"
+  'comparison.png is left out: it needs matplotlib;'
+  f' {errors.install("figures")}, and the same command again will draw it'
 )
 _INK, _QUIET, _RULE = '#1f2933', '#7b8794', '#e4e7eb'
 _BASE, _BETTER, _WORSE = '#7b8794', '#1f6fb4', '#c2571a'

