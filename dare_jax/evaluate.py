@@ -23,8 +23,6 @@ if TYPE_CHECKING:
   from dare_jax.training import experiment
   from dare_jax.training import state
 
-SPLITS = ('train', 'val', 'test')
-
 
 def evaluate(
   workdir: str | os.PathLike[str], split: str = 'test', which: str = 'best'
@@ -39,9 +37,11 @@ def evaluate(
   Raises:
     UsageError: no run or no such checkpoint there, unknown split.
   """
-  if split not in SPLITS:
+  from dare_jax.data import pipeline
+
+  if split not in pipeline.SPLITS:
     raise errors.UsageError(
-      f'--split={split}: expected one of {", ".join(SPLITS)}.'
+      f'--split={split}: expected one of {", ".join(pipeline.SPLITS)}.'
     )
   loaded, step, state, description = restore(workdir, which)
   metrics = loaded.predict(state, split).compute()

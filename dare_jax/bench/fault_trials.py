@@ -242,9 +242,10 @@ class Story:
   def compare(self, end: fault_lives.End, processes: int | None) -> None:
     """Fails unless a life was the last, and left what one left alone does."""
     self.expect(end.finished, end)
-    if end.finished and processes is not None:
-      if why := self.bench.difference(processes):
-        self.fail(why)
+    if not end.finished or processes is None:
+      return
+    if why := self.bench.difference(processes):
+      self.fail(why)
 
   def finish(self, start: fault_lives.Start, processes: int | None) -> Record:
     """Lives once more, undisturbed, to the end, and compares it."""
