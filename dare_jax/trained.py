@@ -28,12 +28,16 @@ class Trained:
       table is that of id i.
     step: of the checkpoint.
     experiment: the config, the history store and the pipelines of the run.
+    known: field -> raw values, read when `ids` first asks for them.
   """
 
   model: models.Ranker
   variables: dict[str, Any]
   step: int
   experiment: experiment_lib.Experiment
+  known: dict[str, pl.Series] = dataclasses.field(
+    default_factory=dict, repr=False
+  )
 
   def ids(self, field: str, raw: Sequence[Any]) -> Int32[np.ndarray, ' n']:
     """Returns the ids of raw values, as they are in the log.
@@ -52,8 +56,9 @@ class Trained:
     if field not in store.vocab_sizes:
       fields = ', '.join(sorted(store.vocab_sizes))
       raise errors.UsageError(f'field {field!r}: expected one of {fields}.')
-    known = store.raw_ids(field)
-    ids = np.arange(len(known), dtype=np.int32) + id_map.FIRST
+    if field not in self.known:
+      self.known[field] = store.raw_ids(field)
+    known = self.known[field]
     try:
       asked = pl.Series(raw, dtype=known.dtype, strict=True)
     except (TypeError, pl.exceptions.PolarsError) as error:
@@ -61,17 +66,8 @@ class Trained:
         f'raw values of {field!r}: expected {known.dtype}, as in the log;'
         f' {str(error).splitlines()[0]}'
       ) from None
-    found = (
-      asked.alias('raw')
-      .to_frame()
-      .join(
-        known.alias('raw').to_frame().with_columns(id=pl.Series(ids)),
-        on='raw',
-        how='left',
-        maintain_order='left',
-      )
-    )
-    return found['id'].fill_null(id_map.UNKNOWN).to_numpy().astype(np.int32)
+    found = id_map.lookup(known, asked).fill_null(id_map.UNKNOWN)
+    return found.to_numpy().astype(np.int32)
 
 
 def load(workdir: str | os.PathLike[str], which: str = 'best') -> Trained:

@@ -10,6 +10,19 @@ UNKNOWN = 1
 FIRST = 2
 
 
+def lookup(known: pl.Series, values: pl.Series) -> pl.Series:
+  """Returns the dense ids of raw values, null for those that are not known.
+
+  Args:
+    known: distinct; position i has the dense id i + FIRST.
+    values: of the same type.
+  """
+  rows = known.alias('raw').to_frame().with_row_index('row', offset=FIRST)
+  asked = values.alias('raw').to_frame()
+  found = asked.join(rows, on='raw', how='left', maintain_order='left')
+  return found['row'].cast(pl.Int64)
+
+
 class IdMap:
   """Grows a dictionary raw value -> dense id, block by block.
 

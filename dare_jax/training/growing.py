@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import polars as pl
 
 from dare_jax import embeddings
 from dare_jax import errors
@@ -147,23 +146,19 @@ class _Older:
     """Returns each new row's row in the older run's tables; -1: none."""
     if field == 'time':
       return np.arange(self._model.config.time.vocab_size)
-    known, raw = (
-      store.raw_ids(field).alias('raw').to_frame()
-      for store in (self._store, self._run.store)
-    )
-    if known['raw'].dtype != raw['raw'].dtype:
+    known, raw = (s.raw_ids(field) for s in (self._store, self._run.store))
+    if known.dtype != raw.dtype:
       raise self._refuse(
-        f'its raw ids of {field} are {known["raw"].dtype}, but this run has'
-        f' {raw["raw"].dtype}; prepare both logs with the same type.'
+        f'its raw ids of {field} are {known.dtype}, but this run has'
+        f' {raw.dtype}; prepare both logs with the same type.'
       )
-    known = known.with_row_index('row', offset=id_map.FIRST)
-    found = raw.join(known, on='raw', how='left', maintain_order='left')['row']
+    found = id_map.lookup(known, raw)
     if len(raw) and found.null_count() == len(raw):
       raise self._refuse(
         f'it knew no {field} of this log; are these ids of the same kind?'
       )
     special = np.arange(id_map.FIRST)
-    values = found.cast(pl.Int64).fill_null(-1).to_numpy()
+    values = found.fill_null(-1).to_numpy()
     return np.concatenate([special, values])
 
   def tell(self, rows: Mapping[str, np.ndarray]) -> None:
