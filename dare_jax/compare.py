@@ -25,6 +25,7 @@ from absl import flags
 
 from dare_jax import cli
 from dare_jax import errors
+from dare_jax import plots
 
 _OWN_FLAGS = ('models', 'seeds', 'output', 'base')
 
@@ -89,7 +90,7 @@ def main() -> None:
       temporary.write_text(content)
       temporary.replace(output / name)
 
-  if not figure.can_draw():
+  if not plots.can_draw():
     print(figure.MISSING, file=sys.stderr)
   arguments = train_arguments(sys.argv[1:])
   outcomes = runs_lib.run_all(runs, arguments, output, stop, write)

@@ -10,6 +10,7 @@ import pytest
 
 from dare_jax import compare
 from dare_jax import errors
+from dare_jax import plots
 from dare_jax.comparison import figure
 from dare_jax.comparison import plan
 from dare_jax.comparison import runs as runs_lib
@@ -231,7 +232,7 @@ def test_figure(summarized, tmp_path, monkeypatch):
   assert figure.draw(summarized, path)
   assert path.read_bytes().startswith(b'\x89PNG')
   assert not figure.draw({'rows': [], 'base': 'x'}, tmp_path / 'none.png')
-  monkeypatch.setattr(figure, 'can_draw', lambda: False)
+  monkeypatch.setattr(plots, 'can_draw', lambda: False)
   assert not figure.draw(summarized, tmp_path / 'none.png')
   assert not (tmp_path / 'none.png').exists()
 

@@ -23,6 +23,7 @@ import ml_collections
 
 from dare_jax import cli
 from dare_jax import errors
+from dare_jax import plots
 from dare_jax.bench import scaling_figure
 
 _CATEGORIES = 10_000
@@ -58,11 +59,8 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   )
 
   def measure() -> list[dict[str, Any]]:
-    if figure.value and not scaling_figure.can_draw():
-      raise errors.UsageError(
-        f'--figure={figure.value}: it needs matplotlib;'
-        f' {errors.install("figures")}.'
-      )
+    if figure.value:
+      plots.require('--figure')
     make_cpu_devices(topology.value)
     found = [
       measure_one(config.value, name, int(size), windows.value, distinct.value)

@@ -17,9 +17,7 @@ from typing import Any
 from absl import flags
 
 from dare_jax import errors
-from dare_jax.comparison import figure
-
-_COLORS = ('#1f6fb4', '#c2571a', '#5b7f3b', '#7b5aa6', '#7b8794')
+from dare_jax import plots
 
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
@@ -104,22 +102,19 @@ def draw(
   Raises:
     UsageError: matplotlib is missing, or the values are not numbers above 0.
   """
-  if not figure.can_draw():
-    raise errors.UsageError(
-      f'--figure needs matplotlib: {errors.install("figures")}.'
-    )
-  from matplotlib import figure as figures
-  from matplotlib.backends import backend_agg
-
+  plots.require('--figure')
   name = field.rpartition('.')[2]
   values = sorted({row[name] for row in rows})
   if not all(isinstance(x, int | float) and x > 0 for x in values):
     raise errors.UsageError(
       f'--figure: {field} is {values}; expected numbers above 0.'
     )
-  made = figures.Figure(figsize=(7.2, 4.3), dpi=150, facecolor='white')
-  backend_agg.FigureCanvasAgg(made)
-  axes = made.subplots()
+  seeds = [row['seeds'] for row in rows]
+  spread = f'mean and standard deviation, {min(seeds)} to {max(seeds)} seeds'
+  if min(seeds) == max(seeds):
+    spread = spread.replace(f'{min(seeds)} to ', '')
+  drawing, (axes,) = plots.panels(7.2, 4.3)
+  plots.style_lines(axes, 'Test AUC', spread, name.replace('_', ' '))
   for index, model in enumerate(sorted({row['model'] for row in rows})):
     own = sorted(
       (row for row in rows if row['model'] == model), key=lambda r: r[name]
@@ -128,22 +123,10 @@ def draw(
       row['auc'] == max(r['auc'] for r in rows if r[name] == row[name])
       for row in own
     ]
-    _line(axes, own, above, name, _COLORS[index % len(_COLORS)])
-  axes.set_xscale('log')
-  axes.set_xticks(values, [f'{value:,}' for value in values], fontsize=8.5)
-  axes.minorticks_off()
-  axes.set_xlabel(name.replace('_', ' '))
-  seeds = [row['seeds'] for row in rows]
-  spread = f'mean and standard deviation, {min(seeds)} to {max(seeds)} seeds'
-  if min(seeds) == max(seeds):
-    spread = spread.replace(f'{min(seeds)} to ', '')
-  axes.set_title(f'Test AUC ({spread})', loc='left', fontsize=11)
-  axes.grid(axis='y', color='#e4e7eb', linewidth=0.8)
-  for side in ('top', 'right'):
-    axes.spines[side].set_visible(False)
+    _line(axes, own, above, name, plots.COLORS[index % len(plots.COLORS)])
+  plots.ticks(axes, values)
   axes.margins(x=0.14, y=0.12)
-  made.tight_layout()
-  made.savefig(path, format='png')
+  plots.save(drawing, path)
 
 
 def _line(

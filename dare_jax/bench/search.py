@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import errors
+from dare_jax import plots
 from dare_jax import runtime
 from dare_jax.bench import search_calls
 from dare_jax.bench import search_figure
@@ -78,6 +79,9 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   figure = flags.DEFINE_string('figure', None, 'Draw the rows here (PNG).')
 
   def measure() -> list[dict[str, Any]]:
+    if figure.value:
+      plots.require('--figure')
+    quality = search_figure.read_auc(auc.value) if auc.value else []
     runtime.keep_memory()
     points = list(
       sweep(
@@ -97,7 +101,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
         measure_one(point, top_k.value, keys_mb.value, machine, peers.value)
       )
     if figure.value:
-      search_figure.draw(rows, pathlib.Path(figure.value), auc.value)
+      search_figure.draw(rows, pathlib.Path(figure.value), quality)
     return rows
 
   return measure

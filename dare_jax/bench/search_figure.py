@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+import itertools
 import json
 import pathlib
 from typing import Any
 
 from dare_jax import errors
+from dare_jax import plots
 
 _NEEDED = ('attention_dim', 'representation_dim', 'model', 'auc')
 
@@ -34,43 +37,39 @@ def read_auc(path: str) -> list[dict[str, Any]]:
 
 
 def draw(
-  rows: list[dict[str, Any]], output: pathlib.Path, auc: str | None
+  rows: list[dict[str, Any]],
+  output: pathlib.Path,
+  quality: list[dict[str, Any]],
 ) -> None:
-  """Writes two panels: time (and AUC) by dimension, time by length.
+  """Draws time by dimension and by length and, beside it, AUC by dimension.
 
-  Raises:
-    UsageError: matplotlib is missing, or the file of AUC is wrong.
+  Args:
+    rows: of `bench search`.
+    output: of the PNG.
+    quality: of `read_auc`; none leaves the panel of AUC out.
   """
-  quality = read_auc(auc) if auc else []
-  try:
-    import matplotlib
-  except ImportError:
-    raise errors.UsageError(
-      "--figure: it needs matplotlib (pip install -e '.[figures]' in"
-      ' the checkout).'
-    ) from None
-  matplotlib.use('Agg')
-  from matplotlib import pyplot
-
-  figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
-  for axes, size, label in (
-    (left, 'dim', 'attention dimension'),
-    (right, 'length', 'behaviors of a history'),
+  count = 3 if quality else 2
+  drawing, panels = plots.panels(4.4 * count, 4.2, count)
+  for axes, size, x in (
+    (panels[0], 'dim', 'attention dimension'),
+    (panels[1], 'length', 'behaviors of a history'),
   ):
-    for name, line in _lines(rows, size).items():
-      x, y = zip(*sorted(line), strict=True)
-      axes.plot(x, y, marker='o', label=name)
-    axes.set(xscale='log', yscale='log', xlabel=label)
-    axes.set_ylabel('search of one user, microseconds')
-    sizes = sorted({row[size] for row in rows})
-    short = lambda value: f'{value // 1000}k' if value >= 1000 else str(value)
-    axes.set_xticks(sizes, [short(value) for value in sizes])
-    axes.minorticks_off()
-  right.legend(loc='upper left')  # Colors are the same in both.
-  _draw_quality(left.twinx() if quality else None, quality)
-  figure.tight_layout()
-  figure.savefig(output, dpi=120)
-  pyplot.close(figure)
+    plots.style_lines(axes, 'Search of one user', 'microseconds', x)
+    lines = _lines(rows, size)
+    for color, (name, line) in zip(_colors(lines), lines.items(), strict=True):
+      places, values = zip(*sorted(line), strict=True)
+      axes.plot(places, values, marker='o', color=color, label=name)
+    axes.set_yscale('log')
+    plots.ticks(axes, sorted({row[size] for row in rows}))
+  # Colors are the same in both.
+  panels[1].legend(loc='upper left', frameon=False, fontsize=8.5)
+  if quality:
+    _draw_quality(panels[2], quality)
+  plots.save(drawing, output)
+
+
+def _colors(names: Collection[str]) -> list[str]:
+  return list(itertools.islice(itertools.cycle(plots.COLORS), len(names)))
 
 
 def _lines(
@@ -93,17 +92,15 @@ def _lines(
 
 def _draw_quality(axes: Any, rows: list[dict[str, Any]]) -> None:
   """Draws AUC by attention dimension, each at its widest representation."""
+  note = 'each at its widest representation'
+  plots.style_lines(axes, 'Test AUC', note, 'attention dimension')
   models = sorted({row['model'] for row in rows})
-  for number, model in enumerate(models):
+  for color, model in zip(_colors(models), models, strict=True):
     of_model = [row for row in rows if row['model'] == model]
     widest = {}
     for row in sorted(of_model, key=lambda row: row['representation_dim']):
       widest[row['attention_dim']] = row['auc']
-    points = sorted(widest.items())
-    x, y = zip(*points, strict=True)
-    # Greys: the colors are of the searches.
-    look = {'linestyle': '--', 'marker': 's', 'color': str(number / 2 % 1)}
-    axes.plot(x, y, label=f'{model}, test AUC', **look)
-  if rows:
-    axes.set_ylabel('test AUC (dashed)')
-    axes.legend(loc='lower right')
+    places, values = zip(*sorted(widest.items()), strict=True)
+    axes.plot(places, values, marker='o', color=color, label=model)
+  plots.ticks(axes, sorted({row['attention_dim'] for row in rows}))
+  axes.legend(loc='lower right', frameon=False, fontsize=8.5)

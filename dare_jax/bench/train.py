@@ -21,6 +21,7 @@ import ml_collections
 
 from dare_jax import cli
 from dare_jax import errors
+from dare_jax import plots
 from dare_jax.bench import process
 from dare_jax.bench import random_log
 from dare_jax.bench import train_figure
@@ -79,7 +80,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
 
   def measure() -> list[dict[str, Any]]:
     if figure.value is not None:
-      train_figure.check()
+      plots.require('--figure')
     values = {name: parse(name, flag.value) for name, flag in swept.items()}
     seen = distinct.value or min(values['rows']) - 2
     rows = []

@@ -1,7 +1,7 @@
 """A gradient-boosted tree on six hand-made counts: is a deep model worth it?
 
 It sees the moments, histories and negatives that a run of the same config
-trains and tests on. Needs scikit-learn (extra `test`).
+trains and tests on. Needs scikit-learn (extra `analysis`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 
 from dare_jax import cli
+from dare_jax import errors
 from dare_jax import types
 from dare_jax.data import datasets
 from dare_jax.data import history_store
@@ -30,8 +31,17 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
 
 
 def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Returns the tree's test metrics on the moments of a config."""
-  from sklearn import ensemble
+  """Returns the tree's test metrics on the moments of a config.
+
+  Raises:
+    UsageError: scikit-learn is missing.
+  """
+  try:
+    from sklearn import ensemble
+  except ImportError:
+    raise errors.UsageError(
+      f'bench tree needs scikit-learn: {errors.install("analysis")}.'
+    ) from None
 
   store = datasets.open_or_prepare(config.data)
   moments = splits.make_splits(store, config.data)

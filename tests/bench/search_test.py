@@ -125,7 +125,11 @@ class SearchBenchTest(parameterized.TestCase):
       for d in (4, 8)
     ]
     (folder / 'auc.json').write_text(json.dumps({'rows': quality}))
-    search_figure.draw(rows, folder / 'a.png', str(folder / 'auc.json'))
+    search_figure.draw(
+      rows,
+      folder / 'a.png',
+      search_figure.read_auc(str(folder / 'auc.json')),
+    )
     assert (folder / 'a.png').stat().st_size > 1000
     assert len(search_figure._lines(rows, 'dim')['score, float32']) == 2
     (folder / 'bad.json').write_text('[{"auc": 1}]')
