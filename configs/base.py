@@ -110,6 +110,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   # Of vectors and activations; losses, softmax and batch statistics stay wide.
   model.compute_dtype = 'float32'  # or bfloat16
   model.keep_padding = False  # published: padding fills up the top k
+  model.published_search = False  # published: hard search counts time twice
 
   config.optim = optim = ml_collections.ConfigDict()
   optim.learning_rate = 0.01  # of Adam, at the first step

@@ -31,6 +31,7 @@ def published(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   config.model.two_outputs = True
   config.model.batch_statistics = True
   config.model.keep_padding = True
+  config.model.published_search = True
   config.model.projection_init = 'official'
   config.model.attention_init = 0.01
   config.model.representation_init = 0.01

@@ -17,4 +17,5 @@ from dare_jax.configs import tmall
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """Returns the configuration; `arg` as in `base.apply_arg`."""
   config = taobao_official.published(tmall.get_config())
+  config.data.sort_by_time = True  # published: by day, then in file order
   return base.apply_arg(config, arg)

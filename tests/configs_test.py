@@ -10,6 +10,8 @@ from absl.testing import parameterized
 
 from dare_jax import cli
 from dare_jax.configs import base
+from dare_jax.configs import taobao_official
+from dare_jax.configs import tmall_official
 from dare_jax.data import datasets
 from dare_jax.training import config_check
 from dare_jax.training import experiment
@@ -74,6 +76,11 @@ class ConfigsTest(parameterized.TestCase):
     self.assertEqual(config.data.columns.user, 'uid')
     self.assertEqual(config.data.name, 'csv_log')
     self.assertEqual(config.model.name, 'twin')
+
+  def test_published_order_within_a_user(self):
+    """That code sorts Tmall's rows by day, and Taobao's not at all."""
+    self.assertFalse(taobao_official.get_config().data.sort_by_time)
+    self.assertTrue(tmall_official.get_config().data.sort_by_time)
 
   def test_every_dataset_has_a_config(self):
     renamed = {'synthetic_lifelong': 'synthetic'}

@@ -3,6 +3,7 @@
 from dare_jax.models.official import from_official_state_dict
 from dare_jax.models.presets import build
 from dare_jax.models.presets import PRESETS
+from dare_jax.models.published import options as published_options
 from dare_jax.models.ranker import Ranker
 from dare_jax.models.ranker_config import RankerConfig
 
@@ -12,4 +13,5 @@ __all__ = [
   'RankerConfig',
   'build',
   'from_official_state_dict',
+  'published_options',
 ]

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from dare_jax import embeddings
 from dare_jax import types
 from dare_jax.models import presets
+from dare_jax.models import published
 from dare_jax.models import ranker
 from dare_jax.models import ranker_config
 from dare_jax.models import state_dict
@@ -97,11 +98,8 @@ def from_official_state_dict(
   if fixed:
     raise ValueError(f'{fixed[0]} is read from the arrays; leave it out.')
   source = state_dict.StateDict(state)
-  options = dict(presets.PRESETS[model]) | overrides
+  options = published.options(model, overrides)
   options.setdefault('aux_head', source.has(f'{_HEADS["aux"]}.'))
-  if options.get('search') == 'category':
-    options.setdefault('scorer', 'dot_time_twice')
-    options.setdefault('keep_padding', True)
   if options['plan'] == 'projected' and 'plan' not in overrides:
     options['plan'] = _projected_plan(source)
   module = _build(source, model, options)

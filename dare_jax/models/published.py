@@ -1,4 +1,4 @@
-"""The initial values of the published code, for comparisons with it."""
+"""What only the published code does: choices of its models, initial values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,33 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dare_jax.models import presets
+
 _STD = 0.01
+# Its hard search scores with time counted twice, and fills up with padding.
+_OF_HARD_SEARCH = {'scorer': 'dot_time_twice', 'keep_padding': True}
+
+
+def options(preset: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the options of a preset as the published code has them.
+
+  The presets are its models, but for hard search. That is followed wherever it
+  is the search, also under a preset which that code lacks (`sim_hard`).
+
+  >>> options('sim_hard', {'plan': None})['scorer']
+  'dot_time_twice'
+  >>> options('sim_hard', {'scorer': 'dot'})['scorer']
+  'dot'
+
+  Args:
+    preset: a name in `PRESETS`; of another, nothing is known.
+    overrides: of its options; None is no override. They win.
+  """
+  given = {k: v for k, v in overrides.items() if v is not None}
+  chosen = dict(presets.PRESETS.get(preset, {})) | given
+  if chosen.get('search') == 'category':
+    return {**_OF_HARD_SEARCH, **chosen}
+  return chosen
 
 
 def redraw(key: jax.Array, variables: Mapping[str, Any]) -> dict[str, Any]:

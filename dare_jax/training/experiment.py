@@ -240,6 +240,8 @@ def build_options(
   name = options.pop('name')
   for field in ('cluster_size', 'cluster_every_steps'):
     options.pop(field)
+  if options.pop('published_search'):
+    options = models.published_options(name, options)
   try:
     return models.build(
       name,
@@ -306,10 +308,12 @@ def _read_config(path: epath.Path) -> dict[str, Any]:
 def check_same_run(config: ml_collections.ConfigDict, path: epath.Path) -> None:
   """Refuses to go on in a workdir whose run had another config.
 
+  A field that the run did not know yet had its default.
+
   Raises:
     UsageError: names the first field that differs.
   """
-  saved = _read_config(path)
+  saved = flatten(base.get_config()) | _read_config(path)
   now = flatten(config)
   for field in sorted({*saved, *now}):
     if field.startswith(_FREE_FIELDS):

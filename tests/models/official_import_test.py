@@ -11,11 +11,13 @@ published names.
 from __future__ import annotations
 
 from collections.abc import Mapping
+import dataclasses
 import functools
 import itertools
 import json
 import math
 import pathlib
+import types as types_lib
 from typing import Any
 
 from absl.testing import absltest
@@ -29,6 +31,9 @@ from dare_jax import aggregate
 from dare_jax import embeddings
 from dare_jax import models
 from dare_jax import types
+from dare_jax.configs import taobao_official
+from dare_jax.configs import tmall_official
+from dare_jax.training import experiment
 from dare_jax.training import losses
 
 _FOLDER = pathlib.Path(__file__).parent / 'official'
@@ -598,6 +603,90 @@ class VariantsTest(parameterized.TestCase):
         for found, expected in pairs:
           found = np.asarray(found)[:, 0, 0]
           np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+
+
+# Of the official configs, what no weights tell: initial values, statistics of
+# the batch in evaluation, a second output, padding that fills up soft search.
+_RECIPE = {
+  'two_outputs': True,
+  'batch_statistics': True,
+  'keep_padding': True,
+  'projection_init': 'official',
+  'attention_init': 0.01,
+  'representation_init': 0.01,
+}
+
+
+def _of_config(
+  module: types_lib.ModuleType, preset: str, like: models.Ranker, **changes: Any
+) -> models.Ranker:
+  """The model of an official config, its sizes those of another model."""
+  config = module.get_config(f'model={preset}')
+  sizes = {'exact_positions': like.config.exact_positions, 'top_k': _TOP_K}
+  for role, field in itertools.product(_ROLES, like.config.features):
+    sizes[f'{role}_dims.{field.name}'] = field.dim(role)
+  if not like.config.use_time:  # The size of a table that is not there.
+    for role in _ROLES:
+      sizes[f'{role}_dims.time'] = like.config.time.dim(role)
+  sizes |= {n: getattr(like.config, n) for n in ('hidden', 'aux_hidden')}
+  for name, value in (sizes | changes).items():
+    config.update_from_flattened_dict({f'model.{name}': value})
+  return experiment.build_options(
+    config,
+    {feature.name: feature.vocab_size for feature in like.config.content},
+    num_clusters=like.config.num_clusters,
+  )
+
+
+class ConfigsTest(parameterized.TestCase):
+  """What an official config trains is what the importer builds."""
+
+  @parameterized.named_parameters(*_VARIANTS)
+  def test_every_model(self, preset, shared, dims, state_options, _, plan):
+    state = _random_state(shared, dims, **state_options)
+    imported, _ = models.from_official_state_dict(
+      state, preset, top_k=_TOP_K, **_RECIPE
+    )
+    is_joint = 'joint' in state_options  # Projections of another kind.
+    changes = {'plan': plan} if is_joint else {}
+    for module in (taobao_official, tmall_official):
+      found = _of_config(module, preset, imported, **changes)
+      assert found.config == imported.config
+
+  @parameterized.parameters('dare', 'twin', 'sdim')
+  def test_hard_search_by_hand(self, preset):
+    state = _random_state(_ONE, _EQUAL)
+    hard = models.from_official_state_dict(state, 'twin', search='category')[0]
+    for module in (taobao_official, tmall_official):
+      found = _of_config(module, preset, hard, search='category').config
+      assert (found.scorer, found.keep_padding) == (hard.config.scorer, True)
+      corrected = _of_config(
+        module, preset, hard, search='category', scorer='dot'
+      )
+      assert corrected.config.scorer == 'dot'
+
+  def test_hard_search_without_auxiliary_head(self):
+    """`sim_hard` is not published, but its parts are."""
+    state = _random_state(_ONE, _EQUAL)
+    without = {k: v for k, v in state.items() if 'auxiliary' not in k}
+    imported, _ = models.from_official_state_dict(
+      without, 'twin_hard', top_k=_TOP_K, **_RECIPE
+    )
+    for module in (taobao_official, tmall_official):
+      found = _of_config(module, 'sim_hard', imported)
+      assert found.config == imported.config
+
+  def test_what_is_not_published_is_ours(self):
+    tested = {variant[1] for variant in _VARIANTS}
+    ours = {'din_full', 'sim_soft', 'eta', 'sdim', 'twin_v2'}
+    assert {*tested, *ours, 'sim_hard'} == set(models.PRESETS)
+    for preset, module in itertools.product(
+      ours, (taobao_official, tmall_official)
+    ):
+      config = module.get_config(f'model={preset}')
+      found = experiment.build_options(config, {'item': 9, 'category': 9})
+      own = {'scorer': 'dot', 'keep_padding': True} | models.PRESETS[preset]
+      assert own.items() <= dataclasses.asdict(found.config).items()
 
 
 class TablesTest(parameterized.TestCase):

@@ -113,6 +113,15 @@ class SameRunTest(parameterized.TestCase):
     assert str(caught.value).startswith(f'{field}=')
     assert str(path.parent) in str(caught.value)
 
+  def test_a_field_that_is_newer_than_the_run_had_its_default(self):
+    path = self.folder / 'config.json'
+    flat = experiment.flatten(config())
+    assert not flat.pop('model.published_search')
+    path.write_text(json.dumps(flat))
+    experiment.check_same_run(config(), path)
+    with pytest.raises(errors.UsageError, match='^model.published_search=True'):
+      experiment.check_same_run(config(model__published_search=True), path)
+
   def test_a_field_of_another_version_is_refused(self):
     path = self.folder / 'config.json'
     flat = experiment.flatten(config())
