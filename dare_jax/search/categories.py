@@ -24,7 +24,7 @@ def suit(
 ) -> bool:
   """Returns whether a search is faster that scores each category once.
 
-  On a CPU, as measured in docs/search.md: a look-up takes the time of reading
+  On a CPU, as measured in docs/searching.md: a look-up takes the time of reading
   some dimensions, and every category is scored, be it in the history or not.
 
   Args:

@@ -109,7 +109,7 @@ class UserStateTest(parameterized.TestCase):
     )
 
   def test_appended_and_scored_as_the_model_does(self):
-    """As docs/search.md says to serve: the same logits."""
+    """As docs/searching.md says to serve: the same logits."""
     model = examples.build('dare', top_k=5)
     batch = examples.make_batch(moments=1, candidates=3, length=_LENGTH)
     padding = jnp.array([9, 0, 3, 134, 138, 70])[:, None]
