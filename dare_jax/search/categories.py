@@ -24,8 +24,9 @@ def suit(
 ) -> bool:
   """Returns whether a search is faster that scores each category once.
 
-  On a CPU, as measured in docs/searching.md: a look-up takes the time of reading
-  some dimensions, and every category is scored, be it in the history or not.
+  On a CPU, as measured in docs/searching.md: a look-up takes the time of
+  reading some dimensions, and every category is scored, be it in the history
+  or not.
 
   Args:
     num_categories: rows of the table of category keys.
