@@ -39,6 +39,11 @@ class Trained:
     default_factory=dict, repr=False
   )
 
+  @property
+  def history_length(self) -> int:
+    """How many behaviors the model was shown: for `user_state.build`."""
+    return int(self.experiment.config.data.history_length)
+
   def ids(self, field: str, raw: Sequence[Any]) -> Int32[np.ndarray, ' n']:
     """Returns the ids of raw values, as they are in the log.
 

@@ -32,6 +32,20 @@ def histories(keys: Any, mask: Any, category: Any) -> None:
     raise ValueError(f'mask of user {int(wrong.argmax())}: {_EXPECTED}.')
 
 
+def history_length(given: Any) -> None:
+  """Checks how far back a state is to show behaviors.
+
+  Raises:
+    ValueError: no whole number, or none above 0.
+  """
+  is_whole = isinstance(given, int | np.integer) and not isinstance(given, bool)
+  if not is_whole or given < 1:
+    raise ValueError(
+      f'history_length={given!r}: expected a whole number, 1 or more: the'
+      " model's, or that of behaviors to be shown all the same."
+    )
+
+
 def newest(state: Any, keys: Any, category: Any) -> None:
   """Checks what one more behavior of each user is.
 

@@ -11,6 +11,10 @@ Where categories are few, a state need not hold that part of the keys: it holds
 the category of each behavior, a target is scored against every category once,
 and each behavior looks its score up. See `categories.suit`.
 
+A model has learned the positions of as many behaviors as it was shown. So a
+state shows no more than `history_length`: however many are appended, what lies
+farther back is never found.
+
 Columns are a ring of `capacity` slots, l for short.
 """
 
@@ -60,9 +64,10 @@ class UserState:
     category: of each behavior, integers [b, l], where the keys are without
       the category's part; else None.
     newest: int32 [b], slot of each user's most recent behavior.
-    count: int32 [b], how many behaviors are there, at most the capacity.
+    count: int32 [b], how many behaviors are shown, at most `history_length`.
     width: d.
     precision: one of `PRECISIONS`.
+    history_length: how far back behaviors are shown; 1 is the most recent.
   """
 
   keys: Any
@@ -73,6 +78,7 @@ class UserState:
   count: Any
   width: int = struct.field(pytree_node=False)
   precision: str = struct.field(pytree_node=False)
+  history_length: int = struct.field(pytree_node=False)
 
   @property
   def capacity(self) -> int:
@@ -81,7 +87,7 @@ class UserState:
 
 
 def capacity_of(length: int) -> int:
-  """Returns the slots of a state of histories of some length.
+  """Returns the slots of a state with some history length.
 
   A multiple, so that nothing is filled up when it is searched.
   """
@@ -96,6 +102,7 @@ def build(
   precision: str = 'float32',
   category: Int[Array, 'b l'] | None = None,
   num_categories: int = 1 << 31,
+  history_length: int | None = None,
 ) -> UserState:
   """Returns the state of histories, from `Ranker.encode_history`.
 
@@ -105,26 +112,35 @@ def build(
     precision: one of `PRECISIONS`.
     category: of each behavior, where the keys are without its part.
     num_categories: ids below it are told apart, in as few bytes as they fit.
+    history_length: behaviors shown of each user, those appended included:
+      what the model was trained with. A behavior farther back is never found.
+      None: l, with the padding. There are slots for as many: a larger number
+      than the model's makes the state, on purpose, find behaviors at positions
+      that no step has trained.
 
   Returns:
-    A state of at least l slots; the last holds the most recent behavior.
+    A state of at least `history_length` slots; the last holds the most recent
+    behavior.
 
   Raises:
-    ValueError: shapes or a mask that do not fit, or an unknown precision.
-
-  Raises:
-    ValueError: an unknown precision.
+    ValueError: shapes or a mask that do not fit, an unknown precision, or a
+      history length that is no whole number above 0.
   """
   if precision not in PRECISIONS:
     raise ValueError(
       f'precision={precision!r}: expected one of {", ".join(PRECISIONS)}.'
     )
   state_check.histories(keys, mask, category)
-  fill = capacity_of(keys.shape[1]) - keys.shape[1]
+  if history_length is None:
+    history_length = keys.shape[1]
+  state_check.history_length(history_length)
+  capacity = capacity_of(history_length)
+  keys, mask = keys[:, -history_length:], mask[:, -history_length:]
+  fill = capacity - keys.shape[1]
   keys = jnp.pad(keys.astype(jnp.float32), [(0, 0), (fill, 0), (0, 0)])
-  users, capacity, width = keys.shape
+  users, _, width = keys.shape
   if category is not None:
-    category = categories.stored(category, num_categories)
+    category = categories.stored(category[:, -history_length:], num_categories)
     category = jnp.pad(category, [(0, 0), (fill, 0)])
   columns, scale = products.narrow(jnp.swapaxes(keys, 1, 2), precision)
   return UserState(
@@ -136,6 +152,7 @@ def build(
     count=jnp.sum(mask, axis=1, dtype=jnp.int32),
     width=width,
     precision=precision,
+    history_length=history_length,
   )
 
 
@@ -146,9 +163,10 @@ def append(
 ) -> UserState:
   """Returns the state with one more behavior of each user.
 
-  Writes one column; the oldest makes room where the ring is full. In a `jit`
-  that donates the state nothing else is touched. `category` is given where
-  `build` was given categories.
+  Writes one column; the oldest makes room where the ring is full. What is then
+  farther back than the state's history length is not found any more. In a
+  `jit` that donates the state nothing else is touched. `category` is given
+  where `build` was given categories.
 
   Raises:
     ValueError: what does not fit the state.
@@ -170,7 +188,7 @@ def append(
     state,
     keys=state.keys.at[user, :, slot].set(column[..., 0]),
     newest=slot,
-    count=jnp.minimum(state.count + 1, state.capacity),
+    count=jnp.minimum(state.count + 1, state.history_length),
     **new,
   )
 
@@ -195,7 +213,8 @@ def search(
     query: attention vectors of the targets, the category's part last.
     bias_by_distance: score of each position alone, of distances 0 to the
       capacity or beyond: from `Ranker.encode_targets` with that length.
-    k: behaviors to keep, at most the capacity.
+    k: behaviors to keep, at most the capacity; `mask` is False where fewer
+      are shown.
     category_keys: of all categories, from `Ranker.encode_categories`, where
       the state holds categories. A category beyond is scored as the last.
 
@@ -229,7 +248,8 @@ def in_windows(found: types.SearchResult, length: int) -> types.SearchResult:
 
   Args:
     found: by `search`: `indices` are slots of the ring.
-    length: of right-aligned histories that hold all behaviors of the state.
+    length: of right-aligned histories that hold all behaviors that the state
+      shows: its history length will do.
 
   Returns:
     The same; `indices` are those of the histories.

@@ -121,7 +121,7 @@ class UserStateTest(parameterized.TestCase):
     variables = model.init(jax.random.key(0), batch)
     call = lambda name, *args: model.apply(variables, *args, method=name)
     keys = call('encode_history', history)
-    state = user_state.build(keys[:, :-6], mask[:, :-6])
+    state = user_state.build(keys[:, :-6], mask[:, :-6], history_length=_LENGTH)
     for i in range(_LENGTH - 6, _LENGTH):
       state = user_state.append(state, keys[:, i])
     query, bias = call('encode_targets', batch.targets.ids, state.capacity)
