@@ -32,9 +32,17 @@ _NEGATIVES, _ORDER, _UNKNOWN, _BATCHES = 1, 2, 3, 4
 
 @dataclasses.dataclass(frozen=True)
 class EvalBatch:
-  """A batch and what metrics group by: user and category, int32 [b, m, c]."""
+  """A batch and what metrics group by, of each target: [b, m, c].
+
+  Attributes:
+    batch: the batch.
+    moment: int64, its number in the split; single rows of one share it.
+    user: int32.
+    category: int32.
+  """
 
   batch: types.Batch
+  moment: np.ndarray
   user: np.ndarray
   category: np.ndarray
 
@@ -272,7 +280,8 @@ class Pipeline:
       real = real[:, None] & filled
     shape = row.shape  # [b, m]; what is made for each moment comes flat first.
     row, epoch_of_row = row.ravel(), np.repeat(epoch, shape[1])
-    moments = self._moments.take(row // self._rows_a_moment)
+    number = row // self._rows_a_moment
+    moments = self._moments.take(number)
     last = moments.take(np.arange(shape[1] - 1, len(row), shape[1]))
     ids, mask, store_row = self._history(last, length)
     drawn = epoch_of_row * bool(self._data.fresh_negatives)
@@ -291,10 +300,13 @@ class Pipeline:
       self._replace_in_history(ids['item'], mask, index, epoch)
       targets['item'] = self._replaced(targets['item'], row, epoch_of_row)
     weight = weight * real.reshape(-1, 1).astype(np.float32)
-    user = np.broadcast_to(moments.user[:, None], category.shape)
-    targets, label, weight, context, user, category = jax.tree.map(
+    number, user = (
+      np.broadcast_to(value[:, None], category.shape)
+      for value in (number, moments.user)
+    )
+    targets, label, weight, context, number, user, category = jax.tree.map(
       lambda array: array.reshape(*shape, *array.shape[1:]),
-      (targets, label, weight, context, user, category),
+      (targets, label, weight, context, number, user, category),
     )
     back = np.repeat(last.end, shape[1]) - moments.end
     end = (mask.shape[1] - back).astype(np.int32).reshape(shape)
@@ -305,7 +317,7 @@ class Pipeline:
       context=context,
       start=None if self._windows is None else end - self._data.history_length,
     )
-    return EvalBatch(batch, user, category)
+    return EvalBatch(batch, number, user, category)
 
   def _history(
     self, moments: splits.Moments, length: int

@@ -1,7 +1,8 @@
 """Exact metrics over predictions that merge: shards and batches change nothing.
 
 All sums are float64 on the host. `weight` 0 marks padding. A metric that is
-not defined (AUC of one class) is left out of the result.
+not defined (AUC of one class, anything of logits that are no numbers) is left
+out of the result, with the reason.
 """
 
 from __future__ import annotations
@@ -10,17 +11,33 @@ from collections.abc import Iterable
 import dataclasses
 import io
 import pathlib
-from typing import Any
+from typing import TypeVar
 
 from etils import epath
+from flax import struct
 import jax
 import numpy as np
 
 from dare_jax.parallel import processes
 from dare_jax.training import storage
 
+_Tree = TypeVar('_Tree')
+
 
 @dataclasses.dataclass(frozen=True)
+class Report:
+  """What predictions are worth.
+
+  Attributes:
+    values: metric -> value, those that are defined.
+    left_out: metric -> why it is not.
+  """
+
+  values: dict[str, float]
+  left_out: dict[str, str]
+
+
+@struct.dataclass
 class Predictions:
   """Scored targets, flat arrays of equal length [n].
 
@@ -40,77 +57,134 @@ class Predictions:
   weight: np.ndarray
   user: np.ndarray
   category: np.ndarray
-  slices: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-  means: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-  def take(self, index: np.ndarray) -> Predictions:
-    """Returns the targets at some places."""
-    return Predictions(**jax.tree.map(lambda x: x[index], _as_dict(self)))
+  slices: dict[str, np.ndarray] = struct.field(default_factory=dict)
+  means: dict[str, np.ndarray] = struct.field(default_factory=dict)
 
   def compute(self) -> dict[str, float]:
     """Returns all metrics that are defined, by name."""
-    real = self.weight > 0
-    logit = self.logit[real].astype(np.float64)
-    label = self.label[real].astype(np.float64)
-    weight = self.weight[real].astype(np.float64)
-    prob = 0.5 * (1.0 + np.tanh(0.5 * logit))
-    clicks = np.sum(weight * label)
-    values = {
-      'auc': auc(logit, label, weight),
-      'gauc': grouped_auc(logit, label, weight, self.user[real]),
-      'category_gauc': grouped_auc(logit, label, weight, self.category[real]),
-      'logloss': _mean(np.logaddexp(0.0, logit) - label * logit, weight),
-      'accuracy': _mean((logit > 0) == (label > 0.5), weight),
-      'calibration': _ratio(np.sum(weight * prob), clicks),
+    return self.report().values
+
+  def report(self) -> Report:
+    """Returns all metrics, and why those are left out that are not defined."""
+    real = jax.tree.map(lambda array: array[self.weight > 0], self)
+    scored = _Scored(
+      real.logit.astype(np.float64),
+      real.label.astype(np.float64),
+      real.weight.astype(np.float64),
+    )
+    found: dict[str, _Found] = {
+      'auc': scored.auc(),
+      'gauc': scored.grouped_auc(real.user),
+      'category_gauc': scored.grouped_auc(real.category),
+      **scored.pointwise(),
     }
-    for name, subset in self.slices.items():
-      part = subset[real]
-      values[f'auc_{name}'] = auc(logit[part], label[part], weight[part])
-    for name, column in self.means.items():
-      own = column[real]
-      part = ~np.isnan(own)
-      values[name] = _mean(own[part], weight[part])
-    return {k: float(v) for k, v in values.items() if np.isfinite(v)}
+    for name, subset in real.slices.items():
+      found[f'auc_{name}'] = scored.take(subset).auc()
+    for name, column in real.means.items():
+      has = ~np.isnan(column)
+      found[name] = (
+        _mean(column[has], scored.weight[has])
+        if has.any()
+        else 'no target has a value'
+      )
+    return Report(
+      values={k: v for k, v in found.items() if not isinstance(v, str)},
+      left_out={k: v for k, v in found.items() if isinstance(v, str)},
+    )
 
 
-def merge(parts: Iterable[Predictions]) -> Predictions:
-  """Returns all predictions as one; the order does not matter to metrics."""
-  parts = list(parts)
-  joined: dict[str, Any] = {}
-  for field in dataclasses.fields(Predictions):
-    values = [getattr(part, field.name) for part in parts]
-    if isinstance(values[0], dict):
-      joined[field.name] = {
-        name: np.concatenate([value[name] for value in values])
-        for name in values[0]
-      }
-    else:
-      joined[field.name] = np.concatenate(values)
-  return Predictions(**joined)
+# A metric, or why it is not defined.
+_Found = float | str
 
 
-def of_all_processes(parts: list[Predictions]) -> list[Predictions]:
+@dataclasses.dataclass(frozen=True)
+class _Scored:
+  """Real targets: float64 [n]. All weights are above 0."""
+
+  logit: np.ndarray
+  label: np.ndarray
+  weight: np.ndarray
+
+  def take(self, subset: np.ndarray) -> _Scored:
+    return _Scored(self.logit[subset], self.label[subset], self.weight[subset])
+
+  def pointwise(self) -> dict[str, _Found]:
+    """Returns what takes the targets one by one."""
+    if reason := self._not_scored():
+      return dict.fromkeys(('logloss', 'accuracy', 'calibration'), reason)
+    logit, label, weight = self.logit, self.label, self.weight
+    clicks = np.sum(weight * label)
+    prob = 0.5 * (1.0 + np.tanh(0.5 * logit))
+    infinite = int(np.isinf(logit).sum())
+    return {
+      'logloss': (
+        f'{infinite:,} of {len(logit):,} logits are infinite'
+        if infinite
+        else _mean(np.logaddexp(0.0, logit) - label * logit, weight)
+      ),
+      'accuracy': _mean((logit > 0) == (label > 0.5), weight),
+      'calibration': (
+        float(np.sum(weight * prob) / clicks)
+        if clicks
+        else 'no target has label 1'
+      ),
+    }
+
+  def auc(self) -> _Found:
+    return (
+      self._not_scored()
+      or self._of_one_class()
+      or auc(self.logit, self.label, self.weight)
+    )
+
+  def grouped_auc(self, groups: np.ndarray) -> _Found:
+    if reason := self._not_scored() or self._of_one_class():
+      return reason
+    value = grouped_auc(self.logit, self.label, self.weight, groups)
+    return 'no group has both labels' if np.isnan(value) else value
+
+  def _not_scored(self) -> str | None:
+    """Why no metric is defined, if so."""
+    if not len(self.logit):
+      return 'there are no targets'
+    if lost := int(np.isnan(self.logit).sum()):
+      return f'{lost:,} of {len(self.logit):,} logits are not numbers'
+    return None
+
+  def _of_one_class(self) -> str | None:
+    for value in (0, 1):
+      if np.all((self.label > 0.5) == value):
+        return f'all {len(self.label):,} labels are {value}'
+    return None
+
+
+def merge(parts: Iterable[_Tree]) -> _Tree:
+  """Returns all as one, say predictions; the order does not matter to metrics.
+
+  Args:
+    parts: trees of arrays that are alike but for their first axis.
+  """
+  return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def of_all_processes(parts: list[_Tree]) -> list[_Tree]:
   """Returns everyone's predictions, in the order of a single process.
 
   Args:
-    parts: of each batch, this process's rows; all processes have as many.
+    parts: of each batch, this process's rows: trees of flat arrays; all
+      processes have as many.
   """
   if jax.process_count() == 1:
     return parts
   # [processes, batches, rows]: what a batch holds belongs together.
-  stacked = jax.tree.map(lambda *xs: np.stack(xs), *map(_as_dict, parts))
+  stacked = jax.tree.map(lambda *xs: np.stack(xs), *parts)
   everyone = jax.tree.map(
     lambda x: np.swapaxes(processes.gather(x), 0, 1), stacked
   )
   return [
-    Predictions(**jax.tree.map(lambda x, at=at: x[at].ravel(), everyone))
+    jax.tree.map(lambda x, at=at: x[at].ravel(), everyone)
     for at in range(len(parts))
   ]
-
-
-def _as_dict(part: Predictions) -> dict[str, Any]:
-  names = (field.name for field in dataclasses.fields(Predictions))
-  return {name: getattr(part, name) for name in names}
 
 
 _SAVED = {
@@ -152,7 +226,7 @@ def auc(
 ) -> float:
   """Returns P(score of a positive > of a negative), ties counting one half.
 
-  NaN if there is only one class.
+  NaN if there is only one class, or if a score is NaN.
 
   >>> auc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([0, 0, 1, 1]))
   0.875
@@ -160,7 +234,7 @@ def auc(
   wins, positive, negative = _pairs(
     scores, labels, weights, np.zeros(len(scores), np.int64)
   )
-  if not len(wins):
+  if not len(wins) or _has_nan(scores, weights):
     return float('nan')
   return _ratio(wins[0], positive[0] * negative[0])
 
@@ -173,8 +247,11 @@ def grouped_auc(
 ) -> float:
   """Returns the mean AUC of groups, weighted by their number of targets.
 
-  Groups with one class only are left out; NaN if none remains.
+  Groups with one class only are left out; NaN if none remains, or if a score
+  is NaN.
   """
+  if _has_nan(scores, weights):
+    return float('nan')
   wins, positive, negative = _pairs(scores, labels, weights, groups)
   both = (positive > 0) & (negative > 0)
   wins, positive, negative = wins[both], positive[both], negative[both]
@@ -209,6 +286,12 @@ def _pairs(
   before_tie = below[new_tie][tie] - below[new_group][group]
   wins = np.bincount(group, positive * (before_tie + 0.5 * in_tie))
   return wins, np.bincount(group, positive), np.bincount(group, negative)
+
+
+def _has_nan(scores: np.ndarray, weights: np.ndarray | None) -> bool:
+  """Whether a score that counts is NaN: no order is then right."""
+  lost = np.isnan(scores)
+  return bool(np.any(lost if weights is None else lost & (weights > 0)))
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> float:

@@ -110,7 +110,9 @@ def metrics_of_all(num_batches: int = 4, rows: int = 24) -> dict[str, float]:
     )
 
   share = np.split(np.arange(rows), jax.process_count())[jax.process_index()]
-  parts = [draw().take(share) for _ in range(num_batches)]
+  parts = [
+    jax.tree.map(lambda array: array[share], draw()) for _ in range(num_batches)
+  ]
   return metrics.merge(metrics.of_all_processes(parts)).compute()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dare_jax import errors
+from dare_jax.data import event_log
 from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.parallel import mesh as mesh_lib
@@ -83,6 +84,56 @@ def test_every_row_once_with_its_slices(parts):
     np.testing.assert_array_equal(
       found.slices[f'{field}_seen'], ~found.slices[f'{field}_unseen']
     )
+
+
+def _impressions():
+  """6 users; sessions of 3 impressions, the second or the third a click."""
+  for user in range(6):
+    for time in range(8):
+      for slot in range(3):
+        clicked = slot == 1 + (user + time) % 2
+        item = (user * 3 + time * slot) % 12
+        yield user, item, item % 4, 10 * time, int(clicked)
+
+
+@pytest.mark.parametrize('with_labels', [False, True])
+@pytest.mark.parametrize('max_padding', [None, 0.3])
+def test_single_rows_have_the_slices_of_their_moment(with_labels, max_padding):
+  """That of its positive, which may lie in another batch."""
+  store = stores.build(
+    _impressions() if with_labels else _rows(),
+    schema=event_log.LogSchema(has_labels=with_labels),
+  )
+  found = {}
+  for is_grouped in (True, False):
+    data = stores.data_config(
+      min_events=3,
+      min_history=2,
+      history_length=8,
+      num_negatives=2,
+      group_candidates=is_grouped,
+      max_padding=max_padding,
+    )
+    moments = splits.make_splits(store, data)
+    made = pipeline.Pipeline(store, moments['test'], 'test', data, seed=3)
+    for size in (1, 2, 4, 50):
+      found[is_grouped, size] = _predict(made, size)
+  expected = found[True, 50]
+  assert expected.slices.keys() == {
+    f'{field}_{what}'
+    for field in ('item', 'category')
+    for what in ('seen', 'unseen')
+  }
+  assert {True, False} == set(expected.slices['item_seen'].tolist())
+  for (_, size), predictions in found.items():
+    real = predictions.weight > 0
+    for name, flags in expected.slices.items():
+      np.testing.assert_array_equal(
+        predictions.slices[name][real],
+        flags[expected.weight > 0],
+        err_msg=f'{name}, batches of {size}',
+      )
+    assert predictions.compute() == pytest.approx(expected.compute(), rel=1e-12)
 
 
 def test_the_last_partial_batch_counts_unless_dropped(parts):

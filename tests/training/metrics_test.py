@@ -176,10 +176,29 @@ def test_groups_of_one_class_are_left_out():
 
 def test_what_is_undefined_is_left_out():
   logit = np.array([0.5, -0.5])
-  values = predictions(logit, [0, 0], slices={'none': np.zeros(2, bool)})
-  assert set(values.compute()) == {'logloss', 'accuracy'}
+  made = predictions(logit, [0, 0], slices={'none': np.zeros(2, bool)})
+  assert set(made.compute()) == {'logloss', 'accuracy'}
+  one_class = 'all 2 labels are 0'
+  assert made.report().left_out == {
+    'auc': one_class,
+    'gauc': one_class,
+    'category_gauc': one_class,
+    'calibration': 'no target has label 1',
+    'auc_none': 'there are no targets',
+  }
+  assert predictions(logit, [1, 1]).report().left_out == dict.fromkeys(
+    ('auc', 'gauc', 'category_gauc'), 'all 2 labels are 1'
+  )
+  alone = predictions(logit, [1, 0], groups=np.array([0, 2]))
+  assert alone.compute()['auc'] == 1
+  assert alone.report().left_out == dict.fromkeys(
+    ('gauc', 'category_gauc'), 'no group has both labels'
+  )
   empty = np.zeros(0)
   assert predictions(empty, empty).compute() == {}
+  assert set(predictions(empty, empty).report().left_out.values()) == {
+    'there are no targets'
+  }
   assert np.isnan(metrics.auc(empty, empty))
   assert np.isnan(metrics.grouped_auc(empty, empty, None, empty))
 
@@ -189,6 +208,46 @@ def test_extreme_logits():
   assert values['logloss'] == pytest.approx(1000 / 3)
   assert values['calibration'] == 2.0
   assert values['auc'] == (1 + 0.5) / 2
+
+
+def test_logits_that_are_not_numbers_give_no_number():
+  """Any would depend on the order of rows; padding does not count."""
+  label = np.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.0])
+  groups = np.repeat([0, 1, 2], 2)
+  logit = np.array([0.5, -0.5, np.nan, 0.3, 0.1, 0.2])
+  slices = {'with': groups == 1, 'without': groups == 0}
+  made = predictions(logit, label, groups=groups, slices=slices)
+  assert made.compute() == {'auc_without': 1.0}
+  reasons = made.report().left_out
+  assert reasons.pop('auc_with') == '1 of 2 logits are not numbers'
+  assert set(reasons) == {
+    *('auc', 'gauc', 'category_gauc', 'logloss', 'accuracy', 'calibration')
+  }
+  assert set(reasons.values()) == {'1 of 6 logits are not numbers'}
+  for order in itertools.permutations(range(3)):
+    assert np.isnan(metrics.auc(logit[:3][[*order]], label[:3][[*order]]))
+    assert np.isnan(
+      metrics.grouped_auc(logit[[*order]], label[[*order]], None, groups[:3])
+    )
+  padded = np.array([1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
+  assert metrics.auc(logit, label, padded) == pytest.approx(5 / 6)
+
+
+def test_infinite_logits_have_an_order_and_no_logloss():
+  label = np.array([1.0, 0.0, 1.0, 0.0])
+  for logit, auc in (
+    ([np.inf, -np.inf, 0.5, 0.2], 1.0),
+    ([-np.inf, -np.inf, np.inf, np.inf], 0.5),
+    ([np.inf, 1.0, 0.5, 0.2], 0.75),
+  ):
+    made = predictions(logit, label, groups=np.zeros(4, int))
+    values = made.compute()
+    assert values['auc'] == values['gauc'] == auc
+    count = np.isinf(logit).sum()
+    assert made.report().left_out == {
+      'logloss': f'{count} of 4 logits are infinite'
+    }
+    assert {'accuracy', 'calibration'} < set(values)
 
 
 def test_means_are_over_the_targets_that_have_a_value():
