@@ -29,9 +29,10 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   data.min_history = 50  # behaviors before a target (all but leave_last)
   data.max_train_moments = config_dict.placeholder(int)  # a user; None: all
   data.train_positions = (3, 93, 5)  # leave_last: first, last, step from end
-  data.train_from = config_dict.placeholder(int)  # by_time: None: all before
-  data.val_from = config_dict.placeholder(int)  # by_time: time stamp
-  data.test_from = config_dict.placeholder(int)  # by_time: time stamp
+  # by_time: a date, '2024-05-01' or any in ISO 8601, or a number as in the log.
+  data.train_from = config_dict.placeholder(object)  # None: all before
+  data.val_from = config_dict.placeholder(object)  # from when to validate
+  data.test_from = config_dict.placeholder(object)  # from when to test
 
   # What a row holds.
   data.history_length = 200  # behaviors seen from a target
@@ -50,11 +51,12 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   columns.order = config_dict.placeholder(tuple)  # CSV without header: names
   columns.user = 'user_id'  # who
   columns.item = 'item_id'  # what
-  columns.time = 'timestamp'  # a whole number; in Parquet, or a date or time
+  columns.time = 'timestamp'  # a number, or a date in ISO 8601
   columns.category = 'category_id'  # of which kind
   columns.fields = ()  # further categorical fields of a behavior
   columns.context = ()  # categorical fields of a moment, for the head
   columns.label = config_dict.placeholder(str)  # 0/1: rows are impressions
+  columns.missing = ()  # texts that stand for a missing value, such as NULL
 
   # synthetic_lifelong: see configs/synthetic.py for their meaning.
   data.num_users = 2_000  # histories

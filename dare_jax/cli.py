@@ -54,10 +54,26 @@ class _FieldParser(flags.ArgumentParser):
     return self._parser.flag_type()
 
 
+class _NumberOrTextParser(flags.ArgumentParser):
+  """Reads a number as such, all else as text."""
+
+  def parse(self, argument: Any) -> Any:
+    for kind in (int, float):
+      try:
+        return kind(argument)
+      except ValueError:
+        pass
+    return argument
+
+  def flag_type(self) -> str:
+    return 'number or text'
+
+
 _FIELD_PARSERS: dict[type, flags.ArgumentParser] = {
   bool: flags.BooleanParser(),
   float: flags.FloatParser(),
   int: flags.IntegerParser(),
+  object: _NumberOrTextParser(),
   str: flags.ArgumentParser(),
   tuple: tuple_parser.TupleParser(),
 }

@@ -180,6 +180,9 @@ class CliTest(parameterized.TestCase):
     given = {
       'train.steps': 7,
       'data.max_padding': 0.5,
+      'data.train_from': 1_600_000_000,
+      'data.val_from': '2020-09-14',
+      'data.test_from': 1_600_172_800.5,
       'model.plan': 'three',
       'model.aux_head': True,
       'data.columns.order': ('x', 'y'),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-import datetime
 import pathlib
 from typing import Any
 
@@ -12,11 +11,11 @@ import numpy as np
 from dare_jax import errors
 from dare_jax.data import history_store
 from dare_jax.data import id_map
+from dare_jax.data import split_times
 from dare_jax.data import splits
+from dare_jax.data import time_units
 
 _QUANTILES = (0, 10, 50, 90, 99, 100)
-# Stamps between these are taken for seconds: the years 1973 to 2100.
-_SECONDS = (100_000_000, 4_102_444_800)
 
 
 def data_card(store: history_store.HistoryStore, data: Any) -> str:
@@ -84,7 +83,8 @@ def _size_lines(store: history_store.HistoryStore) -> Iterator[tuple[str, str]]:
     yield 'behaviors a user:', text
   stamps = table.columns['timestamp']
   if len(stamps):
-    yield 'time range:', _time_range(int(stamps.min()), int(stamps.max()))
+    yield 'time range:', _time_range(store, stamps)
+    yield 'time unit:', _time_unit(store)
 
 
 def _num_repeated(table: history_store.Table) -> int:
@@ -97,13 +97,31 @@ def _num_repeated(table: history_store.Table) -> int:
   return len(row) - len(np.unique(pairs))
 
 
-def _time_range(first: int, last: int) -> str:
+def _time_range(store: history_store.HistoryStore, stamps: np.ndarray) -> str:
+  first, last = int(stamps.min()), int(stamps.max())
   text = f'{first} to {last}'
-  if not _SECONDS[0] <= last < _SECONDS[1] or first < -_SECONDS[1]:
+  unit, _ = split_times.unit_of(store)
+  if unit is None:
     return text
-  origin = datetime.datetime(1970, 1, 1)
-  days = [origin + datetime.timedelta(seconds=stamp) for stamp in (first, last)]
-  return f'{days[0]} to {days[1]} UTC ({text})'
+  dates = [time_units.date(time, unit) for time in (first, last)]
+  return f'{dates[0]} to {dates[1]} UTC ({text})' if all(dates) else text
+
+
+def _time_unit(store: history_store.HistoryStore) -> str:
+  """Says what a time stamp counts, and how that is known."""
+  unit, is_told = split_times.unit_of(store)
+  scale = split_times.scale_of(store)
+  if is_told:
+    return (
+      f'{unit} since 1970, UTC; dates and times without a zone are taken for'
+      ' those of UTC'
+    )
+  text = "not known: the log's numbers"
+  if unit is not None:
+    text = f'{unit} since 1970, UTC, judging by their size'
+  if scale > 1:
+    text += f"; the log's numbers times {scale:,}, to be whole"
+  return text
 
 
 def _split_lines(

@@ -56,6 +56,7 @@ DATASETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
   ),
   'csv_log': ('csv_log.CsvLog', (*_LOG_FIELDS, 'columns')),
 }
+_LATER_COLUMNS = ('missing',)
 _READ_USERS = 512
 
 
@@ -76,11 +77,18 @@ def builder_class(name: str) -> tuple[type[base.LogBuilder], tuple[str, ...]]:
 
 
 def shaping_hash(data: Any, fields: tuple[str, ...]) -> str:
-  """Returns a hash of the data fields that shape records."""
+  """Returns a hash of the data fields that shape records.
+
+  Fields that came later count only if they are set, so that data prepared
+  before is still known.
+  """
   shaping = {
     field: data[field].to_dict() if field == 'columns' else data[field]
     for field in fields
   }
+  for name in _LATER_COLUMNS:
+    if 'columns' in shaping and not shaping['columns'][name]:
+      del shaping['columns'][name]
   text = json.dumps(shaping, sort_keys=True, default=list)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 

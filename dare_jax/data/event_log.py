@@ -11,6 +11,8 @@ import polars as pl
 from dare_jax import errors
 from dare_jax.data import id_map
 from dare_jax.data import raw_log
+from dare_jax.data import raw_times
+from dare_jax.data import time_units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,14 +66,6 @@ class EventLog:
 
 
 _SESSION_SHUFFLE_SEED = 20241003
-# The years 1973 to 2100 in seconds; no two units overlap there.
-_MODERN = (100_000_000, 4_102_444_800)
-_UNITS = {
-  'seconds': 1,
-  'milliseconds': 10**3,
-  'microseconds': 10**6,
-  'nanoseconds': 10**9,
-}
 
 
 def encode(
@@ -87,25 +81,30 @@ def encode(
     UsageError: no row was kept.
   """
   maps = {field: id_map.IdMap() for field in ('user', *schema.id_fields)}
-  parts: dict[str, list[np.ndarray]] = {name: [] for name in [*maps, 'time']}
+  parts: dict[str, list[np.ndarray]] = {name: [] for name in maps}
+  clock = raw_times.Clock()
   if schema.has_labels:
     parts['label'] = []
   for block in blocks:
     for field, mapping in maps.items():
       parts[field].append(mapping.encode(block[field]))
-    parts['time'].append(block['time'].to_numpy())
+    clock.add(block['time'])
     if schema.has_labels:
       parts['label'].append(block['label'].to_numpy().astype(np.int8))
   if not sum(len(part) for part in parts['user']):
     raise errors.UsageError(
       'the log has no usable rows'
-      f' ({report.rows_read} read; dropped: {report.dropped or "none"}).'
+      f' ({report.rows_read} read; dropped: {report.dropped or "none"};'
+      f' the first malformed: {"; ".join(report.examples[:1]) or "none"}).'
     )
   columns = {}
   for name in list(parts):
     columns[name] = np.concatenate(parts.pop(name))
   report.rows_kept = len(columns['user'])
-  _note_units(columns['time'], report)
+  times = clock.finish()
+  columns['time'] = times.values
+  report.time_unit, report.time_scale = times.unit, times.scale
+  _note_units(times, report)
   order = _order(columns['user'], columns['time'], schema)
   user = columns.pop('user')
   counts = np.bincount(user, minlength=maps['user'].vocab_size)
@@ -146,23 +145,19 @@ def _is_ordered(user: np.ndarray, time: np.ndarray, schema: LogSchema) -> bool:
   return not late.any()
 
 
-def _note_units(time: np.ndarray, report: raw_log.RowReport) -> None:
-  """Notes times of several units, or missing ones beside those of our days."""
-  units = []
-  first, last = int(time.min()), int(time.max())
-  for unit, scale in _UNITS.items():
-    low, high = (scale * end for end in _MODERN)
-    if low <= first and last < high:
+def _note_units(times: raw_times.Times, report: raw_log.RowReport) -> None:
+  """Notes numbers of several units, or zeros beside times of our days."""
+  if times.unit is not None:
+    return
+  counts = time_units.counts(times.values)
+  if sum(counts.values()) == len(times.values):
+    if len(counts) == 1:
       return
-    count = int(((time >= low) & (time < high)).sum())
-    if count:
-      units.append(f'{count} rows like {unit}')
-  zeros = int((time == 0).sum())
-  if len(units) > 1:
-    report.notes.append(
-      f'times look mixed: {", ".join(units)} since 1970; give all in one unit'
-    )
-  if units and zeros:
+  zeros = int((times.values == 0).sum())
+  if len(counts) > 1:
+    mixed = ', '.join(f'{n} rows like {unit}' for unit, n in counts.items())
+    report.notes.append(f'times look mixed: {mixed}; give all in one unit')
+  if counts and zeros:
     report.notes.append(
       f'{zeros} rows have time 0, which may stand for a missing one'
     )

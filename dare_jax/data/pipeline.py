@@ -118,7 +118,7 @@ class Pipeline:
       store,
       data.num_negatives,
       data.exclude,
-      splits.known_before(data, split),
+      splits.known_before(store, data, split),
     )
     self._width = 1 + data.num_negatives
     self._rows_a_moment = 1 if data.group_candidates else self._width

@@ -17,6 +17,7 @@ import polars as pl
 from dare_jax import errors
 from dare_jax.data import csv_lines
 from dare_jax.data import raw_log
+from dare_jax.data import raw_values
 
 _BLOCK_BYTES = 64 << 20
 _COMPRESSED = ('.zip', '.bz2', '.xz', '.zst', '.7z', '.lz4')
@@ -64,6 +65,7 @@ def read(
       continue
     text, starts, used = csv_lines.parse(block, names, is_last)
     block, rest = block[:used], block[used:]
+    raw_values.settle(columns, text)
     frame, is_valid = _typed(text, block, starts, columns, select)
     report.rows_read += len(frame)
     if not is_valid.all():
@@ -74,7 +76,7 @@ def read(
         f'{path.name} does not end in a line break; its last line, {line - 1},'
         ' may be cut'
       )
-    yield frame.filter(is_valid)
+    yield raw_values.keep(frame, is_valid, report)
   if report.rows_read == 0:
     raise errors.UsageError(f'{path}: the log has no rows.')
   raw_log.check_share(path, report, max_malformed_share)
@@ -191,21 +193,16 @@ def _typed(
   select: Mapping[str, str],
 ) -> tuple[pl.DataFrame, pl.Series]:
   """Casts a block of strings; also returns which rows are well formed."""
-  for fractions in (False, True):
-    typed, valid = [], pl.col(csv_lines.EXTRA).fill_null('') == ''
-    for column in columns:
-      if column.name in select:
-        value, ok = raw_log.cast(column, pl.String(), fractions)
-        typed.append(value.alias(select[column.name]))
-        valid &= ok
-    valid = valid.alias(csv_lines.EXTRA)
-    frame = text.lazy().select(*typed, valid).collect()
-    is_valid = frame.drop_in_place(csv_lines.EXTRA)
+  for thorough in (False, True):
+    values, valid = raw_values.typed(columns, text.schema, select, thorough)
+    valid &= pl.col(csv_lines.EXTRA).fill_null('') == ''
+    frame = text.lazy().select(*values, valid.alias(raw_values.VALID)).collect()
+    is_valid = frame.drop_in_place(raw_values.VALID)
     if is_valid.all():
       break
   # A row with too few columns ends in a null, as one with an empty last field.
   last = columns[-1]
-  if last.name not in select or not last.required:
+  if last.name not in select or not last.required or '' in last.missing:
     suspect = (is_valid & text[last.name].is_null()).arg_true()
     if len(suspect):
       line = suspect if starts is None else starts[suspect]
@@ -289,7 +286,7 @@ class _Faults:
       return f'{len(fields)} fields, {self._expected} {len(self._names)}'
     pairs = zip(self._names, fields, strict=True)
     row = pl.DataFrame({name: [field] for name, field in pairs})
-    return raw_log.fault(row, self._columns)
+    return raw_values.fault(row, self._columns)
 
 
 def _shown(lines: Sequence[bytes]) -> str:

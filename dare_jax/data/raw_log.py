@@ -1,7 +1,8 @@
-"""What the readers of raw logs share: columns, their faults, the report.
+"""What the readers of raw logs share: the file, its columns, the report.
 
 Every reader yields Polars frames with the columns `user`, `item`, `category`,
-`time` (int64), further fields, and `label` where the log has impressions.
+`time` (as in `raw_times`), further fields, and `label` where the log has
+impressions.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import os
 import pathlib
 from typing import Any
 
-import polars as pl
-
 from dare_jax import errors
+from dare_jax.data import raw_times
 
 MAX_EXAMPLES = 5  # of malformed rows
 
@@ -30,6 +30,8 @@ class RowReport:
     malformed: rows that could not be read (a part of `dropped`).
     examples: the first malformed rows, each with its line number.
     notes: further remarks for the data card.
+    time_unit: of `time_units`, where the log holds dates; None for numbers.
+    time_scale: by what numbers with fractions were multiplied to be whole.
   """
 
   rows_read: int = 0
@@ -38,6 +40,8 @@ class RowReport:
   dropped: dict[str, int] = dataclasses.field(default_factory=dict)
   examples: list[str] = dataclasses.field(default_factory=list)
   notes: list[str] = dataclasses.field(default_factory=list)
+  time_unit: str | None = None
+  time_scale: int = 1
 
   def drop(self, reason: str, count: int) -> None:
     if count:
@@ -53,10 +57,14 @@ class Column:
 
   Attributes:
     name: its name in the file (any name if the file has no header).
-    kind: 'int' (0 or more), 'real_int' (any int64) or 'str'.
+    kind: 'int' (0 or more), 'real_int' (any int64), 'str', 'id' (text or whole
+      numbers), 'label' (0 or 1) or 'time'.
     pattern: a regular expression that the whole text must match, or None.
     expected: what matches, in words, where `pattern` itself does not say it.
     required: False (for 'str'): an empty field is the value '', not a fault.
+    missing: texts that stand for a missing value. A row without a value that is
+      required is left out for it; '' is such a text too, and a null.
+    notation: how a column of kind 'time' is written, where it is text.
   """
 
   name: str
@@ -64,6 +72,8 @@ class Column:
   pattern: str | None = None
   expected: str | None = None
   required: bool = True
+  missing: tuple[str, ...] = ()
+  notation: raw_times.Notation | None = None
 
 
 def require_file(path: str | pathlib.Path | None, what: str) -> pathlib.Path:
@@ -129,56 +139,3 @@ def check_share(
       f' first: {"; ".join(report.examples[:3])}. Mend'
       ' the log or raise the limit.'
     )
-
-
-def cast(
-  column: Column, dtype: pl.DataType, fractions: bool = True
-) -> tuple[pl.Expr, pl.Expr]:
-  """Returns a column's typed values and whether they are well formed.
-
-  Args:
-    column: which.
-    dtype: what the file holds.
-    fractions: whether text such as '5.0' is an integer, which takes one more
-      pass over the text.
-  """
-  value = pl.col(column.name)
-  ok = pl.lit(True)
-  if column.kind == 'str':
-    value = value.cast(pl.String)
-    if not column.required:
-      value = value.fill_null('')
-    else:
-      ok = value.str.len_bytes() > 0
-  elif dtype.is_temporal():
-    value = value.cast(pl.Datetime('ms')).dt.epoch('s')
-  else:
-    if dtype == pl.String:
-      value = value.str.strip_chars()
-      if fractions:
-        value = value.str.replace(r'\.0*$', '')
-    elif dtype.is_float() or dtype.is_decimal():
-      ok = value == value.floor()
-    value = value.cast(pl.Int64, strict=False)
-  ok &= value.is_not_null()
-  if column.kind == 'int':
-    ok &= value >= 0
-  if column.pattern is not None:
-    ok &= value.cast(pl.String).str.contains(f'^(?:{column.pattern})$')
-  return value, ok.fill_null(False)
-
-
-def fault(row: pl.DataFrame, columns: Sequence[Column]) -> str:
-  """Says which of `columns` is not well formed in a frame of one row."""
-  for column in columns:
-    found = row[column.name]
-    _, ok = cast(column, found.dtype)
-    if row.select(ok).item():
-      continue
-    if found.item() in (None, ''):
-      return f'empty {column.name}'
-    expected = column.expected or column.pattern
-    if expected is None:
-      expected = 'an integer' + ' of 0 or more' * (column.kind == 'int')
-    return f'{column.name}: expected {expected}, got {found.item()!r:.40}'
-  return 'not well formed'

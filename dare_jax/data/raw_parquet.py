@@ -11,9 +11,10 @@ import polars as pl
 
 from dare_jax import errors
 from dare_jax.data import raw_log
+from dare_jax.data import raw_values
 
 _BLOCK_ROWS = 4_000_000
-_VALID = '_valid'
+_FIRST_ROWS = 1_000
 
 
 def read(
@@ -25,8 +26,7 @@ def read(
 ) -> Iterator[pl.DataFrame]:
   """Yields blocks of well-formed rows of a Parquet file, in file order.
 
-  A row is malformed if a column is null or not of its kind. Dates and times
-  become seconds since 1970.
+  A row is malformed if a column is null (as NaN is) or not of its kind.
 
   Args:
     path: a Parquet file.
@@ -40,33 +40,31 @@ def read(
   """
   present = schema(path)
   select = dict(select or {column.name: column.name for column in columns})
-  typed, valid = [], pl.lit(True)
   for column in columns:
     raw_log.require_columns(path, [column.name], list(present))
     _check_type(path, column, present[column.name])
-    value, ok = raw_log.cast(column, present[column.name])
-    typed.append(value.alias(select[column.name]))
-    valid &= ok
   source = pl.scan_parquet(path)
-  scan = source.select(*typed, valid.alias(_VALID))
+  raw = source.select(column.name for column in columns)
+  raw_values.settle(columns, _collect(path, raw.head(_FIRST_ROWS)))
+  values, valid = raw_values.typed(columns, present, select)
+  scan = source.select(*values, valid.alias(raw_values.VALID))
   rows = _collect(path, source.select(pl.len())).item()
   if rows == 0:
     raise errors.UsageError(f'{path}: the log has no rows.')
   for start in range(0, rows, _BLOCK_ROWS):
     frame = _collect(path, scan.slice(start, _BLOCK_ROWS))
-    is_valid = frame.drop_in_place(_VALID)
+    is_valid = frame.drop_in_place(raw_values.VALID)
     report.rows_read += len(frame)
     bad = (~is_valid).arg_true().to_list()
     report.malformed += len(bad)
     report.drop('malformed', len(bad))
     for row in bad[: max(0, raw_log.MAX_EXAMPLES - len(report.examples))]:
-      raw = source.select(column.name for column in columns)
       raw_row = _collect(path, raw.slice(start + row, 1))
       report.examples.append(
         f'row {start + row + 1}: {raw_row.row(0)!r:.80}'
-        f' ({raw_log.fault(raw_row, columns)})'
+        f' ({raw_values.fault(raw_row, columns)})'
       )
-    yield frame.filter(is_valid)
+    yield raw_values.keep(frame, is_valid, report)
   raw_log.check_share(path, report, max_malformed_share)
 
 
@@ -87,12 +85,15 @@ def _check_type(
   path: pathlib.Path, column: raw_log.Column, dtype: pl.DataType
 ) -> None:
   """Refuses a column of a type that no value could be read from."""
-  if column.kind == 'str':
+  is_wrong = dtype.is_nested()
+  if column.kind in ('str', 'id'):
     expected = 'text or numbers'
-    is_wrong = dtype.is_nested()
+  elif column.kind == 'time':
+    expected = 'numbers, dates with times, or text that holds them'
+    is_wrong |= dtype in (pl.Time, pl.Duration, pl.Binary, pl.Boolean)
   else:
-    expected = 'integers, or dates and times'
-    is_wrong = dtype.is_nested() or dtype in (pl.Time, pl.Duration, pl.Binary)
+    expected = 'numbers'
+    is_wrong |= dtype.is_temporal() or dtype == pl.Binary
   if is_wrong:
     raise errors.UsageError(
       f'{path}: column {column.name!r} is of type {dtype}; expected {expected}.'

@@ -19,6 +19,7 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax.data import history_store
+from dare_jax.data import split_times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +90,11 @@ def _check_dates(
 ) -> None:
   """Raises UsageError if a part that is empty has no events at all."""
   time = (store.impressions or store.behaviors).columns['timestamp']
+  dates = split_times.of_store(store, data)
   parts = {
-    'train': (data.train_from, data.val_from),
-    'val': (data.val_from, data.test_from),
-    'test': (data.test_from, None),
+    'train': (dates.train_from, dates.val_from),
+    'val': (dates.val_from, dates.test_from),
+    'test': (dates.test_from, None),
   }
   for name in empty:
     first, stop = parts[name]
@@ -102,26 +104,31 @@ def _check_dates(
     if stop is not None:
       inside &= time < stop
     if not inside.any():
-      begin = '' if first is None else f' from {first}'
-      end = '' if stop is None else f' to before {stop}'
+      shown = lambda time: split_times.shown(store, int(time))
+      begin = '' if first is None else f' from {shown(first)}'
+      end = '' if stop is None else f' to before {shown(stop)}'
       raise errors.UsageError(
         f'data.split=by_time leaves no moment for {name}: the log has no'
-        f' events{begin}{end}; its times are from {time.min()} to'
-        f' {time.max()}. Set data.train_from, data.val_from and data.test_from'
-        ' within them.'
+        f' events{begin}{end}; its times are from {shown(time.min())} to'
+        f' {shown(time.max())}. Set data.train_from, data.val_from and'
+        ' data.test_from within them.'
       )
 
 
-def known_before(data: Any, split: str) -> int | None:
+def known_before(
+  store: history_store.HistoryStore, data: Any, split: str
+) -> int | None:
   """Returns the time from which on a split knows nothing; None: it knows all.
 
   Args:
+    store: the history store.
     data: the config's data section.
     split: 'train', 'val' or 'test'.
   """
   if data.split != 'by_time':
     return None
-  return {'train': data.val_from, 'val': data.test_from, 'test': None}[split]
+  dates = split_times.of_store(store, data)
+  return {'train': dates.val_from, 'val': dates.test_from, 'test': None}[split]
 
 
 def _leave_last(store: history_store.HistoryStore, data: Any) -> Splits:
@@ -176,32 +183,33 @@ def _by_time(store: history_store.HistoryStore, data: Any) -> Splits:
 
   With `train_from`, older moments do not train; histories still reach back.
   """
-  if data.val_from is None or data.test_from is None:
+  dates = split_times.of_store(store, data)
+  if dates.val_from is None or dates.test_from is None:
     raise errors.UsageError(
-      'data.split=by_time needs data.val_from and data.test_from, time'
-      ' stamps in the unit of the log.'
+      'data.split=by_time needs data.val_from and data.test_from: dates, such'
+      ' as 2024-05-01, or times in the unit of the log.'
     )
-  if data.val_from >= data.test_from:
+  if dates.val_from >= dates.test_from:
     raise errors.UsageError(
       f'data.val_from={data.val_from} must be before'
       f' data.test_from={data.test_from}.'
     )
-  if data.train_from is not None and data.train_from >= data.val_from:
+  if dates.train_from is not None and dates.train_from >= dates.val_from:
     raise errors.UsageError(
       f'data.train_from={data.train_from} must be before'
       f' data.val_from={data.val_from}.'
     )
   sessions, moments = _session_moments(store, data)
   time = sessions.time[sessions.of_moment]
-  is_early = time < data.val_from
-  if data.train_from is not None:
-    is_early &= time >= data.train_from
+  is_early = time < dates.val_from
+  if dates.train_from is not None:
+    is_early &= time >= dates.train_from
   train = np.flatnonzero(is_early)
-  val = np.flatnonzero((time >= data.val_from) & (time < data.test_from))
+  val = np.flatnonzero((time >= dates.val_from) & (time < dates.test_from))
   splits = {
     'train': _cap(moments.take(train), data.max_train_moments),
     'val': moments.take(val),
-    'test': moments.take(np.flatnonzero(time >= data.test_from)),
+    'test': moments.take(np.flatnonzero(time >= dates.test_from)),
   }
   return splits
 

@@ -10,6 +10,7 @@ import ml_collections
 
 from dare_jax import errors
 from dare_jax.configs import base
+from dare_jax.data import split_times
 from dare_jax.training import optimizers
 
 # What is expected, when that is met, and of which fields. None is checked
@@ -94,6 +95,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         f'{field}={tuple(widths)}: expected widths of 1 or more, as in'
         f' --config.{field}=200,80.'
       )
+  split_times.check(config.data)
   optimizers.check(config.optim)
   _check_together(config)
 

@@ -8,6 +8,7 @@ import pytest
 
 from dare_jax.data import data_card
 from dare_jax.data import datasets
+from tests.data import stores
 
 
 @pytest.fixture
@@ -65,10 +66,24 @@ def test_card_of_a_log_without_moments_still_prints(taobao):
   assert 'fingerprint' in card and 'train moments' not in text
 
 
-def test_stamps_that_are_no_seconds_stay_numbers():
-  assert data_card._time_range(3, 900) == '3 to 900'
-  assert data_card._time_range(0, 1_511_600_000_000) == '0 to 1511600000000'
-  assert data_card._time_range(-2_134_949_234, 1_511_600_000).startswith('1902')
+def _time_lines(rows):
+  store = stores.build(rows)
+  found = dict(data_card._size_lines(store))
+  return found['time range:'], found['time unit:']
+
+
+def test_units_of_numbers_are_judged_by_their_size():
+  at = lambda *times: [(0, 0, 0, time) for time in times]
+  unknown = "not known: the log's numbers"
+  assert _time_lines(at(3, 900)) == ('3 to 900', unknown)
+  assert _time_lines(at(0, 1_511_600_000_000, 1_511_600_000_001)) == (
+    '1970-01-01 00:00:00 to 2017-11-25 08:53:20.001 UTC (0 to 1511600000001)',
+    'milliseconds since 1970, UTC, judging by their size',
+  )
+  early = at(-2_134_949_234, 1_511_600_000, 1_511_600_000)
+  assert _time_lines(early)[0].startswith('1902-')
+  mixed = at(1_511_600_000, 1_511_600_000_000, 1_511_600_000_000)
+  assert _time_lines(mixed)[1] == unknown
 
 
 def test_card_counts_repeated_rows(data, write):

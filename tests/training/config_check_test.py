@@ -50,6 +50,8 @@ class CheckTest(parameterized.TestCase):
     ('data.unknown_rate', -0.1),
     ('data.max_padding', 0.01),
     ('data.max_padding', 1.0),
+    ('data.val_from', 'tomorrow'),
+    ('data.test_from', True),
     ('seed', -1),
     ('optim.aux_weight', -1.0),
     ('optim.l2', -1.0),
@@ -88,7 +90,7 @@ class CheckTest(parameterized.TestCase):
       field for _, _, fields in config_check._RANGES for field in fields
     }
     elsewhere = re.compile(
-      r'data\.(train|val|test)_from$|model\.(attention|representation)_dim'
+      r'model\.(attention|representation)_dim'
       r'|model\.(exact_positions|hash_bits|search_dim)$'
     )
     default = base.get_config()

@@ -12,6 +12,7 @@ from dare_jax.data import event_log
 from dare_jax.data import raw_csv
 from dare_jax.data import raw_log
 from dare_jax.data import raw_parquet
+from dare_jax.data import raw_times
 from dare_jax.data.builders import base
 
 _EXPECTED = 'a log in CSV (also gzipped) or Parquet'
@@ -26,8 +27,8 @@ class CsvLog(base.LogBuilder):
   `data.columns` says which column holds the user, item, category and time of a
   behavior; `fields` and `context` name further categorical columns, `label` a
   column of 0 and 1 if rows are impressions. Ids and categories are compared as
-  text; an empty further field is a value of its own. The time is a whole
-  number, or a column of dates or times of a Parquet file.
+  text; an empty further field is a value of its own. Times are numbers, or
+  dates in ISO 8601 or of a Parquet file's own types.
   """
 
   @property
@@ -104,12 +105,17 @@ class CsvLog(base.LogBuilder):
     return select
 
   def _column(self, name: str, select: dict[str, str]) -> raw_log.Column:
-    output = select.get(name)
+    output = select.get(name, '')
+    missing = tuple(str(text) for text in self.options.columns.missing)
     if output == 'time':
-      return raw_log.Column(name, 'real_int')
-    if output == 'label':
-      return raw_log.Column(name, 'int', pattern='[01]')
-    return raw_log.Column(name, 'str', required=output in _ROLES)
+      notation = raw_times.Notation()
+      return raw_log.Column(name, 'time', missing=missing, notation=notation)
+    return raw_log.Column(
+      name,
+      {'user': 'id', 'item': 'id', 'label': 'label'}.get(output, 'str'),
+      required=output in (*_ROLES, 'label'),
+      missing=missing,
+    )
 
 
 def _check_field_name(option: str, name: str) -> None:

@@ -1,0 +1,113 @@
+"""The dates of a split by time, in the unit of a store's times."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from dare_jax import errors
+from dare_jax.data import history_store
+from dare_jax.data import time_units
+
+FIELDS = ('train_from', 'val_from', 'test_from')
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitTimes:
+  """From when on events train, validate and test, as the store's times are."""
+
+  train_from: int | None
+  val_from: int | None
+  test_from: int | None
+
+
+def check(data: Any) -> None:
+  """Raises UsageError for a field that is no number and no date."""
+  for name in FIELDS:
+    value = data[name]
+    if isinstance(value, str):
+      is_time = time_units.nanoseconds(value) is not None
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+      is_time = math.isfinite(value)
+    else:
+      is_time = value is None
+    if not is_time:
+      raise errors.UsageError(
+        f'data.{name}={value!r}: expected a number in the unit of the log, or'
+        f' {time_units.EXPECTED_DATE}.'
+      )
+
+
+def of_store(store: history_store.HistoryStore, data: Any) -> SplitTimes:
+  """Returns the config's `train_from`, `val_from` and `test_from`.
+
+  Raises:
+    UsageError: neither number nor date; a date, and the unit of the log is not
+      known; or a number that looks like one of another unit.
+  """
+  check(data)
+  return SplitTimes(*(_time(store, name, data[name]) for name in FIELDS))
+
+
+def _time(
+  store: history_store.HistoryStore, name: str, value: Any
+) -> int | None:
+  if value is None:
+    return None
+  unit, _ = unit_of(store)
+  if isinstance(value, str):
+    if unit is None:
+      times = _times(store)
+      raise errors.UsageError(
+        f'data.{name}={value}: is a date, but the times of the log, from'
+        f' {times.min()} to {times.max()}, are numbers of an unknown unit;'
+        ' expected a number among them.'
+      )
+    nanoseconds = time_units.nanoseconds(value)
+    assert nanoseconds is not None  # It has been checked.
+    tick = time_units.NANOSECONDS // time_units.PER_SECOND[unit]
+    return -(-nanoseconds // tick)  # The first that is not before it.
+  time = math.ceil(value * scale_of(store))
+  other = time_units.of_number(time)
+  if unit is not None and other not in (None, unit):
+    date = (time_units.date(time, other) or '')[:10]
+    raise errors.UsageError(
+      f'data.{name}={value}: looks like {other} since 1970, but the times of'
+      f' the log are {unit} (the last {_times(store).max()}); give it in'
+      f' {unit}, or as a date: {date}.'
+    )
+  return time
+
+
+def scale_of(store: history_store.HistoryStore) -> int:
+  """Returns by what the log's numbers were multiplied to be whole."""
+  return int(_log(store).get('time_scale', 1))
+
+
+def unit_of(store: history_store.HistoryStore) -> tuple[str | None, bool]:
+  """Returns the unit of a store's times, and whether the log tells it.
+
+  Of numbers it is judged by their size; None where that does not tell.
+  """
+  unit = _log(store).get('time_unit')
+  if unit is not None:
+    return unit, True
+  return time_units.of_times(_times(store)), False
+
+
+def shown(store: history_store.HistoryStore, time: int) -> str:
+  """Returns a time, with its date where the unit is known."""
+  unit, _ = unit_of(store)
+  date = time_units.date(time, unit) if unit else None
+  return f'{time} ({date} UTC)' if date else str(time)
+
+
+def _log(store: history_store.HistoryStore) -> dict[str, Any]:
+  return store.manifest['provenance'].get('log', {})
+
+
+def _times(store: history_store.HistoryStore) -> np.ndarray:
+  return (store.impressions or store.behaviors).columns['timestamp']

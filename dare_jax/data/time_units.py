@@ -1,0 +1,126 @@
+"""Units of time stamps, and dates in the unit of a log.
+
+Logs name no unit. Where their times are dates it is known; of plain numbers
+it is told by their size, where that is of our days.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+
+import numpy as np
+import polars as pl
+
+PER_SECOND = {
+  'seconds': 1,
+  'milliseconds': 10**3,
+  'microseconds': 10**6,
+  'nanoseconds': 10**9,
+}
+NANOSECONDS = PER_SECOND['nanoseconds']
+# The years 1973 to 2100 in seconds; no two units overlap there.
+_MODERN = (100_000_000, 4_102_444_800)
+# Years that 64 bit hold in nanoseconds, whatever the zone.
+DATE = (
+  r'(?:1[7-9]|2[01])\d\d[-/]\d{1,2}[-/]\d{1,2}'
+  r'(?:[T ]\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?'
+  r' ?(?:Z|z|UTC|[+-]\d\d(?::?\d\d)?)?)?'
+)
+EXPECTED_DATE = (
+  'a date or time in ISO 8601, of 1700 to 2199, such as 2024-05-01 or'
+  ' 2024-05-01T12:30:00.5+02:00'
+)
+_PARTS = (
+  r'^(\d{4})[-/](\d+)[-/](\d+)'
+  r'(?:[T ](\d+:\d+)(?::(\d+)(?:[.,](\d+))?)? ?(.+)?)?$'
+)
+
+
+def from_text(text: pl.Expr) -> pl.Expr:
+  """Returns texts in ISO 8601 as `Datetime('ns')` of UTC, others as null.
+
+  Slashes between year, month and day are read as well. A time without a zone
+  is of UTC, a date its first moment.
+  """
+  is_date = text.str.contains(f'^(?:{DATE})$')
+  parts = pl.when(is_date).then(text).str.extract_groups(_PARTS).struct
+  year, month, day, clock, second, fraction, zone = (
+    parts.field(str(number)) for number in range(1, 8)
+  )
+  zone = zone.str.replace('^(Z|z|UTC)$', '+00:00').fill_null('+00:00')
+  # A missing year makes the whole missing; a missing rest is zero.
+  full = pl.concat_str(
+    year,
+    pl.lit('-'),
+    month,
+    pl.lit('-'),
+    day,
+    pl.lit(' '),
+    clock.fill_null('00:00'),
+    pl.lit(':'),
+    second.fill_null('00'),
+    pl.lit('.'),
+    fraction.fill_null('0'),
+    zone,
+  )
+  return full.str.to_datetime(
+    '%Y-%m-%d %H:%M:%S%.f%#z', time_unit='ns', time_zone='UTC', strict=False
+  ).dt.replace_time_zone(None)
+
+
+def nanoseconds(text: str) -> int | None:
+  """Returns a date's or time's nanoseconds since 1970; None if it is none.
+
+  Args:
+    text: as in `from_text`.
+  """
+  frame = pl.DataFrame({'text': [text.strip()]})
+  found = frame.select(from_text(pl.col('text'))).to_series()
+  return found.to_physical().item()
+
+
+def of_number(value: float) -> str | None:
+  """Returns the unit in which a number is a time of our days, if one is."""
+  for unit, scale in PER_SECOND.items():
+    if _MODERN[0] * scale <= value < _MODERN[1] * scale:
+      return unit
+  return None
+
+
+def counts(times: np.ndarray) -> dict[str, int]:
+  """Returns how many times are of our days in each unit, none left out."""
+  if not len(times):
+    return {}
+  first, last = int(times.min()), int(times.max())
+  found: dict[str, int] = {}
+  for unit, scale in PER_SECOND.items():
+    low, high = (scale * end for end in _MODERN)
+    if low <= first and last < high:
+      return {unit: len(times)}
+    if last >= low and first < high:
+      count = int(((times >= low) & (times < high)).sum())
+      found |= {unit: count} if count else {}
+  return found
+
+
+def of_times(times: np.ndarray) -> str | None:
+  """Returns the unit of most times, where no other unit is among them."""
+  found = counts(times)
+  if len(found) == 1:
+    unit, count = next(iter(found.items()))
+    if 2 * count > len(times):
+      return unit
+  return None
+
+
+def date(time: int, unit: str) -> str | None:
+  """Returns a time as a date of UTC; None beyond the years 1 to 9999."""
+  seconds, rest = divmod(time, PER_SECOND[unit])
+  try:
+    moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=seconds)
+  except OverflowError:
+    return None
+  digits = len(str(PER_SECOND[unit])) - 1
+  fraction = f'{rest:0{digits}}'.rstrip('0') if digits else ''
+  return re.sub(r'\.$', '', f'{moment}.{fraction}')
