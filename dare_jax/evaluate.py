@@ -37,11 +37,11 @@ def evaluate(
   Raises:
     UsageError: no run or no such checkpoint there, unknown split.
   """
-  from dare_jax.data import pipeline
+  from dare_jax.data import splits
 
-  if split not in pipeline.SPLITS:
+  if split not in splits.NAMES:
     raise errors.UsageError(
-      f'--split={split}: expected one of {", ".join(pipeline.SPLITS)}.'
+      f'--split={split}: expected one of {", ".join(splits.NAMES)}.'
     )
   loaded, step, state, description = restore(workdir, which)
   metrics = loaded.predict(state, split).compute()

@@ -23,7 +23,9 @@ class NegativeSampler:
 
   With `before`, the log is its rows before that time, both for what is drawn
   and for what is rejected: else an item of the future would be known by its
-  label, which is always 0, and a user's by never being a negative.
+  label, which is always 0, and a user's by never being a negative. With
+  `known`, other items are rejected: training would read them as the unknown
+  item, and learn that what is new is never wanted.
   """
 
   def __init__(
@@ -32,6 +34,7 @@ class NegativeSampler:
     num_negatives: int,
     exclude: str,
     before: int | None = None,
+    known: np.ndarray | None = None,
   ) -> None:
     """Makes a sampler.
 
@@ -40,6 +43,7 @@ class NegativeSampler:
       num_negatives: drawn for each positive.
       exclude: which items are rejected, one of `EXCLUDE`.
       before: a time stamp, or None for the whole log.
+      known: bool [items], which may be negatives; None: all.
 
     Raises:
       UsageError: unknown rule.
@@ -52,6 +56,7 @@ class NegativeSampler:
     self._num = num_negatives
     self._exclude = exclude
     self._before = before
+    self._known = known
     table = store.behaviors
     # Rows of each user from `before` on; they come last.
     late = np.zeros(0, np.int64)
@@ -109,6 +114,8 @@ class NegativeSampler:
     of = f'{self._store.vocab_sizes["item"] - 2} items'
     if self._before is not None:
       of = f'items from before {self._before}'
+    if self._known is not None:
+      of = f'{int(self._known.sum()) - 2} items of training histories'
     weaker = {'user_log': 'positive_only', 'positive_only': 'none'}
     raise errors.UsageError(
       f'no negative found for user {int(user[pending[0]])} in {_MAX_ROUNDS}'
@@ -124,6 +131,13 @@ class NegativeSampler:
     return number + self._late_offsets[user]
 
   def _rejected(
+    self, item: np.ndarray, user: np.ndarray, positive: np.ndarray
+  ) -> np.ndarray:
+    """Returns bool [n], which of the items may not be negatives."""
+    rejected = self._excluded(item, user, positive)
+    return rejected if self._known is None else rejected | ~self._known[item]
+
+  def _excluded(
     self, item: np.ndarray, user: np.ndarray, positive: np.ndarray
   ) -> np.ndarray:
     if self._exclude == 'none':

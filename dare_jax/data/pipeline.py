@@ -8,6 +8,7 @@ is assembled, so nothing is ever stored padded.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 import dataclasses
 import math
 from typing import Any
@@ -21,30 +22,28 @@ from dare_jax.data import counter_rng
 from dare_jax.data import history_store
 from dare_jax.data import id_map
 from dare_jax.data import length_buckets
-from dare_jax.data import negatives
+from dare_jax.data import slices
 from dare_jax.data import splits
+from dare_jax.data import targets as targets_lib
+from dare_jax.data import unknown_ids
 from dare_jax.data import windows
-
-SPLITS = ('train', 'val', 'test')
-# Names of independent random streams.
-_NEGATIVES, _ORDER, _UNKNOWN, _BATCHES = 1, 2, 3, 4
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalBatch:
-  """A batch and what metrics group by, of each target: [b, m, c].
+  """A batch, and what metrics need beside it.
 
   Attributes:
-    batch: the batch.
-    moment: int64, its number in the split; single rows of one share it.
-    user: int32.
-    category: int32.
+    batch: what the model reads.
+    stored: the same with the store's ids, in which unknown ones differ.
+    user: int32 [b, m, c], row of the user in the store.
+    seen: as `slices.seen`, of each moment: bool [b, m].
   """
 
   batch: types.Batch
-  moment: np.ndarray
+  stored: types.Batch
   user: np.ndarray
-  category: np.ndarray
+  seen: Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +70,21 @@ class Share:
     return self.process * own + np.arange(own, dtype=np.int64)
 
 
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How batches are laid out, and by whom.
+
+  Attributes:
+    share: which rows of each batch to make.
+    shortest: slots that the history of a row has at least.
+    with_rows: fill `History.row`.
+  """
+
+  share: Share = Share()
+  shortest: int = 1
+  with_rows: bool = False
+
+
 class Pipeline:
   """Assembles the batches of one split."""
 
@@ -82,9 +96,8 @@ class Pipeline:
     data: Any,
     seed: int,
     moments_per_window: int = 1,
-    with_rows: bool = False,
-    share: Share = Share(),
-    shortest: int = 1,
+    layout: Layout = Layout(),
+    known: Mapping[str, np.ndarray] | None = None,
   ) -> None:
     """Makes a pipeline.
 
@@ -97,34 +110,35 @@ class Pipeline:
         that all runs are tested on the same rows.
       moments_per_window: moments that may share a history; above 1 only with
         `data.group_candidates`.
-      with_rows: fill `History.row`.
-      share: which rows of each batch to make.
-      shortest: slots that the history of a row has at least.
+      layout: of the batches.
+      known: field -> bool [ids], whether training reads an id, as
+        `known_ids.of_training`; all others are the unknown id then, in each
+        split. None: all are known. With `data.unknown_rate` 0 there is no
+        unknown id, and it says nothing.
     """
     if data.history_length < 1:
       raise errors.UsageError(
         f'data.history_length={data.history_length}: expected 1 or more.'
       )
-    if data.num_negatives < (1 if store.impressions is None else 0):
-      raise errors.UsageError(
-        f'data.num_negatives={data.num_negatives}: expected 1 or more.'
-      )
     self._store = store
     self._moments = moments
-    self._split = SPLITS.index(split)
     self._data = data
-    self._seed = seed if split == 'train' else 0
-    self._sampler = negatives.NegativeSampler(
-      store,
-      data.num_negatives,
-      data.exclude,
-      splits.known_before(store, data, split),
+    is_training = split == 'train'
+    self._seed = seed if is_training else 0
+    known = known if known and data.unknown_rate > 0 else {}
+    self._unknown = unknown_ids.UnknownIds(
+      (*store.fields, *store.context_fields),
+      known,
+      data.unknown_rate if is_training else 0.0,
+      self._seed,
     )
-    self._width = 1 + data.num_negatives
+    self._targets = targets_lib.TargetBuilder(
+      store, data, split, self._seed, known.get('item')
+    )
+    self._width = self._targets.width
     self._rows_a_moment = 1 if data.group_candidates else self._width
     self._moments_per_window = moments_per_window
-    self._with_rows = with_rows
-    self._share = share
+    self._layout = layout
     self._windows: windows.Windows | None = None
     if moments_per_window > 1:
       self._windows = windows.group(
@@ -133,7 +147,7 @@ class Pipeline:
     self._buckets: length_buckets.Buckets | None = None
     if data.max_padding is not None:
       self._buckets = length_buckets.group(
-        self._needed(), data.max_padding, shortest
+        self._needed(), data.max_padding, layout.shortest
       )
 
   @property
@@ -180,7 +194,7 @@ class Pipeline:
       batch_size: moments, or single targets if not grouped.
     """
     rows = self.examples_a_step(batch_size)
-    own = self._share.rows(rows)
+    own = self._layout.share.rows(rows)
     real = own < rows
     if self._buckets is not None:
       return self._bucket_batch(step, rows, own, real)
@@ -188,12 +202,14 @@ class Pipeline:
     size = self.num_examples
     epoch, index = position // size, position % size
     if not self._data.reshuffle:
-      index = counter_rng.permute(index, size, self._seed * 8 + _ORDER, 0)
+      index = counter_rng.permute(
+        index, size, self._seed * 8 + counter_rng.ORDER, 0
+      )
     else:
       for value in np.unique(epoch):
         own = epoch == value
         index[own] = counter_rng.permute(
-          index[own], size, self._seed * 8 + _ORDER, int(value)
+          index[own], size, self._seed * 8 + counter_rng.ORDER, int(value)
         )
     return self._assemble(index, epoch, real, self._longest).batch
 
@@ -204,11 +220,11 @@ class Pipeline:
     assert self._buckets is not None
     epoch, number = divmod(step, math.ceil(self.num_examples / rows))
     turn, seed = epoch * bool(self._data.reshuffle), self._seed * 8
-    drawn = self._buckets.drawn(number, rows, seed + _BATCHES, turn)
+    drawn = self._buckets.drawn(number, rows, seed + counter_rng.BATCHES, turn)
     place = drawn.start + own
     real = real & (place < drawn.stop)
     place = np.where(real, place, drawn.start)
-    index = self._buckets.shuffled(place, seed + _ORDER, turn)
+    index = self._buckets.shuffled(place, seed + counter_rng.ORDER, turn)
     length = self._buckets.length_of(drawn.stop - 1)
     epochs = np.full_like(index, epoch)
     return self._assemble(index, epochs, real, length).batch
@@ -227,7 +243,7 @@ class Pipeline:
     for start in range(0, self.num_examples, batch_size):
       if drop_last and start + batch_size > self.num_examples:
         return
-      own = self._share.rows(batch_size)
+      own = self._layout.share.rows(batch_size)
       index = start + own
       real = (own < batch_size) & (index < self.num_examples)
       index[~real] = 0
@@ -236,7 +252,9 @@ class Pipeline:
         stop = min(start + batch_size, self.num_examples)
         length = self._buckets.length_of(stop - 1)
         index = self._buckets.order[np.where(real, index, start)]
-      yield self._assemble(index, np.zeros_like(index), real, length)
+      yield self._assemble(
+        index, np.zeros_like(index), real, length, with_slices=True
+      )
 
   def eval_places(self, batch_size: int) -> np.ndarray | None:
     """Returns where each example lies in the batches of all processes.
@@ -248,7 +266,9 @@ class Pipeline:
       return None
     turn, row = np.divmod(np.arange(self.num_examples), batch_size)
     places = np.empty(self.num_examples, np.int64)
-    places[self._buckets.order] = turn * self._share.padded(batch_size) + row
+    places[self._buckets.order] = (
+      turn * self._layout.share.padded(batch_size) + row
+    )
     return places
 
   @property
@@ -272,6 +292,7 @@ class Pipeline:
     epoch: np.ndarray,
     real: np.ndarray,
     length: int,
+    with_slices: bool = False,
   ) -> EvalBatch:
     if self._windows is None:
       row, real = index[:, None], real[:, None]
@@ -279,49 +300,42 @@ class Pipeline:
       row, filled = self._windows.moments(index)
       real = real[:, None] & filled
     shape = row.shape  # [b, m]; what is made for each moment comes flat first.
-    row, epoch_of_row = row.ravel(), np.repeat(epoch, shape[1])
-    number = row // self._rows_a_moment
-    moments = self._moments.take(number)
-    last = moments.take(np.arange(shape[1] - 1, len(row), shape[1]))
-    ids, mask, store_row = self._history(last, length)
-    drawn = epoch_of_row * bool(self._data.fresh_negatives)
-    if self._store.impressions is None:
-      targets, label, weight = self._sampled_targets(moments, row, drawn)
-    else:
-      targets, label, weight = self._logged_targets(moments)
+    moments = self._moments.take(row.ravel() // self._rows_a_moment)
+    last = moments.take(np.arange(shape[1] - 1, row.size, shape[1]))
+    history = self._history(last, length)
+    back = last.end[:, None] - moments.end.reshape(shape)
+    end = (length - back).astype(np.int32)
+    start = None if self._windows is None else end - self._data.history_length
+    ids, label, weight = jax.tree.map(
+      lambda array: array.reshape(*shape, -1),
+      self._targets(
+        moments,
+        row.ravel() // self._rows_a_moment,
+        np.repeat(epoch, shape[1]) * bool(self._data.fresh_negatives),
+      ),
+    )
+    seen: dict[str, np.ndarray] = {}
+    if with_slices:
+      seen = slices.seen(history, end, start, ids, label)
     if self._rows_a_moment > 1:
-      slot = (row % self._rows_a_moment)[:, None]
-      targets, label, weight = _take_slot((targets, label, weight), slot)
+      slot = (row % self._rows_a_moment)[..., None]
+      ids, label, weight = _take_slot((ids, label, weight), slot)
     context = {
-      field: targets.pop(field)[:, 0] for field in self._store.context_fields
+      field: ids.pop(field)[..., 0] for field in self._store.context_fields
     }
-    category = targets['category']
-    if self._split == 0 and self._data.unknown_rate > 0:
-      self._replace_in_history(ids['item'], mask, index, epoch)
-      targets['item'] = self._replaced(targets['item'], row, epoch_of_row)
-    weight = weight * real.reshape(-1, 1).astype(np.float32)
-    number, user = (
-      np.broadcast_to(value[:, None], category.shape)
-      for value in (number, moments.user)
-    )
-    targets, label, weight, context, number, user, category = jax.tree.map(
-      lambda array: array.reshape(*shape, *array.shape[1:]),
-      (targets, label, weight, context, number, user, category),
-    )
-    back = np.repeat(last.end, shape[1]) - moments.end
-    end = (mask.shape[1] - back).astype(np.int32).reshape(shape)
-    batch = types.Batch(
-      history=types.History(ids=ids, mask=mask, row=store_row),
+    weight = weight * real[..., None].astype(np.float32)
+    stored = types.Batch(
+      history=history,
       end=end,
-      targets=types.Targets(ids=targets, label=label, weight=weight),
+      targets=types.Targets(ids=ids, label=label, weight=weight),
       context=context,
-      start=None if self._windows is None else end - self._data.history_length,
+      start=start,
     )
-    return EvalBatch(batch, number, user, category)
+    batch = self._unknown(stored, unknown_ids.Places(index, epoch, row))
+    user = np.broadcast_to(moments.user.reshape(*shape, 1), label.shape)
+    return EvalBatch(batch, stored, user, seen)
 
-  def _history(
-    self, moments: splits.Moments, length: int
-  ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray | None]:
+  def _history(self, moments: splits.Moments, length: int) -> types.History:
     """The last behaviors before each moment, right-aligned, [b, length]."""
     table = self._store.behaviors
     row = moments.end[:, None] + np.arange(-length, 0)
@@ -332,85 +346,12 @@ class Pipeline:
       values = table.columns[f'{field}_id'][row]
       values[~mask] = id_map.PADDING
       ids[field] = values
-    if not self._with_rows:
-      return ids, mask, None
-    return ids, mask, np.where(mask, row + 1, 0).astype(np.int32)
-
-  def _sampled_targets(
-    self, moments: splits.Moments, index: np.ndarray, epoch: np.ndarray
-  ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """A positive and its sampled negatives: [b, 1 + num_negatives]."""
-    columns = self._store.behaviors.columns
-    positive = columns['item_id'][moments.target]
-    group = index // self._rows_a_moment
-    drawn = self._sampler.sample(
-      (self._seed * 8 + _NEGATIVES, self._split),
-      group + (epoch << 40),
-      moments.user,
-      positive,
-    )
-    items = columns['item_id'][drawn]
-    targets = {'item': np.concatenate([positive[:, None], items], axis=1)}
-    # An item's last values may be of a time that `by_time` must not know.
-    by_row = (items == id_map.UNKNOWN) | (self._data.split == 'by_time')
-    for field in self._store.fields[1:]:
-      own = columns[f'{field}_id'][moments.target][:, None]
-      other = self._store.item_values[field][items]
-      other[by_row] = columns[f'{field}_id'][drawn[by_row]]
-      targets[field] = np.concatenate([own, other], axis=1)
-    for field in self._store.context_fields:
-      own = columns[f'{field}_id'][moments.target][:, None]
-      targets[field] = np.broadcast_to(own, targets['item'].shape)
-    label = np.zeros(targets['item'].shape, np.float32)
-    label[:, 0] = 1.0
-    return targets, label, np.ones_like(label)
-
-  def _logged_targets(
-    self, moments: splits.Moments
-  ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """The logged impressions of a moment: [b, 1 + num_negatives]."""
-    table = self._store.impressions
-    assert table is not None
-    slot = np.arange(self._width)
-    real = slot < moments.count[:, None]
-    row = np.where(real, moments.target[:, None] + slot, 0)
-    targets = {}
-    for field in (*self._store.fields, *self._store.context_fields):
-      values = table.columns[f'{field}_id'][row]
-      values[~real] = id_map.PADDING
-      targets[field] = values
-    label = table.columns['label'][row] * real
-    return targets, label.astype(np.float32), real.astype(np.float32)
-
-  def _replace_in_history(
-    self,
-    history: np.ndarray,
-    mask: np.ndarray,
-    index: np.ndarray,
-    epoch: np.ndarray,
-  ) -> None:
-    """Maps a small random share of item ids to the unknown id, in place."""
-    stream = (self._seed * 8 + _UNKNOWN, epoch, index)
-    length = history.shape[1]
-    count = self._data.unknown_rate * length + counter_rng.uniform(*stream)
-    count = np.floor(count).astype(int)
-    for turn in range(int(count.max(initial=0))):
-      row = np.flatnonzero(count > turn)
-      slot = counter_rng.below(length, stream[0], epoch[row], index[row], turn)
-      hit = mask[row, slot]
-      history[row[hit], slot[hit]] = id_map.UNKNOWN
-
-  def _replaced(
-    self, item: np.ndarray, row: np.ndarray, epoch: np.ndarray
-  ) -> np.ndarray:
-    """Returns targets [n, c], the same share of them made unknown."""
-    seed = self._seed * 8 + _UNKNOWN
-    slots = -1 - np.arange(item.shape[1])
-    draw = counter_rng.uniform(seed, epoch[:, None], row[:, None], slots)
-    unknown = (draw < self._data.unknown_rate) & (item > 0)
-    return np.where(unknown, id_map.UNKNOWN, item)
+    if not self._layout.with_rows:
+      return types.History(ids=ids, mask=mask)
+    rows = np.where(mask, row + 1, 0).astype(np.int32)
+    return types.History(ids=ids, mask=mask, row=rows)
 
 
 def _take_slot(arrays: Any, slot: np.ndarray) -> Any:
-  """Keeps one target of each row: [b, c] arrays and slot [b, 1] -> [b, 1]."""
-  return jax.tree.map(lambda a: np.take_along_axis(a, slot, axis=1), arrays)
+  """Keeps one target of each moment: [b, m, c], slot [b, m, 1] -> [b, m, 1]."""
+  return jax.tree.map(lambda a: np.take_along_axis(a, slot, axis=-1), arrays)

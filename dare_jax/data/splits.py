@@ -21,6 +21,8 @@ from dare_jax import errors
 from dare_jax.data import history_store
 from dare_jax.data import split_times
 
+NAMES = ('train', 'val', 'test')
+
 
 @dataclasses.dataclass(frozen=True)
 class Moments:

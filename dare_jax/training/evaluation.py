@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-import dataclasses
 
 import jax
 import numpy as np
@@ -55,56 +54,39 @@ def predict(
     while (fed := stream.next()) is not None:
       check_stop()
       item = fed.extra
-      logits, seen, found = jax.tree.map(
+      logits, found = jax.tree.map(
         mesh_lib.local_rows, trainer.predict_step(state, fed.batch, keep)
       )
       means = {}
       if truth is not None:
-        ndcg = retrieval.search_ndcg(truth, item.batch, found)
+        ndcg = retrieval.search_ndcg(truth, item.stored, found)
         means[retrieval.METRIC] = ndcg.ravel()
-      made = _predictions(item, logits, means)
-      flags = {field: flag.ravel() for field, flag in seen.items()}
-      parts.append((made, item.moment.ravel(), flags))
+      parts.append(_predictions(item, logits, means))
   whole = metrics.merge(metrics.of_all_processes(parts))
-  if (places := batches.eval_places(batch_size)) is not None:
-    each = batches.targets_per_row
-    order = (places[:, None] * each + np.arange(each)).ravel()
-    whole = jax.tree.map(lambda array: array[order], whole)
-  made, moment, flags = whole
-  return dataclasses.replace(made, slices=_slices(made, moment, flags))
+  if (places := batches.eval_places(batch_size)) is None:
+    return whole
+  each = batches.targets_per_row
+  order = (places[:, None] * each + np.arange(each)).ravel()
+  return jax.tree.map(lambda array: array[order], whole)
 
 
 def _predictions(
-  item: pipeline.EvalBatch, logits: np.ndarray, means: dict[str, np.ndarray]
+  item: pipeline.EvalBatch,
+  logits: np.ndarray,
+  means: dict[str, np.ndarray],
 ) -> metrics.Predictions:
   targets = item.batch.targets
+  slices = {}
+  for field, flags in item.seen.items():
+    hit = np.broadcast_to(flags[..., None], logits.shape).ravel()
+    slices[f'{field}_seen'] = hit
+    slices[f'{field}_unseen'] = ~hit
   return metrics.Predictions(
     logit=logits.ravel(),
     label=np.asarray(targets.label).ravel(),
     weight=np.asarray(targets.weight).ravel(),
     user=item.user.ravel(),
-    category=item.category.ravel(),
+    category=item.stored.targets.ids['category'].ravel(),
+    slices=slices,
     means=means,
   )
-
-
-def _slices(
-  made: metrics.Predictions, moment: np.ndarray, seen: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-  """Returns which targets are of a moment whose positive was (not) seen.
-
-  Its targets may lie in rows of their own, and in several batches.
-
-  Args:
-    made: the predictions, of n targets.
-    moment: number of the moment, [n].
-    seen: field -> whether the target is in the visible history, [n].
-  """
-  positive = (made.label > 0.5) & (made.weight > 0)
-  slices = {}
-  for field, flags in seen.items():
-    hit = np.zeros(moment.max(initial=-1) + 1, bool)
-    hit[moment[flags & positive]] = True
-    slices[f'{field}_seen'] = hit[moment]
-    slices[f'{field}_unseen'] = ~hit[moment]
-  return slices

@@ -173,7 +173,9 @@ def load(
   shared = {'train': config.train.moments_per_window}
   model = model_of(config, store)
   mesh = mesh_lib.make()
-  with_rows = clusters_history(model.config)
+  layout = pipeline.Layout(
+    feed.share_of(mesh), config.model.top_k, clusters_history(model.config)
+  )
   pipelines = {
     name: pipeline.Pipeline(
       store,
@@ -182,9 +184,7 @@ def load(
       config.data,
       config.seed,
       shared.get(name, 1),
-      with_rows,
-      feed.share_of(mesh),
-      shortest=config.model.top_k,
+      layout,
     )
     for name, part in moments.items()
   }

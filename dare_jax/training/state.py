@@ -16,7 +16,6 @@ from dare_jax import layers
 from dare_jax import models
 from dare_jax import types
 from dare_jax.models import published
-from dare_jax.models import ranker
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.training import log_window
 from dare_jax.training import losses
@@ -300,7 +299,7 @@ class Trainer:
 
   def _predict_step(
     self, state: TrainState, batch: types.Batch, keep: int = 0
-  ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
+  ) -> tuple[jax.Array, Any]:
     """Returns what `_predict_part` does, of the whole batch."""
     step = jax.shard_map(
       lambda state, batch: self._predict_part(state, batch, keep),
@@ -312,10 +311,8 @@ class Trainer:
 
   def _predict_part(
     self, state: TrainState, batch: types.Batch, keep: int
-  ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
-    """Returns logits, whether each target is in the visible history, and,
-    where `keep` is above 0, `retrieval.best_found` of the search.
-    """
+  ) -> tuple[jax.Array, Any]:
+    """Returns logits and, where `keep` is above 0, `retrieval.best_found`."""
     batch = self.tables.find_rows(_with_clusters(batch, state.clusters))
     tables = self.tables.gather(state.tables['encoder'], batch.rows)
     variables = {
@@ -329,22 +326,11 @@ class Trainer:
       variables, batch, train=False, mutable=['batch_stats']
     )
     output, _ = applied
-    history = batch.history
-    visible = ranker.visible_behaviors(history, batch.end, batch.start)
-    visible = visible[:, :, None, :]
-    seen = {
-      field: jnp.any(
-        (history.ids[field][:, None, None, :] == ids[..., None]) & visible,
-        axis=-1,
-      )
-      for field, ids in batch.targets.ids.items()
-      if field in ('item', 'category')
-    }
     found = None
     if keep:
       ranked = dataclasses.replace(output.search, scores=output.weights)
       found = retrieval.best_found(ranked, keep)
-    return output.logits, seen, found
+    return output.logits, found
 
 
 def _on_axis(model: models.Ranker) -> models.Ranker:

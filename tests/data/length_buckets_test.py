@@ -44,7 +44,7 @@ def _make(per_window=1, split='train', share=_WHOLE, **changes):
   data = stores.data_config(**(fields | changes))
   moments = splits.make_splits(_STORE, data)[split]
   return pipeline.Pipeline(
-    _STORE, moments, split, data, 1, per_window, share=share
+    _STORE, moments, split, data, 1, per_window, pipeline.Layout(share)
   )
 
 

@@ -43,7 +43,7 @@ def _losses(
   trainer = _trainer(count, preset, tables=tables, **optim)
   with jax.enable_x64():
     state, wide = parity.train(trainer, steps, wide=True)
-    logits, _, _ = trainer.predict_step(
+    logits, _ = trainer.predict_step(
       state, examples.to_float64(parity.batch_of(7))
     )
     return wide, np.asarray(logits)

@@ -1,0 +1,108 @@
+"""The targets of moments: positives with sampled negatives, or impressions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dare_jax import errors
+from dare_jax.data import counter_rng
+from dare_jax.data import history_store
+from dare_jax.data import id_map
+from dare_jax.data import negatives
+from dare_jax.data import splits
+
+# ids by field, context fields among them, label and weight: each [n, c].
+Targets = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
+
+
+class TargetBuilder:
+  """Builds the targets of a split's moments, `width` of each moment."""
+
+  def __init__(
+    self,
+    store: history_store.HistoryStore,
+    data: Any,
+    split: str,
+    seed: int,
+    known: np.ndarray | None = None,
+  ) -> None:
+    """Makes a builder.
+
+    Args:
+      store: the history store.
+      data: the config's data section.
+      split: 'train', 'val' or 'test'.
+      seed: of the sampled negatives.
+      known: bool [items], whether training reads an item; in training no
+        other is a negative. None: all are known.
+
+    Raises:
+      UsageError: too few negatives, or an unknown rule for them.
+    """
+    if data.num_negatives < (1 if store.impressions is None else 0):
+      raise errors.UsageError(
+        f'data.num_negatives={data.num_negatives}: expected 1 or more.'
+      )
+    self.width = 1 + data.num_negatives
+    self._store = store
+    self._stream = (seed * 8 + counter_rng.NEGATIVES, splits.NAMES.index(split))
+    # An item's last values may be of a time that `by_time` must not know.
+    self._values_by_row = data.split == 'by_time'
+    self._sampler = negatives.NegativeSampler(
+      store,
+      data.num_negatives,
+      data.exclude,
+      splits.known_before(store, data, split),
+      known if split == 'train' else None,
+    )
+
+  def __call__(
+    self, moments: splits.Moments, number: np.ndarray, epoch: np.ndarray
+  ) -> Targets:
+    """Returns ids by field, labels and weights, each [n, width].
+
+    Args:
+      moments: n of them.
+      number: int64 [n], of the moments in their split.
+      epoch: int64 [n], whose negatives to sample.
+    """
+    if self._store.impressions is not None:
+      return self._logged(moments)
+    return self._sampled(moments, number + (epoch << 40))
+
+  def _sampled(self, moments: splits.Moments, example: np.ndarray) -> Targets:
+    """A positive and its sampled negatives."""
+    columns = self._store.behaviors.columns
+    positive = columns['item_id'][moments.target]
+    rows = self._sampler.sample(self._stream, example, moments.user, positive)
+    items = columns['item_id'][rows]
+    ids = {'item': np.concatenate([positive[:, None], items], axis=1)}
+    by_row = (items == id_map.UNKNOWN) | self._values_by_row
+    for field in self._store.fields[1:]:
+      first = columns[f'{field}_id'][moments.target][:, None]
+      other = self._store.item_values[field][items]
+      other[by_row] = columns[f'{field}_id'][rows[by_row]]
+      ids[field] = np.concatenate([first, other], axis=1)
+    for field in self._store.context_fields:
+      value = columns[f'{field}_id'][moments.target][:, None]
+      ids[field] = np.broadcast_to(value, ids['item'].shape)
+    label = np.zeros(ids['item'].shape, np.float32)
+    label[:, 0] = 1.0
+    return ids, label, np.ones_like(label)
+
+  def _logged(self, moments: splits.Moments) -> Targets:
+    """The logged impressions of a moment."""
+    table = self._store.impressions
+    assert table is not None
+    slot = np.arange(self.width)
+    real = slot < moments.count[:, None]
+    row = np.where(real, moments.target[:, None] + slot, 0)
+    ids = {}
+    for field in (*self._store.fields, *self._store.context_fields):
+      values = table.columns[f'{field}_id'][row]
+      values[~real] = id_map.PADDING
+      ids[field] = values
+    label = table.columns['label'][row] * real
+    return ids, label.astype(np.float32), real.astype(np.float32)
