@@ -6,6 +6,7 @@ by SIGTERM after saving; anything else is a bug.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -69,13 +70,25 @@ class _NumberOrTextParser(flags.ArgumentParser):
     return 'number or text'
 
 
+class _TupleParser(tuple_parser.TupleParser):
+  """Reads what Python has as a tuple, and words between commas."""
+
+  def parse(self, argument: Any) -> Any:
+    if isinstance(argument, str) and not re.search(r'[\[({\'"]', argument):
+      try:
+        ast.literal_eval(argument)
+      except (ValueError, SyntaxError):
+        return tuple(argument.split(','))
+    return super().parse(argument)
+
+
 _FIELD_PARSERS: dict[type, flags.ArgumentParser] = {
   bool: flags.BooleanParser(),
   float: flags.FloatParser(),
   int: flags.IntegerParser(),
   object: _NumberOrTextParser(),
   str: flags.ArgumentParser(),
-  tuple: tuple_parser.TupleParser(),
+  tuple: _TupleParser(),
 }
 
 

@@ -10,6 +10,7 @@ from absl.testing import parameterized
 import ml_collections
 import pytest
 
+from dare_jax import cli
 from dare_jax.configs import base
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -192,6 +193,20 @@ class CliTest(parameterized.TestCase):
     shown = f'[c.{", c.".join(given)}]'
     done = run('-c', _SHOW, *flags, '--config.seed=1', '--config.seed=2', shown)
     self.assertEqual(done.stdout, f'{[*given.values()]}\n', done.stderr)
+
+  @parameterized.parameters(
+    ('NULL,nan', ('NULL', 'nan')),
+    ('\\N', ('\\N',)),
+    ('\\N,NULL', ('\\N', 'NULL')),
+    ('', ('',)),
+    ('"None",', ('None',)),
+    ("('a b', 'c,d')", ('a b', 'c,d')),
+    ('N/A', ('N/A',)),
+    ('a b,c', ('a b', 'c')),
+    ('-1,0', (-1, 0)),
+  )
+  def test_texts_of_a_tuple(self, given, expected):
+    self.assertEqual(cli._TupleParser().parse(given), expected)
 
   def test_import_is_quick_and_touches_no_device(self):
     code = (

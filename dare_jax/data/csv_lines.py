@@ -46,7 +46,7 @@ def parse(
   is_utf_8 = is_text(block)
   if is_utf_8 and b'"' not in block:
     return _regular(block, names), None, len(block)
-  if is_utf_8 and _encloses_fields(block):
+  if is_utf_8 and encloses_fields(block):
     frame = _regular(block, names)
     if len(frame) == num_lines(block):  # Else a row holds line breaks.
       return frame, None, len(block)
@@ -121,7 +121,7 @@ def _texts(lines: Sequence[bytes]) -> Iterator[str]:
     yield line.decode() + '\n'
 
 
-def _encloses_fields(block: bytes) -> bool:
+def encloses_fields(block: bytes) -> bool:
   """Returns whether quotes enclose whole fields, which may hold line breaks."""
   data, quotes = _quotes(block)
   return bool(

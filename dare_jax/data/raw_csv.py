@@ -16,6 +16,7 @@ import polars as pl
 
 from dare_jax import errors
 from dare_jax.data import csv_lines
+from dare_jax.data import csv_spaces
 from dare_jax.data import raw_log
 from dare_jax.data import raw_values
 
@@ -57,7 +58,7 @@ def read(
   line = 1
   rest = b''
   for block, is_last in _blocks(path):
-    block = rest + block
+    block = csv_spaces.strip(rest + block)
     if line == 1 and not rest:
       block = _check_first_line(path, block, names, header)
       line += header
@@ -139,7 +140,7 @@ def _first_fields(path: pathlib.Path, line: bytes) -> list[str]:
   if b'\r' in line.removesuffix(b'\r'):
     _refuse_line_ends(path, line)
   try:
-    text = line.decode().strip('\r')
+    text = csv_spaces.strip(line).decode().strip('\r')
   except UnicodeDecodeError as error:
     raise errors.UsageError(
       f'{path}: line 1 is not UTF-8 text ({error.reason}); expected CSV.'

@@ -17,10 +17,16 @@ _TRAILING_ZEROS = r'\.0*$'
 
 
 def settle(columns: Sequence[raw_log.Column], rows: pl.DataFrame) -> None:
-  """Lets the first rows of a log decide how its times are written."""
+  """Lets the first rows of a log decide how its times are written.
+
+  Args:
+    columns: those that are read; one that `rows` lack decides nothing.
+    rows: as they come in the file.
+  """
   for column in columns:
-    if column.notation is not None and rows[column.name].dtype == pl.String:
-      column.notation.settle(rows[column.name])
+    if column.notation is None or rows.schema.get(column.name) != pl.String:
+      continue
+    column.notation.settle(rows[column.name])
 
 
 def typed(
@@ -113,10 +119,12 @@ def cast(
 
 def _is_missing(column: raw_log.Column, dtype: pl.DataType) -> pl.Expr:
   value = pl.col(column.name)
-  text = value.cast(pl.String).str.strip_chars()
-  found = text.is_in(list(column.missing)).fill_null('' in column.missing)
-  if dtype.is_float() and '' in column.missing:
-    found |= value.is_nan().fill_null(True)
+  text = _text(value, dtype, is_id=False).str.strip_chars()
+  is_null_missing = '' in column.missing
+  found = text.is_in(column.missing).fill_null(is_null_missing)
+  if dtype.is_float():
+    is_nan_missing = is_null_missing or 'nan' in map(str.lower, column.missing)
+    found |= value.is_nan().fill_null(False) & is_nan_missing
   return found
 
 

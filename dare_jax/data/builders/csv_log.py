@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import functools
 import pathlib
 
 import polars as pl
@@ -13,6 +14,7 @@ from dare_jax.data import raw_csv
 from dare_jax.data import raw_log
 from dare_jax.data import raw_parquet
 from dare_jax.data import raw_times
+from dare_jax.data import value_notes
 from dare_jax.data.builders import base
 
 _EXPECTED = 'a log in CSV (also gzipped) or Parquet'
@@ -41,6 +43,15 @@ class CsvLog(base.LogBuilder):
       sort_by_time=self.options.sort_by_time,
     )
 
+  @functools.cached_property
+  def _notation(self) -> raw_times.Notation:
+    """How the log writes its times, in all its parts."""
+    return raw_times.Notation()
+
+  @property
+  def _missing(self) -> tuple[str, ...]:
+    return tuple(str(text) for text in self.options.columns.missing)
+
   def read_log(self) -> event_log.EventLog:
     file = raw_log.require_file(self.options.input, _EXPECTED)
     report = raw_log.RowReport()
@@ -55,7 +66,9 @@ class CsvLog(base.LogBuilder):
       )
     else:
       blocks = self._csv_blocks(file, report, select)
-    return event_log.encode(blocks, self.schema, report)
+    log = event_log.encode(blocks, self.schema, report)
+    value_notes.add(log, self._missing)
+    return log
 
   def _csv_blocks(
     self,
@@ -106,15 +119,15 @@ class CsvLog(base.LogBuilder):
 
   def _column(self, name: str, select: dict[str, str]) -> raw_log.Column:
     output = select.get(name, '')
-    missing = tuple(str(text) for text in self.options.columns.missing)
     if output == 'time':
-      notation = raw_times.Notation()
-      return raw_log.Column(name, 'time', missing=missing, notation=notation)
+      return raw_log.Column(
+        name, 'time', missing=self._missing, notation=self._notation
+      )
     return raw_log.Column(
       name,
       {'user': 'id', 'item': 'id', 'label': 'label'}.get(output, 'str'),
       required=output in (*_ROLES, 'label'),
-      missing=missing,
+      missing=self._missing,
     )
 
 

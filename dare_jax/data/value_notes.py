@@ -1,0 +1,86 @@
+"""Remarks on the values of a log that may not be what they look like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import shlex
+
+import numpy as np
+import polars as pl
+
+from dare_jax.data import event_log
+from dare_jax.data import id_map
+
+_FIELDS = ('user', 'item', 'category')
+_PLURALS = {'user': 'users', 'item': 'items', 'category': 'categories'}
+# As Hive, Pandas, databases and spreadsheets write that there is no value.
+_LIKE_MISSING = (
+  'nan',
+  'null',
+  'none',
+  '\\n',
+  'na',
+  'n/a',
+  '#n/a',
+  '<na>',
+  'nat',
+  'nil',
+  '(null)',
+  'undefined',
+)
+
+
+def add(log: event_log.EventLog, missing: Sequence[str] = ()) -> None:
+  """Adds remarks on users, items and categories to the report of a log.
+
+  Args:
+    log: where they are compared as text.
+    missing: texts that already stand for a missing value.
+  """
+  texts: dict[str, None] = dict.fromkeys(missing)
+  found = []
+  for field in _FIELDS:
+    raw = log.raw_ids[field]
+    if raw.dtype != pl.String:
+      continue
+    is_like = raw.str.to_lowercase().is_in(_LIKE_MISSING)
+    for row in is_like.arg_true():
+      count = _num_rows(log, field, row + id_map.FIRST)
+      found.append(f"{count:,} rows have the {field} '{raw[row]}'")
+      texts[raw[row]] = None
+    log.report.notes.extend(_odd_texts(field, raw))
+  if found:
+    log.report.notes.append(
+      f'{", ".join(found)}; if that stands for a missing value, leave them out'
+      f' with --config.data.columns.missing={_as_flag([*texts])}'
+    )
+
+
+def _num_rows(log: event_log.EventLog, field: str, value: int) -> int:
+  if field == 'user':
+    return int(np.diff(log.offsets)[value - id_map.FIRST])
+  return int((log.columns[f'{field}_id'] == value).sum())
+
+
+def _odd_texts(field: str, raw: pl.Series) -> Iterator[str]:
+  spaced = raw.filter(raw.str.strip_chars() != raw)
+  if len(spaced):
+    yield (
+      f'{len(spaced):,} {_PLURALS[field]} begin or end in a space, such as'
+      f' {spaced[0]!r:.40}; without it they would be others'
+    )
+  floats = raw.filter(raw.str.contains(r'^\d+\.0+$'))
+  whole = floats.str.replace(r'\.0+$', '')
+  both = floats.filter(whole.is_in(raw.implode()))
+  if len(both):
+    yield (
+      f'{len(both):,} {_PLURALS[field]} are there twice, such as {both[0]!r}'
+      f' and {both[0].split(".")[0]!r}; give them in one way'
+    )
+
+
+def _as_flag(texts: Sequence[str]) -> str:
+  """Returns texts as a flag's value, quoted for a shell."""
+  end = ',' if len(texts) == 1 and texts[0] == 'None' else ''
+  return shlex.quote(','.join(texts) + end)
