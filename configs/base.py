@@ -49,6 +49,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   # csv_log: the columns of a CSV or Parquet log.
   data.columns = columns = ml_collections.ConfigDict()
   columns.order = config_dict.placeholder(tuple)  # CSV without header: names
+  # Between the fields of a CSV log: ';', 'tab', '::' and the like.
+  columns.separator = config_dict.placeholder(str)  # None: where plain, found
   columns.user = 'user_id'  # who
   columns.item = 'item_id'  # what
   columns.time = 'timestamp'  # a number, or a date in ISO 8601

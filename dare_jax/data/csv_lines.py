@@ -2,7 +2,8 @@
 
 A row is one line, or more where a quoted field holds line breaks. Quotes are
 read as in RFC 4180: a field that opens with one ends with one, and holds it
-twice for once; a quote within another field stands for itself.
+twice for once; a quote within another field stands for itself. So does every
+one where fields are separated by several bytes, as by `::`.
 
 Polars reads whole blocks of regular lines. It takes a block without regard to
 lines, so that one stray quote would change how those after it are read; lines
@@ -14,13 +15,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import csv
+import dataclasses
 
 import numpy as np
 import polars as pl
 
+from dare_jax import errors
+
 EXTRA = '_extra'  # not empty where a row has more fields, or is no row
 _MAX_ROW_LINES = 100  # A quote left open longer than this is a stray one.
-_QUOTE, _COMMA, _RETURN, _BREAK = b'",\r\n'
+_QUOTE, _RETURN, _BREAK = b'"\r\n'
+# One that a block lacks stands for a separator of several bytes.
+_CONTROLS = (*range(0x1F, 0x0D, -1), *range(0x01, 0x09))
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialect:
+  """How the fields of a line are told apart.
+
+  Attributes:
+    separator: one character or more between two fields.
+  """
+
+  separator: str = ','
+
+  @property
+  def has_quotes(self) -> bool:
+    """Whether a field in quotes may hold separators and line breaks."""
+    return len(self.separator.encode()) == 1
+
+
+COMMAS = Dialect()
 
 
 class _CutError(ValueError):
@@ -28,7 +53,10 @@ class _CutError(ValueError):
 
 
 def parse(
-  block: bytes, names: Sequence[str], is_last: bool
+  block: bytes,
+  names: Sequence[str],
+  is_last: bool,
+  dialect: Dialect = COMMAS,
 ) -> tuple[pl.DataFrame, np.ndarray | None, int]:
   """Reads a block as text.
 
@@ -36,6 +64,7 @@ def parse(
     block: whole lines; only the last one of a file may lack its line break.
     names: of the columns.
     is_last: whether no line follows.
+    dialect: what separates the fields.
 
   Returns:
     One string column for each name, missing and empty fields null (an empty
@@ -44,32 +73,37 @@ def parse(
     the bytes read: a row that the block cuts in two is left for the next.
   """
   is_utf_8 = is_text(block)
-  if is_utf_8 and b'"' not in block:
-    return _regular(block, names), None, len(block)
-  if is_utf_8 and encloses_fields(block):
-    frame = _regular(block, names)
+  has_quotes = dialect.has_quotes and b'"' in block
+  if is_utf_8 and not has_quotes:
+    return _regular(block, names, dialect), None, len(block)
+  if is_utf_8 and encloses_fields(block, dialect):
+    frame = _regular(block, names, dialect)
     if len(frame) == num_lines(block):  # Else a row holds line breaks.
       return frame, None, len(block)
   lines = split(block)
   is_odd = np.zeros(len(lines), bool)
   if not is_utf_8:
     is_odd[:] = [not is_text(line) for line in lines]
-  is_odd[_lines_with_odd_quotes(block)] = True
-  return _mixed(lines, is_odd, names, is_last)
+  if has_quotes:
+    is_odd[_lines_with_odd_quotes(block, dialect)] = True
+  return _mixed(lines, is_odd, names, is_last, dialect)
 
 
-def fields(lines: Sequence[bytes], width: int) -> list[str]:
+def fields(
+  lines: Sequence[bytes], width: int, dialect: Dialect = COMMAS
+) -> list[str]:
   """Returns the fields of one row.
 
   Args:
     lines: those that the row is made of.
     width: expected number of fields; empty ones beyond are dropped, as `parse`
       lets them pass.
+    dialect: what separates the fields.
 
   Raises:
     ValueError: it is not well formed; says why.
   """
-  row, used = _read(lines, width)
+  row, used = _read(lines, width, dialect)
   if used < len(lines):
     raise ValueError('a line break outside quotes')
   return row
@@ -85,6 +119,17 @@ def split(block: bytes) -> list[bytes]:
   return block.removesuffix(b'\n').split(b'\n')
 
 
+def num_fields(
+  block: bytes, lines: pl.Series | np.ndarray, dialect: Dialect
+) -> pl.Series:
+  """Returns how many fields those lines have, all of them rows of their own."""
+  text = pl.Series([block.decode(errors='replace')]).str.split('\n')
+  found = text.explode()[lines]
+  if dialect.has_quotes:
+    found = found.str.replace_all('"[^"]*"', '')
+  return found.str.count_matches(dialect.separator, literal=True) + 1
+
+
 def is_text(data: bytes) -> bool:
   """Returns whether `data` is UTF-8."""
   if data.isascii():
@@ -96,12 +141,21 @@ def is_text(data: bytes) -> bool:
   return True
 
 
-def _read(lines: Sequence[bytes], width: int) -> tuple[list[str], int]:
+def _read(
+  lines: Sequence[bytes], width: int, dialect: Dialect
+) -> tuple[list[str], int]:
   """Returns the fields of the row that `lines` begin with, and its lines."""
-  reader = csv.reader(_texts(lines), strict=True)
   try:
-    row = next(reader)
-    return row if any(row[width:]) else row[:width], reader.line_num
+    if dialect.has_quotes:
+      reader = csv.reader(
+        _texts(lines), strict=True, delimiter=dialect.separator
+      )
+      row = next(reader)
+      used = reader.line_num
+    else:
+      line = lines[0].removesuffix(b'\r').decode()
+      row, used = line.split(dialect.separator), 1
+    return row if any(row[width:]) else row[:width], used
   except UnicodeDecodeError:
     reason = 'not UTF-8 text; convert the file to UTF-8'
   except csv.Error as error:
@@ -121,17 +175,17 @@ def _texts(lines: Sequence[bytes]) -> Iterator[str]:
     yield line.decode() + '\n'
 
 
-def encloses_fields(block: bytes) -> bool:
+def encloses_fields(block: bytes, dialect: Dialect = COMMAS) -> bool:
   """Returns whether quotes enclose whole fields, which may hold line breaks."""
   data, quotes = _quotes(block)
   return bool(
     len(quotes) % 2 == 0
-    and _is_edge(data[quotes[::2] - 1]).all()
-    and _ends_field(data, quotes[1::2]).all()
+    and _is_edge(data[quotes[::2] - 1], dialect).all()
+    and _ends_field(data, quotes[1::2], dialect).all()
   )
 
 
-def _lines_with_odd_quotes(block: bytes) -> np.ndarray:
+def _lines_with_odd_quotes(block: bytes, dialect: Dialect) -> np.ndarray:
   """Returns the lines, from 0, in which quotes do not enclose whole fields."""
   data, quotes = _quotes(block)
   line = np.searchsorted(np.flatnonzero(data == _BREAK), quotes)
@@ -139,8 +193,8 @@ def _lines_with_odd_quotes(block: bytes) -> np.ndarray:
   never_closed = opens & (line != np.append(line[1:], -1))
   is_odd = np.where(
     opens,
-    ~_is_edge(data[quotes - 1]) | never_closed,
-    ~_ends_field(data, quotes),
+    ~_is_edge(data[quotes - 1], dialect) | never_closed,
+    ~_ends_field(data, quotes, dialect),
   )
   return np.unique(line[is_odd])
 
@@ -156,25 +210,32 @@ def _quotes(block: bytes) -> tuple[np.ndarray, np.ndarray]:
   return data, np.flatnonzero(data == _QUOTE)
 
 
-def _is_edge(beside: np.ndarray) -> np.ndarray:
+def _is_edge(beside: np.ndarray, dialect: Dialect) -> np.ndarray:
   """Returns which bytes may stand beside a quote that opens or closes.
 
   One of them is the other quote, of two that stand for one.
   """
-  return (beside == _COMMA) | (beside == _BREAK) | (beside == _QUOTE)
+  separator = ord(dialect.separator)
+  return (beside == separator) | (beside == _BREAK) | (beside == _QUOTE)
 
 
-def _ends_field(data: np.ndarray, quotes: np.ndarray) -> np.ndarray:
+def _ends_field(
+  data: np.ndarray, quotes: np.ndarray, dialect: Dialect
+) -> np.ndarray:
   """Returns which quotes may end a field, by what follows them."""
   after = data[1:][quotes]
-  found = _is_edge(after)
+  found = _is_edge(after, dialect)
   windows = np.flatnonzero(after == _RETURN)
   found[windows] = data[quotes[windows] + 2] == _BREAK
   return found
 
 
 def _mixed(
-  lines: list[bytes], is_odd: np.ndarray, names: Sequence[str], is_last: bool
+  lines: list[bytes],
+  is_odd: np.ndarray,
+  names: Sequence[str],
+  is_last: bool,
+  dialect: Dialect,
 ) -> tuple[pl.DataFrame, np.ndarray, int]:
   """As `parse`, for a block some lines of which must be read one by one."""
   single: list[tuple[int, list[str | None]]] = []  # (first line, fields)
@@ -187,7 +248,7 @@ def _mixed(
     row: list[str | None] = [*[None] * len(names), 'no row']
     end = at + 1
     try:
-      found, used = _read(window, len(names))
+      found, used = _read(window, len(names), dialect)
     except ValueError as error:
       found, used = [], 1
       is_cut = isinstance(error, _CutError) and not is_last
@@ -200,7 +261,7 @@ def _mixed(
     taken[at:end] = True
     single.append((at, row))
   rest = [line for line, done in zip(lines, taken, strict=True) if not done]
-  frames = [_regular(b''.join(line + b'\n' for line in rest), names)]
+  frames = [_regular(b''.join(line + b'\n' for line in rest), names, dialect)]
   schema = frames[0].schema
   frames.append(
     pl.DataFrame([row for _, row in single], schema=schema, orient='row')
@@ -211,13 +272,31 @@ def _mixed(
   return pl.concat(frames)[order], starts[order], used
 
 
-def _regular(block: bytes, names: Sequence[str]) -> pl.DataFrame:
+def _regular(
+  block: bytes, names: Sequence[str], dialect: Dialect
+) -> pl.DataFrame:
+  separator = dialect.separator
+  if not dialect.has_quotes:
+    separator = _absent(block)
+    block = block.replace(dialect.separator.encode(), separator.encode())
+  has_quotes = dialect.has_quotes and b'"' in block
   return pl.read_csv(
     block,
     has_header=False,
     schema=dict.fromkeys([*names, EXTRA], pl.String),
-    quote_char='"' if b'"' in block else None,
+    separator=separator,
+    quote_char='"' if has_quotes else None,
     truncate_ragged_lines=True,
     missing_columns='insert',
     raise_if_empty=False,
+  )
+
+
+def _absent(block: bytes) -> str:
+  """Returns a control character that a block of text does not hold."""
+  for control in _CONTROLS:
+    if control not in block:
+      return chr(control)
+  raise errors.UsageError(
+    'the log holds every control character in one block; expected text.'
   )

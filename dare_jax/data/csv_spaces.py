@@ -41,7 +41,7 @@ def strip(block: bytes, separator: str = ',') -> bytes:
   before = np.searchsorted(quotes, first)
   outside = before % 2 == 0
   stripped = _without(data, first[outside], stop[outside])
-  if csv_lines.encloses_fields(stripped):
+  if csv_lines.encloses_fields(stripped, csv_lines.Dialect(separator)):
     return stripped
   # A stray quote is to change no other line: each is read by itself.
   breaks = np.flatnonzero(data == _BREAK)

@@ -43,6 +43,13 @@ def _source_lines(
   log = provenance['log']
   yield 'dataset:', str(provenance['dataset'])
   yield 'input:', str(provenance['input'] or '(none needed)')
+  files = (provenance.get('origin') or {}).get('files')
+  if files:
+    size = sum(size for _, size in files)
+    names = files[0][0]
+    if len(files) > 1:
+      names = f'{names} to {files[-1][0]}'
+    yield 'files:', f'{len(files):,}, {size / 1e6:,.1f} MB: {names}'
   yield 'rows read:', f'{log["rows_read"]:,}'
   yield 'rows kept:', f'{log["rows_kept"]:,}'
   for reason, count in log['dropped'].items():

@@ -56,7 +56,7 @@ DATASETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
   ),
   'csv_log': ('csv_log.CsvLog', (*_LOG_FIELDS, 'columns')),
 }
-_LATER_COLUMNS = ('missing',)
+_LATER_COLUMNS = ('missing', 'separator')
 _READ_USERS = 512
 
 

@@ -12,60 +12,70 @@ import zlib
 
 from dare_jax import errors
 from dare_jax.data import history_store
+from dare_jax.data import log_files
 
 _SAMPLES = 64  # pieces of a file that are looked at
+_ALL_SAMPLES = 1024  # of all files, but two of each
 _SAMPLE_BYTES = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-  """A raw log, a file or a folder, as it was when it was looked at.
+  """A raw log, whatever its files, as it was when it was looked at.
 
   Attributes:
     path: absolute.
-    given: the path as it was named.
+    given: the path, or pattern, as it was named.
     size: bytes, of all files.
     crc32: of pieces spread over each file; of all of it up to 4 MB.
+    files: names and bytes of the files of a folder or pattern, in order; none
+      of a log in one file, which may be renamed, or if it was not recorded.
   """
 
   path: str
   given: str
   size: int
   crc32: int
+  files: tuple[tuple[str, int], ...] = ()
 
   def has_content_of(self, other: Origin) -> bool:
-    return (self.size, self.crc32) == (other.size, other.crc32)
+    has_names = self.files and other.files
+    return (self.size, self.crc32) == (other.size, other.crc32) and (
+      not has_names or self.files == other.files
+    )
 
 
 def look_at(given: str | None) -> Origin | None:
   """Returns the origin that a path names; None if nothing can be read there."""
   if not given:
     return None
-  path = _absolute(given)
-  size = crc = 0
   try:
-    files = sorted(path.rglob('*')) if path.is_dir() else [path]
-    for file in files:
-      if not file.is_dir():
-        crc = _sampled_crc32(file, crc)
-        size += file.stat().st_size
+    parts = log_files.listed(given)
+    sizes = [part.path.stat().st_size for part in parts]
+    samples = min(_SAMPLES, max(2, _ALL_SAMPLES // len(parts)))
+    crc = 0
+    for part in parts:
+      crc = _sampled_crc32(part.path, crc, samples)
   except OSError:
     return None
-  return Origin(str(path), given, size, crc)
+  names = [part.name for part in parts]
+  is_one = len(parts) == 1 and not parts[0].partition
+  files = () if is_one else tuple(zip(names, sizes, strict=True))
+  return Origin(str(_absolute(given)), given, sum(sizes), crc, files)
 
 
 def _absolute(given: str) -> pathlib.Path:
   return pathlib.Path(os.path.abspath(pathlib.Path(given).expanduser()))
 
 
-def _sampled_crc32(file: pathlib.Path, crc: int) -> int:
+def _sampled_crc32(file: pathlib.Path, crc: int, samples: int) -> int:
   """Continues a CRC-32 by pieces of a file, from its first byte to its last."""
   size = file.stat().st_size
-  if size <= _SAMPLES * _SAMPLE_BYTES:
+  if size <= samples * _SAMPLE_BYTES:
     starts = list(range(0, size, _SAMPLE_BYTES))
   else:
     last = size - _SAMPLE_BYTES
-    starts = [number * last // (_SAMPLES - 1) for number in range(_SAMPLES)]
+    starts = [number * last // (samples - 1) for number in range(samples)]
   with file.open('rb') as opened:
     for start in starts:
       opened.seek(start)
@@ -81,7 +91,10 @@ def path_of(store: history_store.HistoryStore) -> str | None:
 
 def _recorded(manifest: Mapping[str, Any]) -> Origin | None:
   origin = manifest['provenance'].get('origin')
-  return None if origin is None else Origin(**origin)
+  if origin is None:
+    return None
+  files = tuple((name, size) for name, size in origin.get('files', ()))
+  return Origin(**origin | {'files': files})
 
 
 def replaced(path: pathlib.Path, new: Origin | None) -> str:

@@ -7,11 +7,15 @@ impressions.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import os
 import pathlib
 from typing import Any
+
+import polars as pl
 
 from dare_jax import errors
 from dare_jax.data import raw_times
@@ -46,6 +50,16 @@ class RowReport:
   def drop(self, reason: str, count: int) -> None:
     if count:
       self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+  def add(self, part: RowReport, name: str) -> None:
+    """Adds what happened to the rows of a file of that name."""
+    self.rows_read += part.rows_read
+    self.malformed += part.malformed
+    for reason, count in part.dropped.items():
+      self.drop(reason, count)
+    free = max(0, MAX_EXAMPLES - len(self.examples))
+    self.examples += [f'{name}, {text}' for text in part.examples[:free]]
+    self.notes += part.notes
 
   def to_json(self) -> dict[str, Any]:
     return dataclasses.asdict(self)
@@ -104,37 +118,50 @@ def require_file(path: str | pathlib.Path | None, what: str) -> pathlib.Path:
 
 
 def require_columns(
-  path: pathlib.Path, names: Sequence[str], present: Sequence[str]
+  path: pathlib.Path,
+  names: Sequence[str],
+  present: Sequence[str],
+  hint: str = '',
 ) -> None:
   """Raises UsageError if a column named in the config is not there."""
   for name in names:
     if name not in present:
       raise errors.UsageError(
-        f'{path}: no column {name!r}; it has {", ".join(present)}.'
-        f'{separator_hint(present)} Name the columns with'
-        ' --config.data.columns.ROLE=NAME.'
+        f'{path}: no column {name!r}; it has {", ".join(present)}.{hint}'
+        ' Name the columns with --config.data.columns.ROLE=NAME.'
       )
 
 
-def separator_hint(found: Sequence[str]) -> str:
-  """Says so if what was taken for fields looks separated by something else."""
-  for mark, name in ((';', 'semicolons'), ('\t', 'tabs'), ('|', 'bars |')):
-    count = sum(field.count(mark) for field in found)
-    if count >= max(1, len(found)):
-      return (
-        f' Columns must be separated by commas; line 1 has {len(found) - 1}'
-        f' commas and {count} {name}.'
-      )
-  return ''
+def checked(
+  blocks: Iterable[pl.DataFrame],
+  given: str | pathlib.Path,
+  report: RowReport,
+  max_malformed_share: float,
+) -> Iterator[pl.DataFrame]:
+  """Yields all blocks of a log, and then checks what was read.
+
+  Args:
+    blocks: of rows, reading which updates `report`.
+    given: the log, as it was named.
+    report: what was read.
+    max_malformed_share: share of malformed rows above which it is refused.
+
+  Raises:
+    UsageError: no row, or too many malformed.
+  """
+  yield from blocks
+  if report.rows_read == 0:
+    raise errors.UsageError(f'{given}: the log has no rows.')
+  check_share(given, report, max_malformed_share)
 
 
 def check_share(
-  path: pathlib.Path, report: RowReport, max_malformed_share: float
+  given: str | pathlib.Path, report: RowReport, max_malformed_share: float
 ) -> None:
   """Raises UsageError if too many of the rows read were malformed."""
   if report.malformed > max_malformed_share * report.rows_read:
     raise errors.UsageError(
-      f'{path}: {report.malformed} of {report.rows_read} rows are malformed,'
+      f'{given}: {report.malformed} of {report.rows_read} rows are malformed,'
       f' more than data.max_malformed_share={max_malformed_share:g} allows;'
       f' first: {"; ".join(report.examples[:3])}. Mend'
       ' the log or raise the limit.'

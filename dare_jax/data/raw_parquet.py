@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 import pathlib
 
 import polars as pl
@@ -17,11 +18,29 @@ _BLOCK_ROWS = 4_000_000
 _FIRST_ROWS = 1_000
 
 
+@dataclasses.dataclass(frozen=True)
+class ParquetFile:
+  """A Parquet file and which of its columns are read.
+
+  Attributes:
+    path: of the file.
+    columns: to be read.
+    name: what messages call it.
+    constants: columns that the file lacks, and the text in all their rows;
+      None for no value.
+  """
+
+  path: pathlib.Path
+  columns: Sequence[raw_log.Column]
+  name: str = ''
+  constants: Mapping[raw_log.Column, str | None] = dataclasses.field(
+    default_factory=dict
+  )
+
+
 def read(
-  path: pathlib.Path,
-  columns: Sequence[raw_log.Column],
+  file: ParquetFile,
   report: raw_log.RowReport,
-  max_malformed_share: float,
   select: Mapping[str, str] | None = None,
 ) -> Iterator[pl.DataFrame]:
   """Yields blocks of well-formed rows of a Parquet file, in file order.
@@ -29,43 +48,80 @@ def read(
   A row is malformed if a column is null (as NaN is) or not of its kind.
 
   Args:
-    path: a Parquet file.
-    columns: the columns to read.
+    file: what to read.
     report: updated as blocks are read.
-    max_malformed_share: share of malformed rows above which the log is refused.
     select: file column -> output column; None keeps all names.
 
   Raises:
-    UsageError: unreadable file, missing column, no row, or too many malformed.
+    UsageError: unreadable file, or missing column.
   """
-  present = schema(path)
+  columns = (*file.columns, *file.constants)
   select = dict(select or {column.name: column.name for column in columns})
-  for column in columns:
-    raw_log.require_columns(path, [column.name], list(present))
-    _check_type(path, column, present[column.name])
-  source = pl.scan_parquet(path)
+  types = check(file)
+  source = _scan(file.path).with_columns(
+    pl.lit(value, pl.String).alias(column.name)
+    for column, value in file.constants.items()
+  )
   raw = source.select(column.name for column in columns)
-  raw_values.settle(columns, _collect(path, raw.head(_FIRST_ROWS)))
-  values, valid = raw_values.typed(columns, present, select)
+  raw_values.settle(columns, _collect(file.path, raw.head(_FIRST_ROWS)))
+  values, valid = raw_values.typed(columns, types, select)
   scan = source.select(*values, valid.alias(raw_values.VALID))
-  rows = _collect(path, source.select(pl.len())).item()
-  if rows == 0:
-    raise errors.UsageError(f'{path}: the log has no rows.')
+  rows = _collect(file.path, source.select(pl.len())).item()
   for start in range(0, rows, _BLOCK_ROWS):
-    frame = _collect(path, scan.slice(start, _BLOCK_ROWS))
+    frame = _collect(file.path, scan.slice(start, _BLOCK_ROWS))
     is_valid = frame.drop_in_place(raw_values.VALID)
     report.rows_read += len(frame)
     bad = (~is_valid).arg_true().to_list()
     report.malformed += len(bad)
     report.drop('malformed', len(bad))
     for row in bad[: max(0, raw_log.MAX_EXAMPLES - len(report.examples))]:
-      raw_row = _collect(path, raw.slice(start + row, 1))
+      raw_row = _collect(file.path, raw.slice(start + row, 1))
       report.examples.append(
         f'row {start + row + 1}: {raw_row.row(0)!r:.80}'
         f' ({raw_values.fault(raw_row, columns)})'
       )
     yield raw_values.keep(frame, is_valid, report)
-  raw_log.check_share(path, report, max_malformed_share)
+
+
+def check(file: ParquetFile) -> dict[str, pl.DataType]:
+  """Returns the types of the columns to be read, constants included.
+
+  Raises:
+    UsageError: not a Parquet file, a column is missing, or is of a type that
+      no value can be read from.
+  """
+  present = schema(file.path)
+  raw_log.require_columns(
+    file.path, [column.name for column in file.columns], list(present)
+  )
+  for column in file.columns:
+    _check_type(file.path, column, present[column.name])
+  types: dict[str, pl.DataType] = {
+    column.name: present[column.name] for column in file.columns
+  }
+  return types | {column.name: pl.String() for column in file.constants}
+
+
+def are_alike(
+  column: raw_log.Column, one: pl.DataType, other: pl.DataType
+) -> bool:
+  """Returns whether a column of these types means the same in two files.
+
+  1 is another text than true, and a number is no date.
+  """
+  if pl.Null in (one, other) or column.kind == 'label':
+    return True
+  if column.kind == 'time':
+    is_text = pl.String in (one, other)
+    return is_text or one.is_temporal() == other.is_temporal()
+  return one == other or not any(
+    dtype.is_temporal() or dtype == pl.Boolean for dtype in (one, other)
+  )
+
+
+def _scan(path: pathlib.Path) -> pl.LazyFrame:
+  """Returns a file's rows; its name is no pattern, its folders no columns."""
+  return pl.scan_parquet(path, glob=False, hive_partitioning=False)
 
 
 def schema(path: pathlib.Path) -> dict[str, pl.DataType]:
@@ -75,7 +131,7 @@ def schema(path: pathlib.Path) -> dict[str, pl.DataType]:
     UsageError: not a Parquet file.
   """
   try:
-    return dict(pl.scan_parquet(path).collect_schema())
+    return dict(_scan(path).collect_schema())
   except (pl.exceptions.PolarsError, OSError) as error:
     line = str(error).splitlines()[0]
     raise errors.UsageError(f'{path}: not a Parquet file ({line}).') from None
@@ -86,6 +142,13 @@ def _check_type(
 ) -> None:
   """Refuses a column of a type that no value could be read from."""
   is_wrong = dtype.is_nested()
+  if column.kind in ('str', 'id') and dtype in (pl.List, pl.Array):
+    raise errors.UsageError(
+      f'{path}: column {column.name!r} is of type {dtype}, several values in a'
+      ' row; a field has one value for each behavior. Keep one of them, the'
+      f' first, say (Polars: pl.col({column.name!r}).list.first(), pandas:'
+      f' log[{column.name!r}].str[0]).'
+    )
   if column.kind in ('str', 'id'):
     expected = 'text or numbers'
   elif column.kind == 'time':

@@ -2,11 +2,13 @@
 
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
 
 from dare_jax import errors
+from dare_jax.data import data_card
 from dare_jax.data import datasets
 from dare_jax.data import log_origin
 from tests import tiny
@@ -132,3 +134,52 @@ def test_a_folder_is_all_its_files(tmp_path):
   assert first.size == 5
   (folder / 'below' / 'b').write_text('ef')
   assert not first.has_content_of(log_origin.look_at(str(folder)))
+
+
+def test_a_log_of_parts_is_known_by_their_names_and_bytes(tmp_path):
+  data = tiny.config(tmp_path).data
+  folder = tmp_path / 'day=1'
+  folder.mkdir()
+  lines = tiny.write_log(tmp_path / 'log.csv', num_users=20).read_text()
+  head, *rows = lines.splitlines(keepends=True)
+  for name, part in [('p-1.csv', rows[:99]), ('p-2.csv', rows[99:])]:
+    (folder / name).write_text(head + ''.join(part))
+  data.input = str(folder)
+  store = datasets.prepare(data)
+  files = store.manifest['provenance']['origin']['files']
+  assert [name for name, _ in files] == ['day=1/p-1.csv', 'day=1/p-2.csv']
+  card = data_card.data_card(store, data)
+  assert re.search(r'files: +2, 0.\d MB: day=1/p-1.csv to day=1/p-2.csv', card)
+  (folder / '_SUCCESS').touch()
+  for same in (str(folder), f'{folder}/*.csv', f'{tmp_path}/day*'):
+    data.input = same
+    datasets.open_or_prepare(data)
+  moved = tmp_path / 'moved'
+  moved.mkdir()
+  data.input = str(folder.rename(moved / 'day=1'))
+  datasets.open_or_prepare(data)
+  folder = moved / 'day=1'
+  (folder / 'p-3.csv').write_text(head + rows[0])
+  with pytest.raises(errors.UsageError, match='another log'):
+    datasets.open_or_prepare(data)
+  (folder / 'p-3.csv').unlink()
+  datasets.open_or_prepare(data)
+  data.input = str(folder.rename(moved / 'day=2'))
+  with pytest.raises(errors.UsageError, match='another log'):
+    datasets.open_or_prepare(data)
+
+
+def test_many_files_are_sampled_at_their_ends(tmp_path):
+  folder = tmp_path / 'folder'
+  folder.mkdir()
+  for number in range(600):
+    (folder / f'{number}').write_bytes(bytes(3 << 16))
+  first = log_origin.look_at(str(folder))
+  for number in (0, 599):
+    for place in (0, (3 << 16) - 1):
+      content = bytearray(3 << 16)
+      content[place] = 1
+      (folder / f'{number}').write_bytes(content)
+      assert not first.has_content_of(log_origin.look_at(str(folder)))
+    (folder / f'{number}').write_bytes(bytes(3 << 16))
+  assert first.has_content_of(log_origin.look_at(str(folder)))

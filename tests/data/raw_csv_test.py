@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import pathlib
 
 import polars as pl
@@ -23,11 +22,13 @@ _QUOTES = (
 )
 
 
-def _read(path, columns=_COLUMNS, header=False, share=1.0, select=None):
+def _read(
+  path, columns=_COLUMNS, header=False, share=1.0, select=None, separator=','
+):
   report = raw_log.RowReport()
-  blocks = list(
-    raw_csv.read(pathlib.Path(path), columns, report, header, share, select)
-  )
+  file = raw_csv.CsvFile(pathlib.Path(path), columns, header, separator)
+  blocks = raw_csv.read(file, report, select)
+  blocks = list(raw_log.checked(blocks, path, report, share))
   return pl.concat(blocks).rows(), report
 
 
@@ -167,15 +168,6 @@ def test_line_ends_of_old_macs_are_refused(write, monkeypatch, size):
       read(path)
 
 
-@pytest.mark.parametrize('suffix', ['zip', 'bz2', 'xz', 'zst', 'ZIP'])
-def test_other_compression_is_refused_by_name(write, suffix):
-  path = write(f'log.csv.{suffix}', b'\x00\x01')
-  with pytest.raises(
-    errors.UsageError, match=f'.{suffix.lower()} files cannot'
-  ):
-    _read(path)
-
-
 def test_a_header_that_is_a_name_short(write):
   path = write('log.csv', 'a,b,c\n1,x,2,7\n3,y,4,8\n')
   with pytest.raises(
@@ -193,17 +185,63 @@ def test_an_empty_field_too_many_is_let_pass(write):
   assert _read(path, header=True)[0] == [(1, 'x', 2), (3, 'y\n', 4)]
 
 
-def test_gzip_and_windows_line_ends(write):
-  path = write('log.CSV.GZ', gzip.compress(b'1,"x",2\r\n3,"y",4\r\n'))
+def test_windows_line_ends(write):
+  path = write('log.csv', b'1,"x",2\r\n3,"y",4\r\n')
   assert _read(path)[0] == [(1, 'x', 2), (3, 'y', 4)]
+  path = write('log.dat', b'1::x::2\r\n3::y::4\r\n\r\n5::z::6')
+  rows, report = _read(path, separator='::')
+  assert rows == [(1, 'x', 2), (3, 'y', 4), (5, 'z', 6)]
+  assert report.examples == ["line 3: '' (an empty line)"]
 
 
-def test_damaged_gzip_is_refused(write):
-  whole = gzip.compress(b'1,x,2\n' * 1000)
-  with pytest.raises(errors.UsageError, match='damaged gzip'):
-    _read(write('log.csv.gz', whole[: len(whole) // 2]))
-  with pytest.raises(errors.UsageError, match='damaged gzip'):
-    _read(write('other.csv.gz', b'1,x,2\n'))
+@pytest.mark.parametrize('separator', ['\t', ';', '|', ' ', '\x01'])
+def test_a_separator_of_one_byte_keeps_the_rules_of_quotes(write, separator):
+  text = 'a,b,c\n1,"x, ""y""",2\n3,5" z,4\n5,"p\nq",6\n7,"x,8\n7,x\n9,y,q\n'
+  text = text.replace('5" z', '5"z').replace(', ', ',')
+  plain, expected = _read(write('log.csv', text), header=True)
+  path = write('log.txt', text.replace(',', separator))
+  rows, report = _read(path, header=True, separator=separator)
+  assert (
+    rows
+    == [(a, b.replace(',', separator), c) for a, b, c in plain]
+    == [(1, f'x{separator}"y"', 2), (3, '5"z', 4), (5, 'p\nq', 6)]
+  )
+  assert report.dropped == expected.dropped == {'malformed': 3}
+  reasons = [text.rpartition('(')[2] for text in report.examples]
+  assert reasons == [text.rpartition('(')[2] for text in expected.examples]
+
+
+def test_a_separator_of_two_bytes_takes_quotes_as_they_are(write):
+  good = '1::"x::2\n3::y: "z"::4\n'
+  bad = [b'5::x::q', b'5::x', b'5::x::6::7', b'5::\xe9::6']
+  text = good.encode() + b'\n'.join(bad) + b'\n8:::::9\n' + good.encode()
+  rows, report = _read(write('log.dat', text), separator='::')
+  assert rows == [(1, '"x', 2), (3, 'y: "z"', 4)] * 2
+  assert report.examples == [
+    "line 3: '5::x::q' (c: expected an integer, got 'q')",
+    "line 4: '5::x' (2 fields, expected 3)",
+    "line 5: '5::x::6::7' (4 fields, expected 3)",
+    "line 6: '5::\ufffd::6' (not UTF-8 text; convert the file to UTF-8)",
+    "line 7: '8:::::9' (empty b)",
+  ]
+
+
+def test_a_column_that_is_given_stands_in_every_row(write):
+  shop, day = raw_log.Column('shop', 'str'), raw_log.Column('day', 'real_int')
+  path = pathlib.Path(write('log.csv', '1,x,2\n3,y,\n4,z\n'))
+  columns = (*_COLUMNS[:2], raw_log.Column('c', 'str', required=False))
+  select = {'a': 'user', 'shop': 'shop', 'day': 'time'}
+  for value, expected in [('7', [(1, 's', 7), (3, 's', 7)]), ('7x', [])]:
+    report = raw_log.RowReport()
+    file = raw_csv.CsvFile(
+      path, columns, header=False, constants={shop: 's', day: value}
+    )
+    rows = pl.concat(raw_csv.read(file, report, select)).rows()
+    assert rows == expected
+  assert report.examples[:2] == [
+    "line 1: '1,x,2' (day: expected an integer, got '7x')",
+    "line 2: '3,y,' (day: expected an integer, got '7x')",
+  ]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,14 @@ _COLUMNS = (
 )
 
 
+def _read(path, columns=_COLUMNS, share=1.0, select=None):
+  report = raw_log.RowReport()
+  blocks = raw_parquet.read(
+    raw_parquet.ParquetFile(path, columns), report, select
+  )
+  return list(raw_log.checked(blocks, path, report, share)), report
+
+
 def test_require_file_names_the_option(write, tmp_path):
   with pytest.raises(errors.UsageError, match='data.input is not set'):
     raw_log.require_file(None, 'a log')
@@ -30,14 +38,6 @@ def test_require_file_names_the_option(write, tmp_path):
     raw_log.require_file(write('empty.csv', ''), 'a log')
 
 
-def test_a_missing_column_hints_at_the_separator():
-  path = pathlib.Path('log.csv')
-  with pytest.raises(errors.UsageError, match='0 commas and 2 semicolons'):
-    raw_log.require_columns(path, ['a'], ['a;b;c'])
-  with pytest.raises(errors.UsageError, match='it has b, c. Name the columns'):
-    raw_log.require_columns(path, ['a'], ['b', 'c'])
-
-
 def test_parquet_rows_with_nulls_or_bad_values_are_malformed(tmp_path):
   path = tmp_path / 'log.parquet'
   pl.DataFrame(
@@ -47,9 +47,8 @@ def test_parquet_rows_with_nulls_or_bad_values_are_malformed(tmp_path):
       'c': [1, 2, 3, 4, -5],
     }
   ).write_parquet(path)
-  report = raw_log.RowReport()
   select = {'a': 'user', 'b': 'item', 'c': 'time'}
-  frames = list(raw_parquet.read(path, _COLUMNS, report, 1.0, select))
+  frames, report = _read(path, select=select)
   assert frames[0].columns == ['user', 'item', 'time']
   assert pl.concat(frames).rows() == [(1, 'x', 1), (5, 'y', -5)]
   assert report.dropped == {'malformed': 3}
@@ -59,27 +58,26 @@ def test_parquet_rows_with_nulls_or_bad_values_are_malformed(tmp_path):
     'row 4: (4, None, 4) (empty b)',
   ]
   with pytest.raises(errors.UsageError, match='3 of 5 rows'):
-    list(raw_parquet.read(path, _COLUMNS, raw_log.RowReport(), 0.5))
+    _read(path, share=0.5)
 
 
 def test_parquet_refusals(write, tmp_path):
   not_parquet = pathlib.Path(write('log.parquet', 'a,b,c\n'))
   with pytest.raises(errors.UsageError, match='not a Parquet file'):
-    list(raw_parquet.read(not_parquet, _COLUMNS, raw_log.RowReport(), 1.0))
+    _read(not_parquet)
   path = tmp_path / 'short.parquet'
   pl.DataFrame({'a': [1]}).write_parquet(path)
   with pytest.raises(errors.UsageError, match="no column 'b'; it has a"):
-    list(raw_parquet.read(path, _COLUMNS, raw_log.RowReport(), 1.0))
+    _read(path)
   pl.DataFrame({'a': [1]}).clear().write_parquet(path)
   with pytest.raises(errors.UsageError, match='no rows'):
-    list(raw_parquet.read(path, _COLUMNS[:1], raw_log.RowReport(), 1.0))
+    _read(path, _COLUMNS[:1])
 
 
 def _parquet_rows(path, c):
   pl.DataFrame({'c': c}).write_parquet(path)
-  report = raw_log.RowReport()
-  frames = raw_parquet.read(path, _COLUMNS[2:], report, 1.0)
-  return pl.concat(list(frames))['c'].to_list(), report
+  frames, report = _read(path, _COLUMNS[2:])
+  return pl.concat(frames)['c'].to_list(), report
 
 
 def test_parquet_numbers_are_integers_if_they_are_whole(tmp_path):
@@ -96,7 +94,7 @@ def test_parquet_numbers_are_integers_if_they_are_whole(tmp_path):
 @pytest.mark.parametrize(
   ('name', 'values', 'message'),
   [
-    ('b', [['x']], r"column 'b' is of type List\(String\); expected text"),
+    ('b', [['x']], r"column 'b' is of type List\(String\), several values"),
     ('c', [{'x': 1}], r"column 'c' is of type Struct.*; expected numbers"),
     ('c', [datetime.time(1)], "column 'c' is of type Time; expected numbers"),
     ('b', [b'\xff'], 'cannot be read'),
@@ -109,4 +107,4 @@ def test_parquet_columns_of_other_types_are_refused(
   frame = pl.DataFrame({'a': [1], 'b': ['x'], 'c': [1]})
   frame.with_columns(pl.Series(name, values)).write_parquet(path)
   with pytest.raises(errors.UsageError, match=message):
-    list(raw_parquet.read(path, _COLUMNS, raw_log.RowReport(), 1.0))
+    _read(path)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-import functools
-import pathlib
-
 import polars as pl
 
 from dare_jax import errors
+from dare_jax.data import csv_dialect
 from dare_jax.data import event_log
-from dare_jax.data import raw_csv
+from dare_jax.data import log_files
+from dare_jax.data import log_parts
 from dare_jax.data import raw_log
-from dare_jax.data import raw_parquet
 from dare_jax.data import raw_times
 from dare_jax.data import value_notes
 from dare_jax.data.builders import base
 
-_EXPECTED = 'a log in CSV (also gzipped) or Parquet'
+_EXPECTED = 'a log in CSV or Parquet: a file, a folder or a pattern'
+_JOINED_SHARE = 0.1  # of a field's values, from where it is told
 _ROLES = ('user', 'item', 'category', 'time')
 # Names that the records and the store use themselves.
 _RESERVED = (*_ROLES, 'timestamp', 'label', 'offsets', 'sorted_item')
@@ -43,50 +41,32 @@ class CsvLog(base.LogBuilder):
       sort_by_time=self.options.sort_by_time,
     )
 
-  @functools.cached_property
-  def _notation(self) -> raw_times.Notation:
-    """How the log writes its times, in all its parts."""
-    return raw_times.Notation()
-
   @property
   def _missing(self) -> tuple[str, ...]:
     return tuple(str(text) for text in self.options.columns.missing)
 
   def read_log(self) -> event_log.EventLog:
-    file = raw_log.require_file(self.options.input, _EXPECTED)
-    report = raw_log.RowReport()
+    parts = log_files.find(self.options.input, _EXPECTED)
+    columns = self.options.columns
     select = self._select()
-    if file.suffix.lower() == '.parquet':
-      blocks = raw_parquet.read(
-        file,
-        [self._column(name, select) for name in select],
-        report,
-        self.options.max_malformed_share,
-        select,
-      )
-    else:
-      blocks = self._csv_blocks(file, report, select)
-    log = event_log.encode(blocks, self.schema, report)
-    value_notes.add(log, self._missing)
-    return log
-
-  def _csv_blocks(
-    self,
-    file: pathlib.Path,
-    report: raw_log.RowReport,
-    select: dict[str, str],
-  ) -> Iterator[pl.DataFrame]:
-    order = self.options.columns.order
-    names = list(order or raw_csv.header(file))
-    raw_log.require_columns(file, list(select), names)
-    return raw_csv.read(
-      file,
-      [self._column(name, select) for name in names],
+    report = raw_log.RowReport()
+    blocks = log_parts.read(
+      parts,
+      [self._column(name, output) for name, output in select.items()],
       report,
-      header=not order,
-      max_malformed_share=self.options.max_malformed_share,
-      select=select,
+      select,
+      columns.order,
+      columns.separator and csv_dialect.separator(columns.separator),
     )
+    checked = raw_log.checked(
+      blocks, self.options.input, report, self.options.max_malformed_share
+    )
+    log = event_log.encode(checked, self.schema, report)
+    value_notes.add(log, self._missing)
+    for name, output in select.items():
+      if output in self.schema.id_fields and output != 'item':
+        _note_joined(name, log.raw_ids[output], report)
+    return log
 
   def _select(self) -> dict[str, str]:
     """Returns column of the file -> its name in a block.
@@ -117,11 +97,10 @@ class CsvLog(base.LogBuilder):
       select[name] = output
     return select
 
-  def _column(self, name: str, select: dict[str, str]) -> raw_log.Column:
-    output = select.get(name, '')
+  def _column(self, name: str, output: str) -> raw_log.Column:
     if output == 'time':
       return raw_log.Column(
-        name, 'time', missing=self._missing, notation=self._notation
+        name, 'time', missing=self._missing, notation=raw_times.Notation()
       )
     return raw_log.Column(
       name,
@@ -139,3 +118,26 @@ def _check_field_name(option: str, name: str) -> None:
       ' letters, digits and _, and none of'
       f' {", ".join(_RESERVED)}. Rename the column in the log.'
     )
+
+
+def _note_joined(
+  column: str, values: pl.Series, report: raw_log.RowReport
+) -> None:
+  """Notes values that look like several joined, as `Action|Drama`.
+
+  Those are values that hold a mark, many of them, made of fewer parts than
+  they are themselves.
+  """
+  for mark in '|;,':
+    joined = values.filter(values.str.contains(mark, literal=True))
+    if len(joined) < max(2, _JOINED_SHARE * len(values)):
+      continue
+    parts = joined.str.split(mark).explode().str.strip_chars().n_unique()
+    if parts < len(joined):
+      report.notes.append(
+        f'{column}: {len(joined)} of {len(values)} values look like several'
+        f' joined by {mark!r}, such as {joined[0]!r:.60}; each combination'
+        f' counts as a value of its own, {parts} parts would be left. If one'
+        ' should count, keep it (the first, say) in a column of its own'
+      )
+      return

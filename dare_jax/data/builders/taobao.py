@@ -50,12 +50,9 @@ class Taobao(base.LogBuilder):
     in_range = pl.col('time').is_between(
       _FIRST_SECOND, _END_SECOND, closed='left'
     )
-    for block in raw_csv.read(
-      file,
-      _COLUMNS,
-      report,
-      header=False,
-      max_malformed_share=self.options.max_malformed_share,
+    blocks = raw_csv.read(raw_csv.CsvFile(file, _COLUMNS, header=False), report)
+    for block in raw_log.checked(
+      blocks, file, report, self.options.max_malformed_share
     ):
       views = block.filter(pl.col('type') == 'pv').drop('type')
       report.drop('type other than pv', len(block) - len(views))

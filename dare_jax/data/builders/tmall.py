@@ -64,13 +64,11 @@ class Tmall(base.LogBuilder):
     self, file: pathlib.Path, report: raw_log.RowReport
   ) -> Iterator[pl.DataFrame]:
     num_padded = 0
-    for block in raw_csv.read(
-      file,
-      _COLUMNS,
-      report,
-      header=True,
-      max_malformed_share=self.options.max_malformed_share,
-      select=_SELECT,
+    blocks = raw_csv.read(
+      raw_csv.CsvFile(file, _COLUMNS, header=True), report, _SELECT
+    )
+    for block in raw_log.checked(
+      blocks, file, report, self.options.max_malformed_share
     ):
       clicks = block.filter(pl.col('action') == _CLICK)
       report.drop('action other than click', len(block) - len(clicks))
