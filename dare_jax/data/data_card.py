@@ -49,7 +49,7 @@ def _source_lines(
     names = files[0][0]
     if len(files) > 1:
       names = f'{names} to {files[-1][0]}'
-    yield 'files:', f'{len(files):,}, {size / 1e6:,.1f} MB: {names}'
+    yield 'files:', f'{len(files):,} of {size:,} bytes: {names}'
   yield 'rows read:', f'{log["rows_read"]:,}'
   yield 'rows kept:', f'{log["rows_kept"]:,}'
   for reason, count in log['dropped'].items():

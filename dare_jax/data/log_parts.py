@@ -76,6 +76,7 @@ def _parquet_files(
   for part in parts:
     present = raw_parquet.schema(part.path)
     own, constants = _by_place(part, columns, list(present))
+    _require(part, own, list(present))
     file = raw_parquet.ParquetFile(part.path, own, part.name, constants)
     types = raw_parquet.check(file)
     for column in own:
@@ -117,12 +118,7 @@ def _csv_files(
     )
     names = order or raw_csv.header(part.path, separator, named)
     own, constants = _by_place(part, columns, names)
-    raw_log.require_columns(
-      part.path,
-      [column.name for column in own],
-      names,
-      csv_dialect.hint(names, separator),
-    )
+    _require(part, own, names, csv_dialect.hint(names, separator))
     files.append(
       raw_csv.CsvFile(
         part.path,
@@ -152,3 +148,18 @@ def _by_place(
     else:
       own.append(column)
   return own, constants
+
+
+def _require(
+  part: log_files.Part,
+  columns: Sequence[raw_log.Column],
+  present: Sequence[str],
+  hint: str = '',
+) -> None:
+  """Refuses a file that lacks a column; says what its folders give."""
+  raw_log.require_columns(
+    part.path,
+    [column.name for column in columns],
+    [*present, *(f'{name} (of a folder)' for name in part.partition)],
+    hint,
+  )

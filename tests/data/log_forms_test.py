@@ -168,6 +168,18 @@ def test_a_folder_without_a_value(tmp_path):
     builders_test.read(data)
 
 
+def test_a_missing_column_is_told_with_those_of_folders(tmp_path):
+  _write(tmp_path / 'day=1' / 'p', _text([_NAMES[:4], list('1234')]))
+  message = r"p: no column 'shop'; it has .*, timestamp, day \(of a folder\)"
+  with pytest.raises(errors.UsageError, match=message):
+    _read(tmp_path)
+  (tmp_path / 'day=1' / 'p').unlink()
+  pl.DataFrame({'user_id': [1]}).write_parquet(tmp_path / 'day=1' / 'q')
+  message = r"q: no column 'item_id'; it has user_id, day \(of a folder\)"
+  with pytest.raises(errors.UsageError, match=message):
+    _read(tmp_path)
+
+
 def test_a_column_of_a_file_comes_before_that_of_its_folder(tmp_path):
   _write(tmp_path / 'shop=x' / 'p.csv', _text([_NAMES, list('12345')]))
   log = _read(tmp_path)
