@@ -69,14 +69,15 @@ def restore(
   """
   from dare_jax.training import checkpoint
   from dare_jax.training import experiment
+  from dare_jax.training import lineage
   from dare_jax.training import storage
 
   config = experiment.load_config(workdir)
-  checkpoints = checkpoint.Checkpoints(
-    storage.locate(workdir) / 'checkpoints', read_only=True
-  )
+  folder = storage.locate(workdir)
+  checkpoints = checkpoint.Checkpoints(folder / 'checkpoints', read_only=True)
   step = _step(checkpoints, which, workdir)
-  loaded = experiment.load(config, has_begun=True)
+  known = lineage.known_before(config, folder, has_begun=True)
+  loaded = experiment.load(config, True, known)
   saved, description = checkpoints.restore(
     step, loaded.abstract_state(), loaded.store.fingerprint
   )

@@ -47,8 +47,8 @@ class Trained:
   def ids(self, field: str, raw: Sequence[Any]) -> Int32[np.ndarray, ' n']:
     """Returns the ids of raw values, as they are in the log.
 
-    A value that the log of the run does not have is `id_map.UNKNOWN`; padding
-    is `id_map.PADDING`.
+    A value that training has not read is `id_map.UNKNOWN`, as in evaluation;
+    padding is `id_map.PADDING`.
 
     Args:
       field: 'item', 'category', or a further field of the log.
@@ -71,8 +71,8 @@ class Trained:
         f'raw values of {field!r}: expected {known.dtype}, as in the log;'
         f' {str(error).splitlines()[0]}'
       ) from None
-    found = id_map.lookup(known, asked).fill_null(id_map.UNKNOWN)
-    return found.to_numpy().astype(np.int32)
+    found = id_map.lookup(known, asked).fill_null(id_map.UNKNOWN).to_numpy()
+    return self.experiment.as_read(field, found).astype(np.int32)
 
 
 def load(workdir: str | os.PathLike[str], which: str = 'best') -> Trained:

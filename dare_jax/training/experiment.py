@@ -23,9 +23,11 @@ from dare_jax import types
 from dare_jax.configs import base
 from dare_jax.data import datasets
 from dare_jax.data import history_store
+from dare_jax.data import known_ids
 from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.data import synthetic
+from dare_jax.data import unknown_ids
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
 from dare_jax.training import clustering
@@ -46,6 +48,8 @@ _FREE_FIELDS = (
   'checkpoint.',
 )
 
+Known = Mapping[str, np.ndarray]
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -57,6 +61,8 @@ class Experiment:
     pipelines: 'train', 'val', 'test'.
     trainer: model, losses and optimizers.
     total_steps: of the whole run, train.steps or train.epochs in steps.
+    known: field -> bool [ids], whether training, or that of the runs that it
+      starts from, reads an id.
   """
 
   config: ml_collections.ConfigDict
@@ -64,6 +70,7 @@ class Experiment:
   pipelines: Mapping[str, pipeline.Pipeline]
   trainer: train_state.Trainer
   total_steps: int
+  known: Known
 
   @property
   def steps_per_epoch(self) -> float:
@@ -122,6 +129,12 @@ class Experiment:
       self.config.eval.drop_last,
     )
 
+  def as_read(self, field: str, ids: np.ndarray) -> np.ndarray:
+    """Returns ids as the model reads them: unknown ones for those not known."""
+    has_unknown = self.config.data.unknown_rate > 0
+    known = self.known.get(field) if has_unknown else None
+    return unknown_ids.as_known(ids, known)
+
   @functools.cached_property
   def _truth(self) -> synthetic.Truth | None:
     """Read and checked once, not at every validation."""
@@ -150,13 +163,17 @@ def clusters_history(model: models.RankerConfig) -> bool:
 
 
 def load(
-  config: ml_collections.ConfigDict, has_begun: bool = False
+  config: ml_collections.ConfigDict,
+  has_begun: bool = False,
+  known_before: Callable[[history_store.HistoryStore], Known] | None = None,
 ) -> Experiment:
   """Checks the config, opens (or prepares) the data, builds the model.
 
   Args:
     config: a run's.
     has_begun: whether it has checkpoints, which know their data.
+    known_before: returns the ids of a store that earlier runs knew, as
+      `lineage.known_before`.
 
   Raises:
     UsageError: a field out of range, an unknown name, bad data.
@@ -170,6 +187,10 @@ def load(
   )
   processes.agree_on({'the fingerprint of the data': store.fingerprint})
   moments = splits.make_splits(store, config.data)
+  known = known_ids.of_training(store, moments['train'], config.data)
+  if known_before is not None:
+    before = known_before(store)
+    known = {field: flags | before[field] for field, flags in known.items()}
   shared = {'train': config.train.moments_per_window}
   model = model_of(config, store)
   mesh = mesh_lib.make()
@@ -185,6 +206,7 @@ def load(
       config.seed,
       shared.get(name, 1),
       layout,
+      known,
     )
     for name, part in moments.items()
   }
@@ -197,7 +219,7 @@ def load(
       )
   steps = _total_steps(config, pipelines['train'])
   trainer = train_state.Trainer(model, config.optim, steps, mesh)
-  return Experiment(config, store, pipelines, trainer, steps)
+  return Experiment(config, store, pipelines, trainer, steps, known)
 
 
 def model_of(

@@ -22,7 +22,6 @@ import numpy as np
 
 from dare_jax import embeddings
 from dare_jax import errors
-from dare_jax.data import datasets
 from dare_jax.data import history_store
 from dare_jax.data import id_map
 from dare_jax.parallel import exchange
@@ -32,6 +31,7 @@ from dare_jax.training import checkpoint
 from dare_jax.training import clustering
 from dare_jax.training import derivation
 from dare_jax.training import experiment
+from dare_jax.training import lineage
 from dare_jax.training import narrowing
 from dare_jax.training import state as train_state
 
@@ -100,7 +100,7 @@ class _Older:
     self._store = processes.in_turn(self._open_store)
     found = self._store.fingerprint
     processes.agree_on({"the fingerprint of train.init_from's data": found})
-    self._check_fields()
+    lineage.check_fields(self._workdir, self._store, run.store)
     self._model = experiment.model_of(self._config, self._store)
     self._trainer = train_state.Trainer(
       self._model, self._config.optim, 1, run.trainer.mesh
@@ -113,30 +113,13 @@ class _Older:
     self._new_names = derivation.table_names(run.trainer.model.config)
 
   def _refuse(self, why: str) -> errors.UsageError:
-    return errors.UsageError(f'train.init_from={self._workdir}: {why}')
+    return lineage.refusal(self._workdir, why)
 
   def _read_config(self) -> ml_collections.ConfigDict:
-    if not (self._workdir / 'config.json').exists():
-      raise self._refuse('no run there (config.json is missing).')
-    return experiment.load_config(self._workdir)
+    return lineage.read_config(self._workdir)
 
   def _open_store(self) -> history_store.HistoryStore:
-    path = datasets.store_path(self._config.data)
-    if not path.exists():
-      raise self._refuse(
-        f'the data that it was trained on is not in {path} any more, and with'
-        ' it the raw ids of its rows.'
-      )
-    return history_store.open_store(path)
-
-  def _check_fields(self) -> None:
-    for kind in ('fields', 'context_fields'):
-      old, new = (getattr(s, kind) for s in (self._store, self._run.store))
-      if old != new:
-        raise self._refuse(
-          f'its data has the {kind.replace("_", " ")} {", ".join(old)}, but'
-          f' this run has {", ".join(new)}; they must be the same.'
-        )
+    return lineage.open_store(self._workdir, self._config)
 
   @property
   def matched_fields(self) -> tuple[str, ...]:
@@ -146,20 +129,9 @@ class _Older:
     """Returns each new row's row in the older run's tables; -1: none."""
     if field == 'time':
       return np.arange(self._model.config.time.vocab_size)
-    known, raw = (s.raw_ids(field) for s in (self._store, self._run.store))
-    if known.dtype != raw.dtype:
-      raise self._refuse(
-        f'its raw ids of {field} are {known.dtype}, but this run has'
-        f' {raw.dtype}; prepare both logs with the same type.'
-      )
-    found = id_map.lookup(known, raw)
-    if len(raw) and found.null_count() == len(raw):
-      raise self._refuse(
-        f'it knew no {field} of this log; are these ids of the same kind?'
-      )
-    special = np.arange(id_map.FIRST)
-    values = found.fill_null(-1).to_numpy()
-    return np.concatenate([special, values])
+    return lineage.matched_rows(
+      self._workdir, self._store, self._run.store, field
+    )
 
   def tell(self, rows: Mapping[str, np.ndarray]) -> None:
     """Says where the run starts from, and how many rows are known."""

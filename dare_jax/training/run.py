@@ -25,6 +25,7 @@ from dare_jax.training import environment
 from dare_jax.training import experiment
 from dare_jax.training import feed
 from dare_jax.training import growing
+from dare_jax.training import lineage
 from dare_jax.training import log_window
 from dare_jax.training import memory_plan
 from dare_jax.training import metrics
@@ -57,7 +58,8 @@ class Run:
     fields = experiment.flatten(config)
     processes.agree_on({'the workdir': self.workdir, **fields})
     has_begun = processes.in_turn(self._check_workdir)
-    self.experiment = experiment.load(config, has_begun)
+    known = lineage.known_before(config, self.workdir, has_begun)
+    self.experiment = experiment.load(config, has_begun, known)
     self.trainer = self.experiment.trainer
     self.total_steps = self.experiment.total_steps
     processes.in_turn(self._claim_workdir)
@@ -85,6 +87,7 @@ class Run:
     path = self.workdir / 'config.json'
     if processes.is_first():
       storage.make_folder(self.workdir)
+      lineage.save(self.workdir, self.experiment)
       storage.write(path, content)
       return
     deadline = time.monotonic() + _SEEN_SECONDS
