@@ -17,7 +17,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
 
   config.data = data = ml_collections.ConfigDict()
   data.name = 'complete_journey'  # dataset, a name in data/builders
-  data.input = config_dict.placeholder(str)  # path of the raw log
+  data.input = config_dict.placeholder(str)  # raw log: file, folder, pattern
   data.data_dir = '~/.cache/dare_jax'  # where prepared data lies
   data.max_malformed_share = 0.001  # of a log's rows; above: an error
   data.sort_by_time = True  # False keeps the file's order in a user

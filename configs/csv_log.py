@@ -1,8 +1,9 @@
 """A log of your own, in CSV or Parquet.
 
-Expects: a `.csv`, `.csv.gz` or `.parquet` file as `data.input`, one row a
-behavior (or an impression, with `data.columns.label`), with at least a user, an
-item, a category and a time. `data.columns` names the columns.
+Expects: a file, a folder or a pattern as `data.input`, of CSV (also separated
+otherwise, or compressed by gzip or zstd) or Parquet, one row a behavior (or an
+impression, with `data.columns.label`), with at least a user, an item, a
+category and a time. `data.columns` names the columns; see docs/logs.md.
 
     python -m dare_jax.train --config=configs/csv_log.py \
         --config.data.input=log.csv --config.data.columns.user=customer \

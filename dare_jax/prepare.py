@@ -68,6 +68,8 @@ if __name__ == '__main__':
   _DATASET = flags.DEFINE_string(
     'dataset', None, 'A built-in dataset; uses configs/NAME.py.'
   )
-  _INPUT = flags.DEFINE_string('input', None, 'Path of the raw log.')
+  _INPUT = flags.DEFINE_string(
+    'input', None, 'The raw log: a file; or a folder or pattern (csv_log).'
+  )
   _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where to put the data.')
   cli.run(main)

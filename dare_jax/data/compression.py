@@ -88,7 +88,8 @@ def open_text(path: pathlib.Path) -> Iterator[Any]:
       if not damage:
         raise
       raise errors.UsageError(
-        f'{path}: damaged {damage} file ({error}); fetch it again.'
+        f'{path}: damaged {damage} file ({error}); fetch it again, or pack it'
+        ' anew.'
       ) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import shlex
 
@@ -13,6 +14,7 @@ from dare_jax.data import event_log
 from dare_jax.data import id_map
 
 _FIELDS = ('user', 'item', 'category')
+_JOINED_SHARE = 0.1  # of a column's values, from where it is told
 _PLURALS = {'user': 'users', 'item': 'items', 'category': 'categories'}
 # As Hive, Pandas, databases and spreadsheets write that there is no value.
 _LIKE_MISSING = (
@@ -55,6 +57,37 @@ def add(log: event_log.EventLog, missing: Sequence[str] = ()) -> None:
       f'{", ".join(found)}; if that stands for a missing value, leave them out'
       f' with --config.data.columns.missing={_as_flag([*texts])}'
     )
+
+
+def add_joined(log: event_log.EventLog, select: Mapping[str, str]) -> None:
+  """Adds a remark for each column whose values look like several joined.
+
+  As in `Action|Drama`: many values hold the mark, and they are made of fewer
+  parts than they are themselves.
+
+  Args:
+    log: where fields are compared as text.
+    select: column -> field.
+  """
+  for column, field in select.items():
+    if field in log.raw_ids and field not in ('user', 'item'):
+      log.report.notes.extend(_joined(column, log.raw_ids[field]))
+
+
+def _joined(column: str, raw: pl.Series) -> Iterator[str]:
+  for mark in '|;,':
+    joined = raw.filter(raw.str.contains(mark, literal=True))
+    if len(joined) < max(2, _JOINED_SHARE * len(raw)):
+      continue
+    parts = joined.str.split(mark).explode().str.strip_chars().n_unique()
+    if parts < len(joined):
+      yield (
+        f'{column}: {len(joined):,} of {len(raw):,} values look like several'
+        f' joined by {mark!r}, such as {joined[0]!r:.60}, made of {parts:,};'
+        ' each combination is a value of its own. To have one value for each'
+        ' behavior, keep the first, say, in a column of its own'
+      )
+      return
 
 
 def _num_rows(log: event_log.EventLog, field: str, value: int) -> int:

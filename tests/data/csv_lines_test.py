@@ -52,8 +52,9 @@ def _reference(block):
   return rows
 
 
-def _parsed(block):
-  frame, starts, used = csv_lines.parse(block, _NAMES, is_last=True)
+def _parsed(block, separator=','):
+  dialect = csv_lines.Dialect(separator)
+  frame, starts, used = csv_lines.parse(block, _NAMES, True, dialect)
   assert used >= len(block)
   if starts is None:
     starts = range(len(frame))
@@ -92,6 +93,11 @@ def test_blocks_of_odd_lines_agree_with_the_reference(seed):
   assert [start for start, _ in parsed] == [start for start, _ in expected]
   for (_, row), (_, right) in zip(parsed, expected, strict=True):
     assert _agree(row, right), (row, right)
+  # Another separator is read by the same rules.
+  other = _parsed(block.replace(b',', b'\t'), '\t')
+  for (start, row), (right_start, right) in zip(other, parsed, strict=True):
+    assert start == right_start
+    assert row == (right and [field.replace(',', '\t') for field in right])
 
 
 def test_a_row_that_a_block_cuts_is_left_for_the_next():

@@ -339,7 +339,7 @@ def test_values_that_are_several_are_noted(tmp_path):
   assert note.startswith(
     "category_id: 4 of 6 values look like several joined by '|', such as 'a|b'"
   )
-  assert '3 parts' in note
+  assert 'made of 3;' in note
   for number, row in enumerate(rows):
     row[2] = f'{number}|{number}'
   _write(tmp_path / 'log.csv', _text([_NAMES, *rows]))

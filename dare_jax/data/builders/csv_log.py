@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import polars as pl
-
 from dare_jax import errors
 from dare_jax.data import csv_dialect
 from dare_jax.data import event_log
@@ -15,7 +13,6 @@ from dare_jax.data import value_notes
 from dare_jax.data.builders import base
 
 _EXPECTED = 'a log in CSV or Parquet: a file, a folder or a pattern'
-_JOINED_SHARE = 0.1  # of a field's values, from where it is told
 _ROLES = ('user', 'item', 'category', 'time')
 # Names that the records and the store use themselves.
 _RESERVED = (*_ROLES, 'timestamp', 'label', 'offsets', 'sorted_item')
@@ -63,9 +60,7 @@ class CsvLog(base.LogBuilder):
     )
     log = event_log.encode(checked, self.schema, report)
     value_notes.add(log, self._missing)
-    for name, output in select.items():
-      if output in self.schema.id_fields and output != 'item':
-        _note_joined(name, log.raw_ids[output], report)
+    value_notes.add_joined(log, select)
     return log
 
   def _select(self) -> dict[str, str]:
@@ -118,26 +113,3 @@ def _check_field_name(option: str, name: str) -> None:
       ' letters, digits and _, and none of'
       f' {", ".join(_RESERVED)}. Rename the column in the log.'
     )
-
-
-def _note_joined(
-  column: str, values: pl.Series, report: raw_log.RowReport
-) -> None:
-  """Notes values that look like several joined, as `Action|Drama`.
-
-  Those are values that hold a mark, many of them, made of fewer parts than
-  they are themselves.
-  """
-  for mark in '|;,':
-    joined = values.filter(values.str.contains(mark, literal=True))
-    if len(joined) < max(2, _JOINED_SHARE * len(values)):
-      continue
-    parts = joined.str.split(mark).explode().str.strip_chars().n_unique()
-    if parts < len(joined):
-      report.notes.append(
-        f'{column}: {len(joined)} of {len(values)} values look like several'
-        f' joined by {mark!r}, such as {joined[0]!r:.60}; each combination'
-        f' counts as a value of its own, {parts} parts would be left. If one'
-        ' should count, keep it (the first, say) in a column of its own'
-      )
-      return
