@@ -11,6 +11,7 @@ import numpy as np
 from dare_jax import errors
 from dare_jax.data import history_store
 from dare_jax.data import id_map
+from dare_jax.data import split_advice
 from dare_jax.data import split_times
 from dare_jax.data import splits
 from dare_jax.data import time_units
@@ -92,6 +93,7 @@ def _size_lines(store: history_store.HistoryStore) -> Iterator[tuple[str, str]]:
   if len(stamps):
     yield 'time range:', _time_range(store, stamps)
     yield 'time unit:', _time_unit(store)
+    yield from _distinct_times(store)
 
 
 def _num_repeated(table: history_store.Table) -> int:
@@ -129,6 +131,45 @@ def _time_unit(store: history_store.HistoryStore) -> str:
   if scale > 1:
     text += f"; the log's numbers times {scale:,}, to be whole"
   return text
+
+
+def _distinct_times(
+  store: history_store.HistoryStore,
+) -> Iterator[tuple[str, str]]:
+  """Says how many times users have, and what follows where they are few."""
+  table = store.impressions or store.behaviors
+  distinct, lengths = splits.times_a_user(table), np.diff(table.offsets)
+  events = 'behaviors' if store.impressions is None else 'impressions'
+  yield (
+    'times a user:',
+    f'median {int(np.median(distinct)):,} distinct,'
+    f' of {int(np.median(lengths)):,} {events}',
+  )
+  are_days = _are_days(store, table.columns['timestamp'])
+  if are_days or split_advice.has_few_times(distinct, lengths):
+    what = 'times are whole days' if are_days else 'users have few times'
+    text = (
+      f'{what}: all that a user does at one time is one session, and the'
+      ' history of a target ends before its session'
+    )
+    if store.impressions is None:
+      text += (
+        '; with --config.data.split=leave_last it ends right before the target,'
+        ' in the order of the log'
+      )
+    yield 'note:', text
+
+
+def _are_days(store: history_store.HistoryStore, times: np.ndarray) -> bool:
+  """Returns whether all times are at one time of the day, on several days."""
+  unit, _ = split_times.unit_of(store)
+  if unit is None or times[0] == times.max():
+    return False
+  day = 86_400 * time_units.PER_SECOND[unit]
+  return not any(
+    ((part.astype(np.int64) - int(times[0])) % day).any()
+    for part in np.array_split(times, 1 + len(times) // 1_000_000)
+  )
 
 
 def _split_lines(

@@ -19,6 +19,7 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax.data import history_store
+from dare_jax.data import split_advice
 from dare_jax.data import split_times
 
 NAMES = ('train', 'val', 'test')
@@ -74,23 +75,43 @@ def make_splits(store: history_store.HistoryStore, data: Any) -> Splits:
   splits = protocol(store, data)
   empty = [name for name, moments in splits.items() if not len(moments)]
   if empty:
-    if data.split == 'by_time':
-      _check_dates(store, data, empty)
-    lengths = np.diff(store.behaviors.offsets)
+    offer = split_advice.offer(
+      store, data, lambda changed: PROTOCOLS[changed.split](store, changed)
+    )
     raise errors.UsageError(
-      f'data.split={data.split} leaves no moment for {", ".join(empty)}:'
-      f' {int((lengths >= data.min_events).sum())} of {store.num_users} users'
-      f' have data.min_events={data.min_events} behaviors (the longest'
-      f' history has {int(lengths.max(initial=0))}) and'
-      f' data.min_history={data.min_history}; lower these, or check the log.'
+      f'data.split={data.split} leaves no moment for'
+      f' {_why_empty(store, data, empty)}{offer}'
     )
   return splits
 
 
-def _check_dates(
+def _why_empty(
   store: history_store.HistoryStore, data: Any, empty: list[str]
-) -> None:
-  """Raises UsageError if a part that is empty has no events at all."""
+) -> str:
+  """Says for which part events give no moments, and what they lack."""
+  if data.split == 'by_time' and (reason := _lacks_dates(store, data, empty)):
+    return reason
+  lengths = np.diff(store.behaviors.offsets)
+  enough = int((lengths >= data.min_events).sum())
+  text = (
+    f'{", ".join(empty)}: {enough} of {store.num_users} users'
+    f' have data.min_events={data.min_events} behaviors (the longest'
+    f' history has {int(lengths.max(initial=0))}) and'
+    f' data.min_history={data.min_history}; lower these, or check the log.'
+  )
+  distinct = times_a_user(store.behaviors)
+  if split_advice.has_few_times(distinct, lengths):
+    text += (
+      f' Half of the users have at most {int(np.median(distinct))} distinct'
+      ' times: what happens at one time is one session.'
+    )
+  return text
+
+
+def _lacks_dates(
+  store: history_store.HistoryStore, data: Any, empty: list[str]
+) -> str | None:
+  """Says which part that is empty has no events at all, if one has none."""
   time = (store.impressions or store.behaviors).columns['timestamp']
   dates = split_times.of_store(store, data)
   parts = {
@@ -109,12 +130,12 @@ def _check_dates(
       shown = lambda time: split_times.shown(store, int(time))
       begin = '' if first is None else f' from {shown(first)}'
       end = '' if stop is None else f' to before {shown(stop)}'
-      raise errors.UsageError(
-        f'data.split=by_time leaves no moment for {name}: the log has no'
-        f' events{begin}{end}; its times are from {shown(time.min())} to'
-        f' {shown(time.max())}. Set data.train_from, data.val_from and'
-        ' data.test_from within them.'
+      return (
+        f'{name}: the log has no events{begin}{end}; its times are from'
+        f' {shown(time.min())} to {shown(time.max())}. Set data.train_from,'
+        ' data.val_from and data.test_from within them.'
       )
+  return None
 
 
 def known_before(
@@ -290,6 +311,15 @@ def sessions_of(
   start = np.flatnonzero(new)
   user = np.searchsorted(table.offsets, start, side='right') - 1
   return user, start, np.cumsum(new) - 1
+
+
+def times_a_user(table: history_store.Table) -> np.ndarray:
+  """Returns how many distinct times each user has, int64 [users].
+
+  In a store that keeps another order, times that come again count again.
+  """
+  user, _, _ = sessions_of(table)
+  return np.bincount(user, minlength=len(table.offsets) - 1)
 
 
 def _first_rows(table: history_store.Table) -> np.ndarray:

@@ -86,6 +86,28 @@ def test_units_of_numbers_are_judged_by_their_size():
   assert _time_lines(mixed)[1] == unknown
 
 
+def _notes_of_times(rows):
+  lines = list(data_card._distinct_times(stores.build(rows)))
+  assert lines[0][0] == 'times a user:'
+  return lines[0][1], [text for name, text in lines if name == 'note:']
+
+
+def test_few_times_and_whole_days_are_noted():
+  day, start = 86_400, 1_714_521_600
+  days = [(0, n, 0, start + n // 4 * day) for n in range(80)]
+  told, notes = _notes_of_times(days)
+  assert told == 'median 20 distinct, of 80 behaviors'
+  assert notes[0].startswith('times are whole days: all that a user does')
+  assert 'data.split=leave_last' in notes[0]
+  told, notes = _notes_of_times([(0, n, 0, n // 40) for n in range(80)])
+  assert told == 'median 2 distinct, of 80 behaviors'
+  assert notes[0].startswith('users have few times: ')
+  for step in (3_600, day + 1):
+    rows = [(0, n, 0, start + n * step) for n in range(80)]
+    assert _notes_of_times(rows)[1] == []
+  assert _notes_of_times([(0, n, 0, start) for n in range(3)])[1]
+
+
 def test_card_counts_repeated_rows(data, write):
   data.name = 'csv_log'
   rows = ['u,i1,c,5', 'u,i2,c,5', 'u,i1,d,5', 'v,i1,c,5', 'u,i1,c,6']
