@@ -137,6 +137,7 @@ def checked(
   given: str | pathlib.Path,
   report: RowReport,
   max_malformed_share: float,
+  if_empty: str = '',
 ) -> Iterator[pl.DataFrame]:
   """Yields all blocks of a log, and then checks what was read.
 
@@ -145,6 +146,7 @@ def checked(
     given: the log, as it was named.
     report: what was read.
     max_malformed_share: share of malformed rows above which it is refused.
+    if_empty: what to do about rows that lack a value.
 
   Raises:
     UsageError: no row, or too many malformed.
@@ -152,17 +154,21 @@ def checked(
   yield from blocks
   if report.rows_read == 0:
     raise errors.UsageError(f'{given}: the log has no rows.')
-  check_share(given, report, max_malformed_share)
+  check_share(given, report, max_malformed_share, if_empty)
 
 
 def check_share(
-  given: str | pathlib.Path, report: RowReport, max_malformed_share: float
+  given: str | pathlib.Path,
+  report: RowReport,
+  max_malformed_share: float,
+  if_empty: str = '',
 ) -> None:
   """Raises UsageError if too many of the rows read were malformed."""
   if report.malformed > max_malformed_share * report.rows_read:
+    lack_values = any('(empty ' in text for text in report.examples)
     raise errors.UsageError(
       f'{given}: {report.malformed} of {report.rows_read} rows are malformed,'
       f' more than data.max_malformed_share={max_malformed_share:g} allows;'
       f' first: {"; ".join(report.examples[:3])}. Mend'
-      ' the log or raise the limit.'
+      f' the log or raise the limit.{if_empty if lack_values else ""}'
     )

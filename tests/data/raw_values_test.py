@@ -140,6 +140,10 @@ def test_an_empty_value_may_be_declared_missing(read, parquet):
   assert log.report.dropped == {'missing user_id': 2, 'missing timestamp': 2}
   log = read(**given)
   assert log.report.dropped == {'malformed': 3}
+  with pytest.raises(errors.UsageError) as caught:
+    read(share=0.1, **given)
+  assert '3 of 6 rows are malformed' in str(caught.value)
+  assert '--config.data.columns.missing= leaves them out' in str(caught.value)
 
 
 def test_missing_values_of_numbers(read):

@@ -13,6 +13,11 @@ from dare_jax.data import value_notes
 from dare_jax.data.builders import base
 
 _EXPECTED = 'a log in CSV or Parquet: a file, a folder or a pattern'
+_IF_EMPTY = (
+  ' If rows without a value are as they should be (users who have not logged'
+  ' in, say), --config.data.columns.missing= leaves them out: the empty text'
+  ' then counts as missing, as null and NaN do.'
+)
 _ROLES = ('user', 'item', 'category', 'time')
 # Names that the records and the store use themselves.
 _RESERVED = (*_ROLES, 'timestamp', 'label', 'offsets', 'sorted_item')
@@ -56,7 +61,11 @@ class CsvLog(base.LogBuilder):
       columns.separator and csv_dialect.separator(columns.separator),
     )
     checked = raw_log.checked(
-      blocks, self.options.input, report, self.options.max_malformed_share
+      blocks,
+      self.options.input,
+      report,
+      self.options.max_malformed_share,
+      _IF_EMPTY,
     )
     log = event_log.encode(checked, self.schema, report)
     value_notes.add(log, self._missing)
