@@ -71,10 +71,7 @@ def open_text(path: pathlib.Path) -> Iterator[Any]:
   magic = _magic(path)
   for start, kind in _REFUSED.items():
     if magic.startswith(start):
-      raise errors.UsageError(
-        f'{path}: is {kind}; expected text (CSV), plain or compressed by gzip'
-        ' or zstd, or Parquet. Unpack or convert it.'
-      )
+      raise _other_kind(path, kind)
   opener: Callable[[pathlib.Path], Any] = _open_plain
   damage = ''
   if magic.startswith(_GZIP):
@@ -91,6 +88,13 @@ def open_text(path: pathlib.Path) -> Iterator[Any]:
         f'{path}: damaged {damage} file ({error}); fetch it again, or pack it'
         ' anew.'
       ) from None
+
+
+def _other_kind(path: pathlib.Path, kind: str) -> errors.UsageError:
+  return errors.UsageError(
+    f'{path}: is {kind}; expected text (CSV), plain or compressed by gzip or'
+    ' zstd, or Parquet. Unpack or convert it.'
+  )
 
 
 def _open_plain(path: pathlib.Path) -> Any:
@@ -112,7 +116,14 @@ def head(path: pathlib.Path) -> bytes:
     UsageError: a file of another kind, or damaged.
   """
   with open_text(path) as file:
-    return read(file, _HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
+    found = read(file, _HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
+  if found.startswith(PARQUET):
+    raise _other_kind(path, 'compressed Parquet')
+  if found[257:262] == b'ustar':
+    raise _other_kind(path, 'a tar archive')
+  if found.startswith((b'{"', b'[{')):
+    raise _other_kind(path, 'JSON')
+  return found
 
 
 def read(file: Any, size: int) -> bytes:

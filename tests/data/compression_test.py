@@ -1,6 +1,8 @@
 """What a file is, its first bytes say, whatever its name."""
 
 import gzip
+import io
+import tarfile
 
 import pyarrow as pa
 import pytest
@@ -57,6 +59,33 @@ def test_other_kinds_are_refused(tmp_path, start, kind):
   path.write_bytes(start + b'1,x,2\n')
   with pytest.raises(errors.UsageError, match=f'log.csv: is {kind}; expected'):
     _read(path)
+
+
+def _tar(content):
+  with io.BytesIO() as packed:
+    with tarfile.open(fileobj=packed, mode='w') as archive:
+      member = tarfile.TarInfo('log.csv')
+      member.size = len(content)
+      archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+  ('content', 'kind'),
+  [
+    (gzip.compress(b'PAR1'), 'compressed Parquet'),
+    (gzip.compress(_tar(b'1,2\n')), 'a tar archive'),
+    (_zstd(_tar(b'1,2\n')), 'a tar archive'),
+    (_tar(b'1,2\n'), 'a tar archive'),
+    (b'{"user": 1}\n', 'JSON'),
+    (gzip.compress(b'[{"user": 1}]'), 'JSON'),
+  ],
+)
+def test_what_is_packed_is_looked_at(tmp_path, content, kind):
+  path = tmp_path / 'log.csv.gz'
+  path.write_bytes(content)
+  with pytest.raises(errors.UsageError, match=f'is {kind}; expected text'):
+    compression.head(path)
 
 
 @pytest.mark.parametrize(
