@@ -69,7 +69,7 @@ def _write(path, content):
   path.write_bytes(content)
 
 
-@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.settings(deadline=None, max_examples=40)
 @hypothesis.given(
   num_rows=st.integers(1, 40),
   cuts=st.lists(st.integers(0, 40), max_size=4),
