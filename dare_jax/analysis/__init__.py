@@ -1,0 +1,1 @@
+"""What runs have learned, measured: one JSON file and one figure each."""

@@ -1,0 +1,97 @@
+"""Against the relevance that a made log has planted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from dare_jax.analysis import forward
+from dare_jax.analysis import information
+from dare_jax.analysis import ranking
+from dare_jax.analysis import resampling
+from dare_jax.data import synthetic
+
+MIN_SAMPLES = 700  # rows that have the behavior of a cell
+_BINS = 20
+_CHUNK = 2_000_000  # (row, behavior) pairs held at once
+
+
+class Cells:
+  """Collects relevance and information of cells with planted relevance."""
+
+  def __init__(self, truth: synthetic.Truth) -> None:
+    self._truth = truth
+    self._pairs: list[np.ndarray] = []
+
+  def visit(self, cells: information.Cells) -> None:
+    """Adds the cells of a target category that have enough samples."""
+    enough = cells.clicked + cells.other >= MIN_SAMPLES
+    relevance = synthetic.relevance(
+      self._truth,
+      np.full(int(enough.sum()), cells.target),
+      cells.category[enough],
+      cells.position[enough],
+    )
+    bits = cells.information()[enough]
+    pairs = np.stack([relevance, bits])[:, relevance > 0]
+    self._pairs.append(pairs)
+
+  def data(self) -> dict[str, Any]:
+    """Returns their rank correlation, and medians over bins of relevance."""
+    relevance, bits = np.concatenate(self._pairs or [np.zeros((2, 0))], axis=1)
+    found: dict[str, Any] = {'num_cells': len(bits), 'min_samples': MIN_SAMPLES}
+    if len(bits) < 2:
+      return found | {'spearman': None, 'relevance': [], 'bits': []}
+    order = np.argsort(relevance, kind='stable')
+    parts = [p for p in np.array_split(order, _BINS) if len(p)]
+    return found | {
+      'spearman': float(stats.spearmanr(relevance, bits).statistic),
+      'relevance': [float(np.median(relevance[part])) for part in parts],
+      'bits': [
+        np.quantile(bits[part], [0.25, 0.5, 0.75]).tolist() for part in parts
+      ],
+    }
+
+
+def search_curves(
+  truth: synthetic.Truth,
+  lists: Mapping[str, forward.Arrays],
+  rows: information.Rows,
+  histories: information.Histories,
+  keep: int,
+) -> dict[str, Any]:
+  """Returns NDCG@k of each model's own search against planted relevance.
+
+  Args:
+    truth: what is planted.
+    lists: label -> what `forward.rankings` returned.
+    rows: of the test split; those that were clicked count.
+    histories: what they see.
+    keep: the largest k.
+  """
+  clicked = np.flatnonzero(rows.label)
+  step = max(1, _CHUNK // histories.length)
+  curves: dict[str, list[np.ndarray]] = {label: [] for label in lists}
+  for start in range(0, len(clicked), step):
+    index = clicked[start : start + step]
+    part = rows.take(index)
+    category, is_there = histories.before(part.user, part.end)
+    position = np.arange(1, histories.length + 1)
+    gain = synthetic.relevance(
+      truth, part.target[:, None], category, position[None]
+    )
+    gain = np.where(is_there, gain, -np.inf)
+    for label, of in lists.items():
+      found = of['found'][index, :keep]
+      curves[label].append(ranking.ndcg_curve(gain, found, keep))
+  joined = {label: np.concatenate(parts) for label, parts in curves.items()}
+  return {
+    label: {
+      'curve': np.nanmean(curve, axis=0).tolist(),
+      'ndcg': resampling.mean_interval(curve[:, -1], rows.user[clicked]),
+    }
+    for label, curve in joined.items()
+  }

@@ -1,0 +1,100 @@
+"""The search of each run, measured in one pass over the training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dare_jax import errors
+from dare_jax.analysis import attention_maps
+from dare_jax.analysis import cases as cases_lib
+from dare_jax.analysis import forward
+from dare_jax.analysis import information
+from dare_jax.analysis import planted
+from dare_jax.analysis import search_quality
+from dare_jax.analysis import sources as sources_lib
+from dare_jax.data import id_map
+from dare_jax.training import retrieval
+
+_TOLD_EVERY = 100
+
+
+def measure(
+  sources: sources_lib.Sources,
+  tell: Callable[[str], None],
+  output: pathlib.Path,
+) -> dict[str, Any]:
+  """Returns the data of the figures about search, by figure.
+
+  Args:
+    sources: the runs.
+    tell: is told how far it is.
+    output: not used; nothing but numbers is made.
+
+  Raises:
+    UsageError: no target category has enough training rows.
+  """
+  del output
+  rows, histories = sources.test.rows(), sources.histories
+  lists = _lists(sources, tell)
+  tell('making the training rows')
+  training = sources.training_rows
+  counts = np.bincount(training.target)
+  targets = np.flatnonzero(counts >= search_quality.MIN_ROWS)
+  targets = targets[targets >= id_map.FIRST]
+  if not len(targets):
+    raise errors.UsageError(
+      'analysis search: no target category has'
+      f' {search_quality.MIN_ROWS} training rows (the most frequent one has'
+      f' {int(counts.max(initial=0))}); use a larger log, or leave it out with'
+      ' --only.'
+    )
+  quality = search_quality.Quality(lists, rows, histories)
+  cases = cases_lib.Cases(quality, rows.label)
+  maps = attention_maps.Maps()
+  truth = retrieval.truth_of(sources.store)
+  cells_of_truth = None if truth is None else planted.Cells(truth)
+  for number, cells in enumerate(
+    information.sweep(histories, training, targets)
+  ):
+    if number % _TOLD_EVERY == 0:
+      tell(f'counting category {number + 1} of {len(targets)}')
+    for seen in quality.visit(cells):
+      cases.visit(seen)
+    maps.visit(cells)
+    if cells_of_truth is not None:
+      cells_of_truth.visit(cells)
+  tell('comparing with attention')
+  about = {
+    'num_training_rows': len(training.target),
+    'num_targets': len(targets),
+    'length': histories.length,
+  }
+  found = {
+    'search_quality': about | quality.data(),
+    'attention_maps': maps.data(sources, sources.raw('category')),
+    'search_cases': {
+      'labels': sources.labels,
+      'keep': quality.keep,
+      'cases': cases.data(sources, lists, rows),
+    },
+  }
+  if truth is not None and cells_of_truth is not None:
+    curves = planted.search_curves(truth, lists, rows, histories, quality.keep)
+    found['planted'] = cells_of_truth.data() | {'models': curves}
+  return {name: data for name, data in found.items() if data is not None}
+
+
+def _lists(
+  sources: sources_lib.Sources, tell: Callable[[str], None]
+) -> dict[str, forward.Arrays]:
+  lists = {}
+  for source in sources.all:
+    tell(f'searching the test split with {source.label}')
+    lists[source.label] = forward.rankings(
+      source.run, sources.test_batches(), search_quality.KEEP
+    )
+  return lists

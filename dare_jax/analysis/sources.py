@@ -1,0 +1,256 @@
+"""The runs that are analysed, and the rows of the log that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import dataclasses
+import functools
+import os
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+
+from dare_jax import errors
+from dare_jax import trained
+from dare_jax import types
+from dare_jax.analysis import information
+from dare_jax.data import history_store
+from dare_jax.data import pipeline
+from dare_jax.training import checkpoint
+from dare_jax.training import experiment
+from dare_jax.training import storage
+
+# Fields of data that change neither the rows of a split nor what they see.
+_FREE_FIELDS = (
+  'data.input',
+  'data.data_dir',
+  'data.prefetch',
+  'data.max_malformed_share',
+  'data.max_padding',
+  'data.group_candidates',
+  'data.fresh_negatives',
+  'data.reshuffle',
+  'data.unknown_rate',
+)
+_COUNTED_AT_ONCE = 4096  # moments whose targets are made at once
+# (target, behavior) pairs scored at once.
+_SCORES_AT_ONCE = 1 << 19
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A run and the checkpoint of it that is read.
+
+  Attributes:
+    label: the workdir's name, or all of its path where names repeat.
+    workdir: of the run.
+    step: of its best checkpoint, or of its last where none is best yet.
+    config: the run's.
+    identity: what tells this checkpoint from any other.
+  """
+
+  label: str
+  workdir: str
+  step: int
+  config: ml_collections.ConfigDict
+  identity: dict[str, Any]
+
+  @functools.cached_property
+  def run(self) -> trained.Trained:
+    """What the run has learned, read when it is first asked for."""
+    loaded = trained.load(self.workdir, str(self.step))
+    if loaded.experiment.clusters_history:
+      raise errors.UsageError(
+        f'--runs: {self.workdir} searches over clusters'
+        f' (model.search={loaded.model.config.search}), which are not analysed;'
+        ' leave it out.'
+      )
+    return loaded
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+  """The targets of a split, in the order of its moments.
+
+  Attributes:
+    user: int32 [moments], row of the user in the store.
+    end: int64 [moments], behaviors at rows below it are seen.
+    ids: field -> int32 [moments, c].
+    label: bool [moments, c].
+    real: bool [moments, c], False for padding.
+  """
+
+  user: np.ndarray
+  end: np.ndarray
+  ids: dict[str, np.ndarray]
+  label: np.ndarray
+  real: np.ndarray
+
+  def rows(self) -> information.Rows:
+    """Returns the real targets, one after the other."""
+    moment, slot = np.nonzero(self.real)
+    return information.Rows(
+      self.ids['category'][moment, slot],
+      self.label[moment, slot],
+      self.user[moment],
+      self.end[moment],
+    )
+
+
+class Sources:
+  """Runs over the same rows of the same log."""
+
+  def __init__(self, sources: Sequence[Source]) -> None:
+    self.all = tuple(sources)
+    self._first = sources[0]
+
+  @property
+  def labels(self) -> list[str]:
+    return [source.label for source in self.all]
+
+  @property
+  def data(self) -> Any:
+    """The config's data section, by which the rows are made."""
+    return self._first.config.data
+
+  @property
+  def store(self) -> history_store.HistoryStore:
+    return self._first.run.experiment.store
+
+  @functools.cached_property
+  def histories(self) -> information.Histories:
+    table = self.store.behaviors
+    return information.Histories(
+      table.columns['category_id'],
+      np.asarray(table.offsets),
+      self.data.history_length,
+      self.store.vocab_sizes['category'],
+    )
+
+  @functools.cached_property
+  def test(self) -> Targets:
+    return self._targets('test')
+
+  @functools.cached_property
+  def training_rows(self) -> information.Rows:
+    """The targets of one epoch, the first."""
+    return self._targets('train').rows()
+
+  def raw(self, field: str) -> Callable[[int], str]:
+    """Returns a map of a field's ids to names as the log has them."""
+    known = self.store.raw_ids(field)
+    return lambda i: str(known[int(i) - 2]) if i >= 2 else '(unknown)'
+
+  def test_batches(self) -> Iterator[types.Batch]:
+    """Yields all of the test split, moments in order; the last is padded."""
+    made = self._pipeline('test', self.data.history_length)
+    scores = made.targets_per_row * self.data.history_length
+    size = int(np.clip(_SCORES_AT_ONCE // scores, 1, 1024))
+    for item in made.eval_batches(size):
+      yield item.batch
+
+  def _targets(self, split: str) -> Targets:
+    made = self._pipeline(split, history_length=1)
+    moments = made.moments
+    ids: dict[str, list[np.ndarray]] = {'item': [], 'category': []}
+    label, real = [], []
+    for item in made.eval_batches(_COUNTED_AT_ONCE):
+      targets = item.batch.targets
+      for field, parts in ids.items():
+        parts.append(targets.ids[field][:, 0])
+      label.append(targets.label[:, 0] > 0.5)
+      real.append(targets.weight[:, 0] > 0)
+    join = lambda parts: np.concatenate(parts)[: len(moments)]
+    return Targets(
+      moments.user,
+      moments.end,
+      {field: join(parts) for field, parts in ids.items()},
+      join(label),
+      join(real),
+    )
+
+  def _pipeline(self, split: str, history_length: int) -> pipeline.Pipeline:
+    """One moment a row, in order; the run's own may go by other ways."""
+    data = self.data.copy_and_resolve_references()
+    data.history_length = history_length
+    data.max_padding = None
+    data.group_candidates = True
+    data.unknown_rate = 0.0
+    moments = self._first.run.experiment.pipelines[split].moments
+    seed = self._first.config.seed
+    return pipeline.Pipeline(self.store, moments, split, data, seed)
+
+
+def locate(workdirs: Sequence[str]) -> Sources:
+  """Returns runs, nothing but their configs and checkpoints' names read.
+
+  Raises:
+    UsageError: no run or no checkpoint in one of them, or other rows than in
+      the first.
+  """
+  if not workdirs:
+    raise errors.UsageError('--runs is missing: folders of runs, with commas.')
+  names = [pathlib.PurePath(workdir).name for workdir in workdirs]
+  unique = len({*names}) == len(names)
+  if len({*map(_absolute, workdirs)}) < len(workdirs):
+    raise errors.UsageError('--runs: names a folder twice; name each once.')
+  labels = names if unique else list(workdirs)
+  found = [
+    _source(label, workdir)
+    for label, workdir in zip(labels, workdirs, strict=True)
+  ]
+  for other in found[1:]:
+    _check_same_rows(found[0], other)
+  return Sources(found)
+
+
+def _absolute(workdir: str) -> str:
+  return os.fspath(storage.locate(workdir))
+
+
+def _source(label: str, workdir: str) -> Source:
+  config = experiment.load_config(workdir)
+  checkpoints = checkpoint.Checkpoints(
+    storage.locate(workdir) / 'checkpoints', read_only=True
+  )
+  step = checkpoints.best_step
+  step = checkpoints.last_step if step is None else step
+  if step is None:
+    raise errors.UsageError(
+      f'--runs: {workdir} has no checkpoint yet; wait for its first.'
+    )
+  saved = checkpoints.manager_of(step).restore(
+    step, args=ocp.args.Composite(description=ocp.args.JsonRestore())
+  )
+  description = saved['description']
+  identity = {
+    'config': experiment.config_hash(config),
+    'step': step,
+    'checkpoint': description.get('crc32'),
+    'data': description.get('data_fingerprint'),
+  }
+  return Source(label, workdir, step, config, identity)
+
+
+def _check_same_rows(first: Source, other: Source) -> None:
+  """Refuses runs whose test rows, or histories, are not the same."""
+  ours, theirs = (experiment.flatten(s.config) for s in (first, other))
+  for field in sorted({*ours, *theirs}):
+    if not field.startswith('data.') or field in _FREE_FIELDS:
+      continue
+    if ours[field] != theirs[field]:
+      raise errors.UsageError(
+        f'--runs: {field} is {ours[field]} in {first.workdir} and'
+        f' {theirs[field]} in {other.workdir}; analyse runs over the same rows'
+        ' together, others by themselves.'
+      )
+  if first.identity['data'] != other.identity['data']:
+    raise errors.UsageError(
+      f'--runs: {first.workdir} and {other.workdir} were trained on different'
+      ' data; analyse them by themselves.'
+    )

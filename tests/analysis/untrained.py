@@ -1,0 +1,27 @@
+"""Runs that were never trained: fresh values, over the log of `tiny`."""
+
+import pathlib
+from typing import Any
+
+from dare_jax import trained
+from dare_jax.analysis import sources
+from dare_jax.training import experiment
+from tests import tiny
+
+
+def source(root: pathlib.Path, name: str, **fields: Any) -> sources.Source:
+  """Returns a source whose run is the fresh state of a model."""
+  config = tiny.config(root, model__name=name, **fields)
+  loaded = experiment.load(config)
+  state = loaded.init_state()
+  trainer = loaded.trainer
+  tables = trainer.tables.by_id(state.tables['encoder'])
+  variables = {
+    'params': state.params,
+    'tables': {'encoder': tables},
+    'batch_stats': state.batch_stats,
+    'constants': state.constants,
+  }
+  made = sources.Source(name, str(root / name), 0, config, {'data': 'tiny'})
+  made.__dict__['run'] = trained.Trained(trainer.model, variables, 0, loaded)
+  return made
