@@ -43,7 +43,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   data.exclude = 'user_log'  # never a negative: or positive_only, none
   data.fresh_negatives = False  # True: drawn anew each epoch
   data.reshuffle = True  # False: the same order in every epoch
-  data.unknown_rate = 0.001  # share of training ids replaced by unknown
+  # Share of the ids in training batches that become unknown. Ids that training
+  # never reads are the unknown id; with 0 there is none, all keep their rows.
+  data.unknown_rate = 0.001
   data.prefetch = 4  # batches that wait for the step
 
   # csv_log: the columns of a CSV or Parquet log.

@@ -27,7 +27,7 @@ def published(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   data.num_negatives = 2
   data.group_candidates = False  # published: single rows, shuffled one by one
   data.reshuffle = False  # published: every epoch in the same order
-  data.unknown_rate = 0.0  # published: no unknown row
+  data.unknown_rate = 0.0  # published: no unknown id, all keep their rows
   config.model.two_outputs = True
   config.model.batch_statistics = True
   config.model.keep_padding = True

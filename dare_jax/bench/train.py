@@ -185,6 +185,7 @@ def timer_of(
     UsageError: a bad config.
   """
   from dare_jax.bench import step_timing
+  from dare_jax.data import known_ids
   from dare_jax.data import pipeline
   from dare_jax.data import splits
   from dare_jax.training import config_check
@@ -196,13 +197,15 @@ def timer_of(
   vocab = {field: store.vocab_sizes[field] for field in store.fields}
   model = experiment.build_options(config, vocab)
   trainer = train_state.Trainer(model, config.optim, _STEPS)
+  moments = splits.make_splits(store, config.data)['train']
   train = pipeline.Pipeline(
     store,
-    splits.make_splits(store, config.data)['train'],
+    moments,
     'train',
     config.data,
     config.seed,
     config.train.moments_per_window,
+    known=known_ids.of_training(store, moments, config.data),
   )
   size = config.train.batch_size
   on_host = config.optim.unique_rows == 'host'

@@ -11,10 +11,12 @@ import numpy as np
 from dare_jax import errors
 from dare_jax.data import history_store
 from dare_jax.data import id_map
+from dare_jax.data import known_ids
 from dare_jax.data import split_advice
 from dare_jax.data import split_times
 from dare_jax.data import splits
 from dare_jax.data import time_units
+from dare_jax.data import unknown_report
 
 _QUANTILES = (0, 10, 50, 90, 99, 100)
 
@@ -184,6 +186,11 @@ def _split_lines(
   for name, moments in made.items():
     users = len(np.unique(moments.user))
     yield f'{name} moments:', f'{len(moments):,} of {users:,} users'
+  known = known_ids.of_training(store, made['train'], data)
+  try:
+    yield from unknown_report.lines(store, made, data, known)
+  except errors.UsageError as error:
+    yield 'negatives:', f'none: {error}'
 
 
 def _store_lines(

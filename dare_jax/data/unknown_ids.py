@@ -142,4 +142,6 @@ def as_known(ids: np.ndarray, known: np.ndarray | None) -> np.ndarray:
   """
   if known is None:
     return ids
-  return np.where(known[ids], ids, id_map.UNKNOWN)
+  ids = ids.copy()
+  ids[~known.take(ids)] = id_map.UNKNOWN
+  return ids

@@ -28,6 +28,7 @@ from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.data import synthetic
 from dare_jax.data import unknown_ids
+from dare_jax.data import unknown_report
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
 from dare_jax.training import clustering
@@ -128,6 +129,14 @@ class Experiment:
       self._truth,
       self.config.eval.drop_last,
     )
+
+  def unknown_report(self) -> str:
+    """Returns how many ids are unknown, and what share of the targets is."""
+    moments = {name: made.moments for name, made in self.pipelines.items()}
+    lines = unknown_report.lines(
+      self.store, moments, self.config.data, self.known
+    )
+    return '\n'.join(f'{name} {text}' for name, text in lines)
 
   def as_read(self, field: str, ids: np.ndarray) -> np.ndarray:
     """Returns ids as the model reads them: unknown ones for those not known."""

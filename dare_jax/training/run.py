@@ -111,6 +111,9 @@ class Run:
   def restore_or_init(self) -> tuple[TrainState, Progress]:
     """Returns the state to go on from, and opens the metric files there."""
     progress = Progress()
+    report = processes.in_turn(self.experiment.unknown_report)
+    if processes.is_first():
+      print(report, flush=True)
     shapes = self._plan_memory()
     restored = self._checkpoints.restore_last(
       shapes, self.experiment.store.fingerprint

@@ -57,6 +57,41 @@ def test_card_counts_moments(taobao):
   assert card['train moments'] == '69 of 3 users'
   assert card['val moments'] == '3 of 3 users'
   assert card['test moments'] == '3 of 3 users'
+  # Seven items and three categories come up all the time.
+  assert card['ids not in training'] == (
+    'item 0 of 7, category 0 of 3; read as the unknown id'
+  )
+
+
+def test_card_counts_ids_that_training_does_not_read(data, write):
+  """Ten users with nine events in common; the last one or two are new."""
+  rows = ['user_id,item_id,category_id,timestamp']
+  for user in range(10):
+    rows += [f'{user},{event},0,{event}' for event in range(8)]
+    rows += [
+      f'{user},{100 + user % 2},{user % 4},8',
+      f'{user},{200 + user},0,9',
+    ]
+  rows += [f'x,{event},0,{event}' for event in range(3)]
+  data.name, data.input = 'csv_log', write('log.csv', '\n'.join(rows) + '\n')
+  data.split, data.min_events, data.min_history = 'leave_last_session', 10, 3
+  data.exclude, data.num_negatives = 'positive_only', 1
+  _, card = _card(data)
+  assert card['ids not in training'] == (
+    'item 12 of 20, category 3 of 4; read as the unknown id'
+  )
+  # Of the ten users, 0, 4 and 8 have a known category in validation.
+  item, category = (
+    re.search(rf'{field} (\S+)% and (\S+)%', card['unknown in val']).groups()
+    for field in ('item', 'category')
+  )
+  assert (float(item[0]), float(category[0])) == (100, 70)
+  assert 0 <= float(item[1]) < 100
+  assert 'item 100.00% and' in card['unknown in test']
+  assert 'category 0.00% and ' in card['unknown in test']
+  data.unknown_rate = 0.0
+  _, card = _card(data)
+  assert card['unknown ids'].startswith('none: data.unknown_rate=0')
 
 
 def test_card_of_a_log_without_moments_still_prints(taobao):

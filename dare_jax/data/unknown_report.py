@@ -1,0 +1,77 @@
+"""How many ids are unknown, and what share of the targets has one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dare_jax.data import history_store
+from dare_jax.data import id_map
+from dare_jax.data import splits
+from dare_jax.data import targets
+
+# Moments of a split whose targets are looked at, evenly spread over it.
+_MOMENTS = 50_000
+
+
+def lines(
+  store: history_store.HistoryStore,
+  made: Mapping[str, splits.Moments],
+  data: Any,
+  known: Mapping[str, np.ndarray],
+) -> Iterator[tuple[str, str]]:
+  """Yields names and texts, as in a data card.
+
+  Args:
+    store: the history store.
+    made: the moments of each split.
+    data: the config's data section.
+    known: field -> bool [ids], whether training reads an id.
+
+  Raises:
+    UsageError: a moment without a possible negative.
+  """
+  if data.unknown_rate == 0:
+    yield 'unknown ids:', 'none: data.unknown_rate=0, every id keeps its row'
+    return
+  counts = ', '.join(
+    f'{field} {int((~flags).sum()):,} of {len(flags) - id_map.FIRST:,}'
+    for field, flags in known.items()
+  )
+  yield 'ids not in training:', f'{counts}; read as the unknown id'
+  for split in ('val', 'test'):
+    texts = ', '.join(
+      f'{field} {positive:.2%} and {negative:.2%}'
+      for field, (positive, negative) in _shares(
+        store, made[split], data, split, known
+      ).items()
+    )
+    yield f'unknown in {split}:', f'of positives and of negatives {texts}'
+
+
+def _shares(
+  store: history_store.HistoryStore,
+  moments: splits.Moments,
+  data: Any,
+  split: str,
+  known: Mapping[str, np.ndarray],
+) -> dict[str, tuple[float, float]]:
+  """Returns field -> unknown share of positives, and of negatives."""
+  count = min(len(moments), _MOMENTS)
+  number = np.arange(count) * len(moments) // count
+  build = targets.TargetBuilder(store, data, split, seed=0)
+  ids, label, weight = build(
+    moments.take(number), number, np.zeros_like(number)
+  )
+  parts = [(weight > 0) & (label > 0.5), (weight > 0) & (label < 0.5)]
+  result = {}
+  for field, flags in known.items():
+    is_unknown = ~flags[ids[field]]
+    positive, negative = (
+      float(is_unknown[part].mean()) if part.any() else 0.0 for part in parts
+    )
+    result[field] = positive, negative
+  return result
