@@ -80,12 +80,14 @@ class BatchNorm(nn.Module):
   Attributes:
     use_running_average: normalise by the running statistics, and leave them.
     axis_name: of the devices that share a batch, inside `jax.shard_map`.
+    updates: move the running statistics; False leaves them, as in evaluation.
     momentum: of the running statistics.
     epsilon: added to the variance.
   """
 
   use_running_average: bool
   axis_name: str | None = None
+  updates: bool = True
   momentum: float = 0.9
   epsilon: float = 1e-5
 
@@ -114,7 +116,7 @@ class BatchNorm(nn.Module):
       origin = self._origin(x)
       x -= jnp.expand_dims(origin, expand)
       mean, var = self._statistics(x, mask)
-      if not self.is_initializing():
+      if self.updates and not self.is_initializing():
         for name, value in (('mean', origin + mean), ('var', var)):
           old = running[name].value
           running[name].value = (

@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 
 from dare_jax import errors
-from dare_jax import evaluate
 from dare_jax import models
 from dare_jax.data import id_map
 from dare_jax.training import experiment as experiment_lib
+from dare_jax.training import saved_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +24,10 @@ class Trained:
 
   Attributes:
     model: for `model.apply(variables, ...)`, on any device.
-    variables: 'params', 'tables', 'batch_stats' and 'constants'; row i of a
-      table is that of id i.
+    variables: 'params', 'tables', 'batch_stats', 'constants' and, of a search
+      over clusters, 'clusters'; row i of a table is that of id i. The model
+      predicts with them what the run did: parameters have the dtype that the
+      run computes in, tables that in which they are stored.
     step: of the checkpoint.
     experiment: the config, the history store and the pipelines of the run.
     known: field -> raw values, read when `ids` first asks for them.
@@ -85,12 +87,6 @@ def load(workdir: str | os.PathLike[str], which: str = 'best') -> Trained:
   Raises:
     UsageError: no run or no such checkpoint there, or its data is gone.
   """
-  experiment, step, state, _ = evaluate.restore(workdir, which)
-  trainer = experiment.trainer
-  variables = {
-    'params': state.params,
-    'tables': {'encoder': trainer.tables.by_id(state.tables['encoder'])},
-    'batch_stats': state.batch_stats,
-    'constants': state.constants,
-  }
-  return Trained(trainer.model, variables, step, experiment)
+  saved = saved_run.restore(workdir, which)
+  model = saved.experiment.trainer.model
+  return Trained(model, saved.variables(), saved.step, saved.experiment)

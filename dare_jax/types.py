@@ -38,8 +38,9 @@ class Clusters:
 class History:
   """Behaviors of b users. `ids[field]` is int32, 0 where `mask` is False.
 
-  `clusters` is for searches over clusters; None: each behavior by itself. `row`
-  is 1 + the behavior's row in the history store, where a trainer asks for it.
+  `clusters` is for searches over clusters; None: those that the model has for
+  `row`, or each behavior by itself. `row` is 1 + the behavior's row in the
+  history store, 0 in padding; only a search over clusters needs it.
   """
 
   ids: Mapping[str, Int[Array, 'b l']]

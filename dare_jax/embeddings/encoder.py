@@ -203,7 +203,8 @@ class FeatureEncoder(nn.Module):
     suffix = self.plan.table_of[role, side]
     table = self._tables[f'{feature.name}_{suffix}'].value
     vectors = jnp.take(table, ids, axis=0, mode='clip')
-    vectors = layers.narrow(vectors, self.compute_dtype)
+    # Tables may be stored narrower than what is computed with.
+    vectors = layers.narrow(layers.widen(vectors), self.compute_dtype)
     shape = self.plan.projection
     if shape is not None and shape.per_field:
       name = f'{feature.name}_{shape.name(role, side)}'

@@ -21,8 +21,7 @@ class Head(nn.Module):
     hidden: widths of the hidden layers.
     two_outputs: as published: click and no click; the logit is click minus no
       click.
-    batch_statistics: as published: never use the running statistics. Apply
-      with `mutable=['batch_stats']` in evaluation, too.
+    batch_statistics: as published: never use the running statistics.
     axis_name: as `layers.BatchNorm`.
   """
 
@@ -46,7 +45,8 @@ class Head(nn.Module):
       train: normalise by batch statistics and update the running ones.
     """
     of_batch = train or self.batch_statistics
-    x = layers.BatchNorm(not of_batch, self.axis_name)(features, mask)
+    norm = layers.BatchNorm(not of_batch, self.axis_name, updates=train)
+    x = norm(features, mask)
     for width in self.hidden:
       x = nn.PReLU(negative_slope_init=0.1)(nn.Dense(width)(x))
     if self.two_outputs:

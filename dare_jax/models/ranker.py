@@ -24,14 +24,16 @@ from dare_jax.models import batch_check
 from dare_jax.models import by_windows
 from dare_jax.models import head
 from dare_jax.models import ranker_config
+from dare_jax.models import store_clusters
 
 
 class Ranker(nn.Module):
   """Scores targets against histories.
 
   Collections: `params` (heads, projections, scorer, search), `tables` (all
-  embeddings of the history and the targets), `batch_stats`, and `constants`
-  where something random is fixed (the directions of hashes).
+  embeddings of the history and the targets), `batch_stats`, `constants` where
+  something random is fixed (the directions of hashes), and `clusters` where a
+  run has grouped the behaviors of its store (`store_clusters`).
   """
 
   config: ranker_config.RankerConfig
@@ -155,6 +157,7 @@ class Ranker(nn.Module):
   ) -> types.SearchResult:
     """Returns the behaviors to keep for each target, from ready keys."""
     query, bias = self.encode_targets(target_ids, keys.shape[1])
+    history = store_clusters.look_up(self, history)
     view = self._view(query, bias, keys, history, target_ids, end, start)
     return self.searcher(view, self.scorer)[0]
 
@@ -196,7 +199,8 @@ class Ranker(nn.Module):
       batch: histories, moments and targets.
       pool: whether to weigh all behaviors by a softmax; else None.
     """
-    keys = self.encode_history(batch.history)
+    history = store_clusters.look_up(self, batch.history)
+    keys = self.encode_history(history)
     _, length, _ = keys.shape
     query, bias = self.encode_targets(batch.targets.ids, length)
     content, rows = self._all_values(batch) if pool else (None, None)
@@ -218,7 +222,7 @@ class Ranker(nn.Module):
 
     parts = (
       *(query, bias if shared is None else None, keys, content),
-      *(batch.history, batch.targets.ids, batch.end, batch.start),
+      *(history, batch.targets.ids, batch.end, batch.start),
     )
     scores = batch.targets.label[0].size * length
     size = max(1, self.config.scores_at_once // scores)

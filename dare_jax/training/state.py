@@ -16,6 +16,7 @@ from dare_jax import layers
 from dare_jax import models
 from dare_jax import types
 from dare_jax.models import published
+from dare_jax.models import store_clusters
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.training import log_window
 from dare_jax.training import losses
@@ -137,6 +138,26 @@ class Trainer:
       whole, tables={'encoder': tables}, table_slots=slots
     )
 
+  def variables(self, state: TrainState) -> dict[str, Any]:
+    """Returns a state as the model has it outside training: row = id.
+
+    The model predicts with them what `predict_step` does.
+    """
+    return self._variables(state, self.tables.by_id(state.tables['encoder']))
+
+  def _variables(
+    self, state: TrainState, tables: Mapping[str, jax.Array]
+  ) -> dict[str, Any]:
+    """Returns a state for the model, with whole tables or the rows of a batch.
+
+    The only way from a state to what predicts.
+    """
+    return {
+      'params': layers.narrow(state.params, self.model.config.compute_dtype),
+      'tables': {'encoder': tables},
+      **_untrained(state),
+    }
+
   def empty_sums(self) -> dict[str, jax.Array]:
     """Returns the sums of an empty log window, on the mesh."""
     sharding = jax.sharding.NamedSharding(self.mesh, mesh_lib.WHOLE)
@@ -207,14 +228,14 @@ class Trainer:
 
     The three parts of a step are for use inside `jax.shard_map`.
     """
-    batch = self.tables.find_rows(_with_clusters(batch, state.clusters))
+    batch = self.tables.find_rows(batch)
     return batch, self.tables.gather(state.tables['encoder'], batch.rows)
 
   def gradient_part(
     self, state: TrainState, batch: types.Batch, compact: Mapping[str, Any]
   ) -> Gradients:
     """Returns the gradients of what `gather_part` made."""
-    rest = {'batch_stats': state.batch_stats, 'constants': state.constants}
+    rest = _untrained(state)
     read = compact
     if self._optim.balance_gradients:
       plan = embeddings.PLANS[self._learner.config.plan]
@@ -313,19 +334,10 @@ class Trainer:
     self, state: TrainState, batch: types.Batch, keep: int
   ) -> tuple[jax.Array, Any]:
     """Returns logits and, where `keep` is above 0, `retrieval.best_found`."""
-    batch = self.tables.find_rows(_with_clusters(batch, state.clusters))
+    batch = self.tables.find_rows(batch)
     tables = self.tables.gather(state.tables['encoder'], batch.rows)
-    variables = {
-      'params': layers.narrow(state.params, self.model.config.compute_dtype),
-      'tables': {'encoder': tables},
-      'batch_stats': state.batch_stats,
-      'constants': state.constants,
-    }
-    # Mutable: with batch_statistics a head writes them in evaluation, too.
-    applied: Any = _on_axis(self.model).apply(
-      variables, batch, train=False, mutable=['batch_stats']
-    )
-    output, _ = applied
+    variables = self._variables(state, tables)
+    output: Any = _on_axis(self.model).apply(variables, batch)
     found = None
     if keep:
       ranked = dataclasses.replace(output.search, scores=output.weights)
@@ -339,15 +351,12 @@ def _on_axis(model: models.Ranker) -> models.Ranker:
   return models.Ranker(config)
 
 
-def _with_clusters(
-  batch: types.Batch, clusters: types.Clusters | None
-) -> types.Batch:
-  """Looks up the clusters of a batch's behaviors."""
-  if clusters is None:
-    return batch
-  found = jax.tree.map(lambda x: x[batch.history.row], clusters)
-  history = dataclasses.replace(batch.history, clusters=found, row=None)
-  return dataclasses.replace(batch, history=history)
+def _untrained(state: TrainState) -> dict[str, Any]:
+  """Returns the collections that no gradient moves."""
+  found = {'batch_stats': state.batch_stats, 'constants': state.constants}
+  if state.clusters is not None:
+    found[store_clusters.COLLECTION] = store_clusters.collection(state.clusters)
+  return found
 
 
 @jax.jit

@@ -7,6 +7,7 @@ import pytest
 from dare_jax import errors
 from dare_jax import evaluate
 from dare_jax.bench import recall
+from dare_jax.training import saved_run
 from tests import tiny
 
 
@@ -40,8 +41,9 @@ def test_shares_count_what_was_kept():
 
 
 def test_tables_by_id_give_the_stored_rows(workdir):
-  loaded, _, state, _ = evaluate.restore(workdir)
-  updates, stored = loaded.trainer.tables, state.tables['encoder']
+  saved = saved_run.restore(workdir)
+  updates = saved.experiment.trainer.tables
+  stored = saved.state.tables['encoder']
   by_id = jax.device_get(updates.by_id(stored))
   assert set(by_id) == set(stored)
   for name, table in by_id.items():
