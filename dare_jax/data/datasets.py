@@ -220,7 +220,7 @@ def _fill_store(
   users.close()
   records = pathlib.Path(builder.data_dir)
   raw_ids = {
-    file.stem: pl.read_parquet(file)['raw']
+    file.stem: pl.read_parquet(file, glob=False)['raw']
     for file in sorted((records / 'raw_ids').glob('*.parquet'))
   }
   log = raw_log.RowReport(**json.loads((records / 'log.json').read_text()))

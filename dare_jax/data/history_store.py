@@ -119,7 +119,7 @@ class HistoryStore:
     file = f'raw_ids/{field}.parquet'
     self.check_beside(file)
     try:
-      raw = pl.read_parquet(self.path / file)['raw']
+      raw = pl.read_parquet(self.path / file, glob=False)['raw']
     except (pl.exceptions.PolarsError, OSError) as error:
       raise _refuse(self.path, f'{file}: {_one_line(error)}') from None
     if len(raw) + id_map.FIRST != self.vocab_sizes[field]:
@@ -178,6 +178,14 @@ def open_store(path: pathlib.Path) -> HistoryStore:
   )
   _check_consistency(store)
   return store
+
+
+def fingerprint_at(path: pathlib.Path) -> str | None:
+  """Returns what the manifest of a store says; None if none can be read."""
+  try:
+    return json.loads((path / MANIFEST).read_text())['fingerprint']
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
 
 
 def _check_manifest(path: pathlib.Path, manifest: Mapping[str, Any]) -> None:

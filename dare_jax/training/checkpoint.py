@@ -12,10 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
-import json
 from typing import Any
 from typing import TypeVar
-import zlib
 
 from absl import logging
 from etils import epath
@@ -26,15 +24,13 @@ from dare_jax import errors
 from dare_jax.parallel import barriers
 from dare_jax.parallel import processes
 from dare_jax.training import checksum
+from dare_jax.training import description as description_lib
 from dare_jax.training import leaves
 from dare_jax.training import state as train_state
 from dare_jax.training import storage
 
 T = TypeVar('T')
 TrainState = train_state.TrainState
-# Of the values, which orbax does not check, and of the description itself.
-_VALUES = 'values_checksum'
-_CHECKSUM = 'crc32'
 # Of one save, however large: a process that fails is noticed without it.
 _SAVE_SECONDS = 6 * 3600
 
@@ -129,7 +125,7 @@ class Checkpoints:
       return  # The same step has the same state.
     self._settle(manager)
     self._try_out(manager)
-    sealed = _seal(description, checksum.of_values(state))
+    sealed = description_lib.seal(description, checksum.of_values(state))
     try:
       manager.save(
         step,
@@ -270,7 +266,7 @@ class Checkpoints:
       UsageError: as `restore`.
     """
     path = self.manager_of(step).directory / str(step)
-    expected = _describe(path, fingerprint).pop(_VALUES)
+    expected = _describe(path, fingerprint).pop(description_lib.VALUES)
     abstract = jax.tree.map(_abstract, template)
     found = leaves.read(path / 'state', abstract)
     own = 0
@@ -319,7 +315,7 @@ def _restore(
   """
   path = manager.directory / str(step)
   description = _describe(path, fingerprint)
-  expected = description.pop(_VALUES)
+  expected = description.pop(description_lib.VALUES)
   abstract = jax.tree.map(_abstract, template)
   found = _read(path, lambda: list(leaves.read(path / 'state', abstract)))
   state = jax.tree.unflatten(jax.tree.structure(abstract), found)
@@ -330,7 +326,7 @@ def _restore(
 
 def _describe(path: epath.Path, fingerprint: str) -> dict[str, Any]:
   """Returns what is told of a checkpoint, which must be of that data."""
-  description = _read(path, lambda: _read_description(path / 'description'))
+  description = _read(path, lambda: description_lib.read(path))
   trained_on = description['data_fingerprint']
   if trained_on != fingerprint:
     raise errors.UsageError(
@@ -351,24 +347,6 @@ def _read(path: epath.Path, read: Callable[[], T]) -> T:
   if reason := processes.first_text(reason):
     raise _damaged(path, reason)
   return result  # type: ignore[return-value]
-
-
-def _read_description(path: epath.Path) -> dict[str, Any]:
-  handler = ocp.JsonCheckpointHandler()
-  sealed = dict(handler.restore(path))
-  if sealed.pop(_CHECKSUM, None) != _crc(sealed):
-    raise ValueError(f'the checksum of {path.name} does not match')
-  return sealed
-
-
-def _seal(description: Mapping[str, Any], values: int) -> dict[str, Any]:
-  """Returns a description as JSON has it, with the checksums."""
-  sealed = json.loads(json.dumps({**description, _VALUES: values}))
-  return sealed | {_CHECKSUM: _crc(sealed)}
-
-
-def _crc(description: Mapping[str, Any]) -> int:
-  return zlib.crc32(json.dumps(description, sort_keys=True).encode())
 
 
 def _own_reason(error: Exception) -> str:

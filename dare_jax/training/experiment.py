@@ -37,6 +37,7 @@ from dare_jax.training import evaluation
 from dare_jax.training import feed
 from dare_jax.training import metrics
 from dare_jax.training import retrieval
+from dare_jax.training import run_data
 from dare_jax.training import state as train_state
 from dare_jax.training import storage
 
@@ -47,6 +48,7 @@ _FREE_FIELDS = (
   'train.log_every_steps',
   'eval.',
   'checkpoint.',
+  'data.data_dir',
 )
 
 Known = Mapping[str, np.ndarray]
@@ -173,14 +175,15 @@ def clusters_history(model: models.RankerConfig) -> bool:
 
 def load(
   config: ml_collections.ConfigDict,
-  has_begun: bool = False,
+  open_store: Callable[[], history_store.HistoryStore] | None = None,
   known_before: Callable[[history_store.HistoryStore], Known] | None = None,
 ) -> Experiment:
-  """Checks the config, opens (or prepares) the data, builds the model.
+  """Checks the config, opens the data, builds the model.
 
   Args:
     config: a run's.
-    has_begun: whether it has checkpoints, which know their data.
+    open_store: called on each process in turn; by default, what was prepared
+      of the log that the config names is opened, or it is prepared.
     known_before: returns the ids of a store that earlier runs knew, as
       `lineage.known_before`.
 
@@ -190,9 +193,10 @@ def load(
   config_check.check(config)
   # A bad model section is told before the data is read.
   build_options(config, {'item': 2, 'category': 2})
-  checks = processes.is_first() and not has_begun
+  is_first = processes.is_first()
   store = processes.in_turn(
-    lambda: datasets.open_or_prepare(config.data, check_input=checks)
+    open_store
+    or (lambda: datasets.open_or_prepare(config.data, check_input=is_first))
   )
   processes.agree_on({'the fingerprint of the data': store.fingerprint})
   moments = splits.make_splits(store, config.data)
@@ -314,7 +318,7 @@ def load_config(workdir: epath.PathLike) -> ml_collections.ConfigDict:
       f'--workdir={workdir}: no run there (config.json is missing).'
     )
   config = base.get_config()
-  saved = _read_config(path)
+  saved = run_data.without_paths(_read_config(path))
   known = flatten(config)
   for field, value in saved.items():
     if field not in known:
@@ -336,8 +340,18 @@ def _read_config(path: epath.Path) -> dict[str, Any]:
     ) from None
 
 
+def config_json(
+  config: ml_collections.ConfigDict, workdir: epath.Path
+) -> dict[str, Any]:
+  """Returns what a run's config.json holds."""
+  return run_data.with_paths(flatten(config), workdir)
+
+
 def check_same_run(config: ml_collections.ConfigDict, path: epath.Path) -> None:
   """Refuses to go on in a workdir whose run had another config.
+
+  A path may be given in another way. Where the data lies may change: which data
+  it is, checkpoints know.
 
   A field that the run did not know yet had its default.
 
@@ -346,10 +360,12 @@ def check_same_run(config: ml_collections.ConfigDict, path: epath.Path) -> None:
   """
   saved = flatten(base.get_config()) | _read_config(path)
   now = flatten(config)
-  for field in sorted({*saved, *now}):
+  for field in sorted(run_data.without_paths({**saved, **now})):
     if field.startswith(_FREE_FIELDS):
       continue
-    if saved.get(field) != now.get(field):
+    value = now.get(field)
+    is_same = run_data.is_same_place(field, saved, value)
+    if saved.get(field) != value and not is_same:
       raise errors.UsageError(
         f'{field}={now.get(field)}, but the run in {path.parent} has'
         f' {field}={saved.get(field)}; choose another --workdir, or the same'

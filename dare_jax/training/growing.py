@@ -33,6 +33,7 @@ from dare_jax.training import derivation
 from dare_jax.training import experiment
 from dare_jax.training import lineage
 from dare_jax.training import narrowing
+from dare_jax.training import run_data
 from dare_jax.training import state as train_state
 
 # Rows of a table that a device moves at a time.
@@ -119,7 +120,7 @@ class _Older:
     return lineage.read_config(self._workdir)
 
   def _open_store(self) -> history_store.HistoryStore:
-    return lineage.open_store(self._workdir, self._config)
+    return run_data.open_store(self._config, self._workdir)
 
   @property
   def matched_fields(self) -> tuple[str, ...]:

@@ -15,13 +15,13 @@ import ml_collections
 import numpy as np
 
 from dare_jax import errors
-from dare_jax.data import datasets
 from dare_jax.data import history_store
 from dare_jax.data import id_map
 from dare_jax.data import known_ids
 from dare_jax.data import splits
 from dare_jax.parallel import processes
 from dare_jax.training import experiment
+from dare_jax.training import run_data
 from dare_jax.training import storage
 
 FILE = 'known_ids.npz'
@@ -58,7 +58,7 @@ def known_before(
 def _known_to(workdir: epath.Path, store: Store) -> Known:
   """Returns which ids of a store the run in a folder knew."""
   config = read_config(workdir)
-  older = open_store(workdir, config)
+  older = run_data.open_store(config, workdir)
   check_fields(workdir, older, store)
   known = None
   if config.train.init_from is not None:
@@ -136,22 +136,6 @@ def read_config(workdir: epath.Path) -> ml_collections.ConfigDict:
   if not (workdir / 'config.json').exists():
     raise refusal(workdir, 'no run there (config.json is missing).')
   return experiment.load_config(workdir)
-
-
-def open_store(workdir: epath.Path, config: ml_collections.ConfigDict) -> Store:
-  """Returns the data that a run was trained on.
-
-  Raises:
-    UsageError: it is gone.
-  """
-  path = datasets.store_path(config.data)
-  if not path.exists():
-    raise refusal(
-      workdir,
-      f'the data that it was trained on is not in {path} any more, and with'
-      ' it the raw ids of its rows.',
-    )
-  return history_store.open_store(path)
 
 
 def check_fields(workdir: epath.Path, older: Store, store: Store) -> None:

@@ -31,6 +31,7 @@ from dare_jax.training import memory_plan
 from dare_jax.training import metrics
 from dare_jax.training import programs
 from dare_jax.training import progress as progress_lib
+from dare_jax.training import run_data
 from dare_jax.training import state as train_state
 from dare_jax.training import storage
 from dare_jax.training import writer
@@ -59,7 +60,10 @@ class Run:
     processes.agree_on({'the workdir': self.workdir, **fields})
     has_begun = processes.in_turn(self._check_workdir)
     known = lineage.known_before(config, self.workdir, has_begun)
-    self.experiment = experiment.load(config, has_begun, known)
+    opener = lambda: run_data.open_or_prepare(config, self.workdir)
+    self.experiment = experiment.load(
+      config, opener if has_begun else None, known
+    )
     self.trainer = self.experiment.trainer
     self.total_steps = self.experiment.total_steps
     processes.in_turn(self._claim_workdir)
@@ -83,7 +87,7 @@ class Run:
 
   def _claim_workdir(self) -> None:
     """Writes the config; on other processes, sees that it is there."""
-    content = _json(experiment.flatten(self.config))
+    content = _json(experiment.config_json(self.config, self.workdir))
     path = self.workdir / 'config.json'
     if processes.is_first():
       storage.make_folder(self.workdir)

@@ -10,6 +10,7 @@ from dare_jax import errors
 from dare_jax.training import checkpoint
 from dare_jax.training import experiment
 from dare_jax.training import lineage
+from dare_jax.training import run_data
 from dare_jax.training import state as train_state
 from dare_jax.training import storage
 
@@ -50,7 +51,9 @@ def restore(workdir: str | os.PathLike[str], which: str = 'best') -> SavedRun:
   checkpoints = checkpoint.Checkpoints(folder / 'checkpoints', read_only=True)
   step = _step(checkpoints, which, workdir)
   known = lineage.known_before(config, folder, has_begun=True)
-  loaded = experiment.load(config, True, known)
+  loaded = experiment.load(
+    config, lambda: run_data.open_store(config, folder), known
+  )
   state, description = checkpoints.restore(
     step, loaded.abstract_state(), loaded.store.fingerprint
   )

@@ -15,6 +15,7 @@ import time
 
 from etils import epath
 
+from dare_jax import disk_path
 from dare_jax import errors
 
 _UPLOAD_SECONDS = 30.0
@@ -24,7 +25,7 @@ def locate(path: epath.PathLike) -> epath.Path:
   """Returns a path that may be one in a bucket; `~` is the user's home."""
   if is_remote(path):
     return epath.Path(path)
-  return epath.Path(os.path.abspath(os.path.expanduser(path)))
+  return disk_path.absolute(path)
 
 
 def is_remote(path: epath.PathLike) -> bool:

@@ -37,11 +37,14 @@ class CompleteJourney(base.LogBuilder):
       ) from None
     with importlib.resources.as_file(package / 'data') as folder:
       products = pl.read_parquet(
-        folder / 'products.parquet', columns=['product_id', 'product_type']
+        folder / 'products.parquet',
+        columns=['product_id', 'product_type'],
+        glob=False,
       )
       rows = pl.read_parquet(
         folder / 'transactions.parquet',
         columns=['household_id', 'product_id', 'transaction_timestamp'],
+        glob=False,
       )
     report = raw_log.RowReport(rows_read=len(rows))
     report.notes.append(
