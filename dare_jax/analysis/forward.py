@@ -127,6 +127,10 @@ def category_scores(
   apply = jax.jit(
     functools.partial(run.model.apply, method=_grid), static_argnums=4
   )
+  target, behavior = (
+    run.experiment.as_read('category', np.asarray(ids))
+    for ids in (target, behavior)
+  )
   scores = apply(
     run.variables,
     jnp.asarray(target)[:, None, None],
@@ -225,6 +229,7 @@ def _collect(
   parts: dict[str, list[np.ndarray]] = {}
   for number, batch in enumerate(batches):
     tell(number)
+    batch = run.experiment.batch_as_read(batch)
     real = np.asarray(batch.targets.weight) > 0
     for name, values in jax.device_get(apply(run.variables, batch)).items():
       parts.setdefault(name, []).append(values[real])

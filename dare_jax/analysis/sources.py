@@ -147,12 +147,15 @@ class Sources:
     return lambda i: str(known[int(i) - 2]) if i >= 2 else '(unknown)'
 
   def test_batches(self) -> Iterator[types.Batch]:
-    """Yields all of the test split, moments in order; the last is padded."""
+    """Yields all of the test split, moments in order; the last is padded.
+
+    Ids are those of the store, of which not every run knows all.
+    """
     made = self._pipeline('test', self.data.history_length)
     scores = made.targets_per_row * self.data.history_length
     size = int(np.clip(_SCORES_AT_ONCE // scores, 1, 1024))
     for item in made.eval_batches(size):
-      yield item.batch
+      yield item.stored
 
   def _targets(self, split: str) -> Targets:
     made = self._pipeline(split, history_length=1)
@@ -160,7 +163,7 @@ class Sources:
     ids: dict[str, list[np.ndarray]] = {'item': [], 'category': []}
     label, real = [], []
     for item in made.eval_batches(_COUNTED_AT_ONCE):
-      targets = item.batch.targets
+      targets = item.stored.targets
       for field, parts in ids.items():
         parts.append(targets.ids[field][:, 0])
       label.append(targets.label[:, 0] > 0.5)
@@ -180,10 +183,12 @@ class Sources:
     data.history_length = history_length
     data.max_padding = None
     data.group_candidates = True
-    data.unknown_rate = 0.0
     moments = self._first.run.experiment.pipelines[split].moments
     seed = self._first.config.seed
-    return pipeline.Pipeline(self.store, moments, split, data, seed)
+    known = self._first.run.experiment.known
+    return pipeline.Pipeline(
+      self.store, moments, split, data, seed, known=known
+    )
 
 
 def locate(workdirs: Sequence[str]) -> Sources:

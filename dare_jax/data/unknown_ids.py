@@ -68,31 +68,21 @@ class UnknownIds:
       batch: on the host, with the store's ids.
       places: of its examples.
     """
-    history, targets, context = (
-      {field: self._as_known(field, array) for field, array in ids.items()}
-      for ids in (batch.history.ids, batch.targets.ids, batch.context)
-    )
-    if self._rate > 0:
-      history = {
-        field: self._thinned(field, array, batch.history.mask, places)
-        for field, array in history.items()
+    batch = batch_as_known(batch, self._known)
+    if self._rate == 0:
+      return batch
+    history = {
+      field: self._thinned(field, ids, batch.history.mask, places)
+      for field, ids in batch.history.ids.items()
+    }
+    targets, context = (
+      {
+        field: self._sprinkled(field, ids, places)
+        for field, ids in part.items()
       }
-      targets, context = (
-        {
-          field: self._sprinkled(field, array, places)
-          for field, array in ids.items()
-        }
-        for ids in (targets, context)
-      )
-    return dataclasses.replace(
-      batch,
-      history=dataclasses.replace(batch.history, ids=history),
-      targets=dataclasses.replace(batch.targets, ids=targets),
-      context=context,
+      for part in (batch.targets.ids, batch.context)
     )
-
-  def _as_known(self, field: str, ids: np.ndarray) -> np.ndarray:
-    return as_known(ids, self._known.get(field))
+    return _with_ids(batch, history, targets, context)
 
   def _thinned(
     self, field: str, ids: np.ndarray, mask: np.ndarray, places: Places
@@ -128,6 +118,36 @@ class UnknownIds:
     )
     unknown = (chance < self._rate) & (flat != id_map.PADDING)
     return np.where(unknown, id_map.UNKNOWN, flat).reshape(ids.shape)
+
+
+def batch_as_known(
+  batch: types.Batch, known: Mapping[str, np.ndarray]
+) -> types.Batch:
+  """Returns a batch with the unknown id in place of those not known.
+
+  Args:
+    batch: on the host; its arrays stay as they are.
+    known: field -> bool [ids]; of a field that is not there, all are known.
+  """
+  parts = (
+    {field: as_known(ids, known.get(field)) for field, ids in part.items()}
+    for part in (batch.history.ids, batch.targets.ids, batch.context)
+  )
+  return _with_ids(batch, *parts)
+
+
+def _with_ids(
+  batch: types.Batch,
+  history: Mapping[str, np.ndarray],
+  targets: Mapping[str, np.ndarray],
+  context: Mapping[str, np.ndarray],
+) -> types.Batch:
+  return dataclasses.replace(
+    batch,
+    history=dataclasses.replace(batch.history, ids=history),
+    targets=dataclasses.replace(batch.targets, ids=targets),
+    context=context,
+  )
 
 
 def as_known(ids: np.ndarray, known: np.ndarray | None) -> np.ndarray:

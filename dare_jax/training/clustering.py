@@ -21,6 +21,7 @@ from dare_jax import embeddings
 from dare_jax import types
 from dare_jax.data import history_store
 from dare_jax.data import pipeline
+from dare_jax.data import unknown_ids
 from dare_jax.parallel import exchange
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
@@ -63,6 +64,7 @@ def refresh(
   updater: table_updates.TableUpdater,
   max_size: int,
   held_out: Iterable[pipeline.Pipeline],
+  known: np.ndarray | None = None,
 ) -> train_state.TrainState:
   """Returns the state with each user's behaviors clustered by item vector.
 
@@ -75,6 +77,8 @@ def refresh(
     updater: knows where rows lie.
     max_size: most members of a cluster.
     held_out: splits whose behaviors shape no centroid.
+    known: bool [items], whether training reads an item; others are the
+      unknown item. None: all are known.
   """
   suffix = embeddings.PLANS[plan].table_of['attention', 'behavior']
   table = state.tables['encoder'][f'item_{suffix}']
@@ -84,7 +88,9 @@ def refresh(
     np.minimum.at(fit_before, split.moments.user, split.moments.end)
   users = _own_users(offsets)
   begin, end = offsets[users.start], offsets[users.stop]
-  items = store.behaviors.columns['item_id'][begin:end].astype(np.int64)
+  items = unknown_ids.as_known(
+    store.behaviors.columns['item_id'][begin:end].astype(np.int64), known
+  )
   found = clusters.hierarchical_clusters(
     _rows_of(table, updater.position('item', items)),
     offsets[users.start : users.stop + 1] - begin,

@@ -142,9 +142,15 @@ class Experiment:
 
   def as_read(self, field: str, ids: np.ndarray) -> np.ndarray:
     """Returns ids as the model reads them: unknown ones for those not known."""
-    has_unknown = self.config.data.unknown_rate > 0
-    known = self.known.get(field) if has_unknown else None
-    return unknown_ids.as_known(ids, known)
+    return unknown_ids.as_known(ids, self._known_or_all.get(field))
+
+  def batch_as_read(self, batch: types.Batch) -> types.Batch:
+    """Returns a batch of the store's ids as the model reads it."""
+    return unknown_ids.batch_as_known(batch, self._known_or_all)
+
+  @property
+  def _known_or_all(self) -> Known:
+    return self.known if self.config.data.unknown_rate > 0 else {}
 
   @functools.cached_property
   def _truth(self) -> synthetic.Truth | None:
@@ -165,6 +171,7 @@ class Experiment:
       self.trainer.tables,
       self.config.model.cluster_size,
       [self.pipelines[split] for split in ('val', 'test')],
+      self._known_or_all.get('item'),
     )
 
 

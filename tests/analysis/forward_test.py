@@ -26,7 +26,7 @@ def made(request, root):
 def test_finds_what_the_model_keeps(made):
   run = made.all[0].run
   lists = forward.rankings(run, made.test_batches(), keep=3)
-  batch = next(iter(made.test_batches()))
+  batch = run.experiment.batch_as_read(next(iter(made.test_batches())))
   output = jax.jit(run.model.apply)(run.variables, batch)
   real = batch.targets.weight > 0
   distance, scores, mask = (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 
@@ -76,3 +79,23 @@ def test_held_out_behaviors_shape_no_cluster_of_earlier_ones(root):
   assert np.array_equal(
     items[batch.history.row][kept], batch.history.ids['item'][kept]
   )
+
+
+def test_unknown_items_are_clustered_by_the_unknown_row(root):
+  loaded = experiment.load(_config(root))
+  state = loaded.init_state()
+  known = np.arange(loaded.store.vocab_sizes['item']) % 3 != 2
+  known[:2] = True
+  some = dataclasses.replace(loaded, known={'item': known})
+  tables = dict(state.tables['encoder'])
+  (name,) = [name for name in tables if name.startswith('item')]
+  rows = np.array(tables[name])
+  position = loaded.trainer.tables.position
+  unknown = rows[position('item', np.array([1]))]
+  rows[position('item', np.flatnonzero(~known))] = unknown
+  tables[name] = jax.device_put(rows, tables[name].sharding)
+  replaced = dataclasses.replace(state, tables={'encoder': tables})
+  expected = loaded.cluster(replaced).clusters
+  tiny.assert_same_bits(some.cluster(state).clusters, expected)
+  plain = loaded.cluster(state).clusters
+  assert (np.asarray(plain.cluster) != np.asarray(expected.cluster)).any()
