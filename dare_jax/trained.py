@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import functools
 import os
 from typing import Any
 
+import jax
+from jaxtyping import Float32
 from jaxtyping import Int32
 import numpy as np
 import polars as pl
 
 from dare_jax import errors
 from dare_jax import models
+from dare_jax import types
 from dare_jax.data import id_map
 from dare_jax.training import experiment as experiment_lib
 from dare_jax.training import saved_run
@@ -75,6 +80,92 @@ class Trained:
       ) from None
     found = id_map.lookup(known, asked).fill_null(id_map.UNKNOWN).to_numpy()
     return self.experiment.as_read(field, found).astype(np.int32)
+
+  def score(
+    self,
+    history: Mapping[str, Sequence[Any]],
+    candidates: Mapping[str, Sequence[Any]],
+    context: Mapping[str, Any] | None = None,
+  ) -> Float32[np.ndarray, ' n']:
+    """Returns the logits of candidates after the history of one user.
+
+    What evaluation computes of the same moment: the model sees the last
+    `history_length` behaviors, and the unknown id for what training has not
+    read. A number of candidates up to the next power of two is compiled once.
+
+    Args:
+      history: field -> raw values of the behaviors, oldest first; none: [].
+      candidates: field -> raw values of the n candidates.
+      context: field -> raw value at this moment, of the fields that the log
+        has for the head alone.
+
+    Returns:
+      Logits of a click: `jax.nn.sigmoid` makes probabilities of them.
+
+    Raises:
+      UsageError: fields or lengths that do not fit, or values of another kind.
+    """
+    store, length = self.experiment.store, self.history_length
+    context = {} if context is None else context
+    num_behaviors = _check_columns('history', history, store.fields)
+    num_candidates = _check_columns('candidates', candidates, store.fields)
+    _check_fields('context', context, store.context_fields)
+    shown = min(num_behaviors, length)
+    room = 1 << max(num_candidates - 1, 0).bit_length()
+
+    def padded(columns: Any, field: str, before: int, after: int) -> np.ndarray:
+      return np.pad(self.ids(field, columns[field]), (before, after))
+
+    past = {
+      field: padded(history, field, length, 0)[None, -length:]
+      for field in store.fields
+    }
+    targets = {
+      field: padded(candidates, field, 0, room - num_candidates)[None, None]
+      for field in store.fields
+    }
+    weight = (np.arange(room) < num_candidates)[None, None].astype(np.float32)
+    batch = types.Batch(
+      history=types.History(
+        ids=past, mask=np.arange(length)[None] >= length - shown
+      ),
+      end=np.full((1, 1), length, np.int32),
+      targets=types.Targets(ids=targets, label=weight, weight=weight),
+      context={
+        field: self.ids(field, [context[field]])[None]
+        for field in store.context_fields
+      },
+    )
+    logits = self._apply(self.variables, batch).logits
+    return np.asarray(logits, np.float32)[0, 0, :num_candidates]
+
+  @functools.cached_property
+  def _apply(self) -> Any:
+    return jax.jit(self.model.apply)
+
+
+def _check_columns(
+  name: str, columns: Mapping[str, Sequence[Any]], fields: Sequence[str]
+) -> int:
+  """Returns the common length of the columns of all fields."""
+  _check_fields(name, columns, fields)
+  lengths = {field: len(columns[field]) for field in fields}
+  if len(set(lengths.values())) > 1:
+    raise errors.UsageError(
+      f'{name}: expected as many values of each field, got'
+      f' {", ".join(f"{n} of {field}" for field, n in lengths.items())}.'
+    )
+  return next(iter(lengths.values()))
+
+
+def _check_fields(
+  name: str, given: Mapping[str, Any], fields: Sequence[str]
+) -> None:
+  if set(given) != set(fields):
+    raise errors.UsageError(
+      f'{name}: expected the fields {", ".join(fields) or "none"}, got'
+      f' {", ".join(map(str, given)) or "none"}.'
+    )
 
 
 def load(workdir: str | os.PathLike[str], which: str = 'best') -> Trained:

@@ -8,7 +8,6 @@ import pytest
 
 from dare_jax import errors
 from dare_jax import trained
-from dare_jax import types
 from dare_jax.data import id_map
 from dare_jax.data import splits
 from tests import tiny
@@ -47,24 +46,62 @@ def test_scores_raw_values_of_the_log(root, run):
   name, end = store.raw_ids('user')[int(first.user[0])], int(first.end[0])
   with (root / 'log.csv').open() as log:
     rows = [row for row in csv.DictReader(log) if row['user_id'] == name]
+  names = {field: store.raw_ids(field) for field in store.fields}
+  candidates = {
+    field: [names[field][int(i) - id_map.FIRST] for i in ids[0, 0]]
+    for field, ids in item.batch.targets.ids.items()
+  }
   past = {
-    field: run.ids(field, [row[f'{field}_id'] for row in rows[:end]])
-    for field in ('item', 'category')
+    field: [row[f'{field}_id'] for row in rows[:end]] for field in store.fields
   }
-  length = config.data.history_length
-  padded = {
-    field: np.pad(ids, (length, 0))[None, -length:]
-    for field, ids in past.items()
-  }
-  batch = types.Batch(
-    history=types.History(ids=padded, mask=padded['item'] > 0),
-    end=np.full((1, 1), length),
-    targets=item.batch.targets,
+  expected = jax.jit(run.model.apply)(run.variables, item.batch).logits[0, 0]
+  np.testing.assert_allclose(
+    run.score(past, candidates), expected, rtol=1e-5, atol=1e-6
   )
-  apply = jax.jit(run.model.apply)
-  expected = apply(run.variables, item.batch).logits
-  logits = apply(run.variables, batch).logits
-  np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+  one = {field: values[1:2] for field, values in candidates.items()}
+  np.testing.assert_allclose(
+    run.score(past, one), expected[1:2], rtol=1e-5, atol=1e-6
+  )
+
+
+def test_scores_without_a_history_and_without_candidates(run):
+  nothing = {'item': [], 'category': []}
+  one = {'item': ['i1'], 'category': ['c1']}
+  assert np.isfinite(run.score(nothing, one)).all()
+  assert run.score(one, nothing).shape == (0,)
+  new = {'item': ['never seen'], 'category': ['never seen']}
+  assert run.score(one, new) != run.score(one, one)
+
+
+@pytest.mark.parametrize(
+  ('history', 'candidates', 'context', 'told'),
+  [
+    ({'item': []}, {}, None, 'history: expected the fields item, category'),
+    (
+      {'item': ['i1'], 'category': []},
+      {},
+      None,
+      'history: .* 1 of item, 0 of category',
+    ),
+    (
+      {'item': [], 'category': []},
+      {'item': [], 'category': [], 'brand': []},
+      None,
+      'candidates: .*, got item, category, brand',
+    ),
+    (
+      {'item': [], 'category': []},
+      {'item': [], 'category': []},
+      {'hour': 3},
+      'context: expected the fields none, got hour',
+    ),
+  ],
+)
+def test_what_cannot_be_scored_is_refused(
+  run, history, candidates, context, told
+):
+  with pytest.raises(errors.UsageError, match=told):
+    run.score(history, candidates, context)
 
 
 def test_values_that_the_log_does_not_have_are_unknown(run):
