@@ -22,7 +22,7 @@ from dare_jax import errors
 def evaluate(
   workdir: str | os.PathLike[str], split: str = 'test', which: str = 'best'
 ) -> dict[str, Any]:
-  """Returns the metrics of one checkpoint on one split.
+  """Returns the metrics of one checkpoint on one split, and what is left out.
 
   Args:
     workdir: of a run that has saved a checkpoint.
@@ -40,12 +40,13 @@ def evaluate(
       f'--split={split}: expected one of {", ".join(splits.NAMES)}.'
     )
   saved = saved_run.restore(workdir, which)
-  metrics = saved.experiment.predict(saved.state, split).compute()
+  found = saved.experiment.predict(saved.state, split).report()
   return {
     'checkpoint': which,
     'step': saved.step,
     'split': split,
-    'metrics': metrics,
+    'metrics': found.values,
+    'left_out': found.left_out,
     'code_version': saved.description['code_version'],
     'data_fingerprint': saved.experiment.store.fingerprint,
   }
@@ -58,6 +59,7 @@ def main() -> None:
   workdir = _WORKDIR.value
   distributed.start()
   from dare_jax.parallel import processes
+  from dare_jax.training import report
   from dare_jax.training import storage
 
   result = evaluate(workdir, _SPLIT.value, _CHECKPOINT.value)
@@ -66,6 +68,8 @@ def main() -> None:
   print(f'{workdir}, step {result["step"]}, {result["split"]}:')
   for name, value in result['metrics'].items():
     print(f'  {name:24}{value:.6f}')
+  if result['left_out']:
+    print(f'  left out: {report.left_out(result["left_out"])}')
   path = storage.locate(workdir) / f'eval_{result["split"]}.json'
   storage.write(path, json.dumps(result, indent=1).encode())
 

@@ -202,6 +202,39 @@ def test_table_json(summarized):
   assert dare['examples_per_s'] == {'mean': 10.0, 'std': 0.0}
 
 
+def test_models_without_auc(tmp_path):
+  """Undefined in one seed, it is no mean over the other; and that is said."""
+  runs = _planned(tmp_path, 2)
+  outcomes = {}
+  for run in runs:
+    value = result() | {'left_out': {'auc_item_seen': 'there are no targets'}}
+    if run.variant.label == 'dare' and run.seed == 2:
+      reasons = {'auc': '3 of 9 logits are not numbers'}
+      value |= {'test': {'logloss': 0.5}, 'left_out': reasons}
+    if run.variant.label == 'bad':
+      reasons = dict.fromkeys(('auc', 'gauc'), 'all 9 labels are 1')
+      value |= {'test': {'logloss': 0.25}, 'left_out': reasons}
+    run.workdir.mkdir(parents=True)
+    labels = bootstrap_test.made(run.seed, skill=1.0)
+    if run.variant.label == 'bad':
+      labels.label[:] = 1
+    metrics.save(labels, run.workdir / 'predictions_test.npz')
+    outcomes[run.workdir] = runs_lib.Outcome(value)
+  made = summary.Summary(runs, 'twin', '').table(outcomes)
+  twin, dare, bad = made['rows']
+  assert 'auc' in twin and 'auc' not in dare and 'auc' not in bad
+  assert bad['logloss']['mean'] == 0.25 and 'logloss' not in dare
+  assert 'auc_difference' not in bad
+  assert json.loads(json.dumps(made)) == made
+  for page in (table.text(made), table.markdown(made, True)):
+    assert 'bad, left out: auc, gauc (all 9 labels are 1)' in page
+    assert '; auc (3 of 9 logits are not numbers)' in page
+    assert 'twin, left out: auc_item_seen (there are no targets)' in page
+  assert figure.draw(made, tmp_path / 'comparison.png')
+  only = {'rows': [bad], 'base': 'bad'}
+  assert not figure.draw(only, tmp_path / 'none.png')
+
+
 def test_unfinished_models_say_so(tmp_path):
   runs = _planned(tmp_path, 2)
   outcomes = {runs[0].workdir: runs_lib.Outcome(result())}

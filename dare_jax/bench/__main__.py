@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import pathlib
 import sys
 from typing import Any
@@ -50,7 +51,17 @@ def show(rows: list[dict[str, Any]]) -> str:
   )
 
 
+def _defined(row: dict[str, Any]) -> dict[str, Any]:
+  """Returns a row with None for what is not defined: JSON has no NaN."""
+  return {
+    name: None if isinstance(value, float) and math.isnan(value) else value
+    for name, value in row.items()
+  }
+
+
 def _cell(value: Any) -> str:
+  if value is None:
+    return '-'
   if isinstance(value, float):
     return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.4g}'
   return str(value)
@@ -70,7 +81,7 @@ def main() -> None:
   def run() -> None:
     from dare_jax.training import environment
 
-    rows = measure()
+    rows = [_defined(row) for row in measure()]
     print(show(rows))
     if output.value:
       report = {

@@ -48,7 +48,8 @@ def table(folder: pathlib.Path, fields: Sequence[str]) -> list[dict[str, Any]]:
 
   Returns:
     Rows with 'model', the last part of each field's name, 'auc' (the mean over
-    the seeds), 'auc_std' (0 for one seed), 'seeds', and 'targets_per_s'.
+    the seeds), 'auc_std' (0 for one seed), 'seeds', and 'targets_per_s'. Both
+    of AUC are None where a seed has none.
 
   Raises:
     UsageError: no finished run, an unknown field, a seed that came twice.
@@ -84,11 +85,15 @@ def table(folder: pathlib.Path, fields: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  auc = [result['test']['auc'] for result in results]
+  auc = [result['test'].get('auc') for result in results]
   rates = [result['examples_per_s'] for result in results]
+  mean = std = None
+  if None not in auc:
+    mean = statistics.fmean(auc)
+    std = statistics.stdev(auc) if len(auc) > 1 else 0.0
   return {
-    'auc': statistics.fmean(auc),
-    'auc_std': statistics.stdev(auc) if len(auc) > 1 else 0.0,
+    'auc': mean,
+    'auc_std': std,
     'seeds': len(auc),
     'targets_per_s': statistics.fmean(rates),
   }
@@ -99,10 +104,18 @@ def draw(
 ) -> None:
   """Draws test AUC against a field, a line for each model.
 
+  Rows without AUC are left out.
+
   Raises:
-    UsageError: matplotlib is missing, or the values are not numbers above 0.
+    UsageError: matplotlib is missing, the values are not numbers above 0, or no
+      row has an AUC.
   """
   plots.require('--figure')
+  rows = [row for row in rows if row['auc'] is not None]
+  if not rows:
+    raise errors.UsageError(
+      '--figure: no run has a test AUC: expected labels of both classes.'
+    )
   name = field.rpartition('.')[2]
   values = sorted({row[name] for row in rows})
   if not all(isinstance(x, int | float) and x > 0 for x in values):

@@ -19,8 +19,10 @@ from dare_jax import errors
 from dare_jax import types
 from dare_jax.data import datasets
 from dare_jax.data import history_store
+from dare_jax.data import label_counts
 from dare_jax.data import pipeline
 from dare_jax.data import splits
+from dare_jax.training import judge
 from dare_jax.training import metrics
 
 
@@ -45,6 +47,11 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
   store = datasets.open_or_prepare(config.data)
   moments = splits.make_splits(store, config.data)
+  labels = {
+    name: label_counts.count(store, part, config.data)
+    for name, part in moments.items()
+  }
+  judge.check(store, config.data.split, labels)
   pipelines = {
     name: pipeline.Pipeline(store, part, name, config.data, config.seed)
     for name, part in moments.items()

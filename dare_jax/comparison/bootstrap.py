@@ -52,6 +52,7 @@ class WeightedAuc:
     positive = np.flatnonzero(predictions.label > 0.5)
     negative = np.flatnonzero(predictions.label <= 0.5)
     logit = predictions.logit
+    self._has_nan = bool(np.isnan(logit[weight > 0]).any())
     negative = negative[np.argsort(logit[negative])]
     below = logit[negative]
     self._user = user[positive], user[negative]
@@ -62,7 +63,7 @@ class WeightedAuc:
   def __call__(self, counts: np.ndarray) -> np.ndarray:
     """Returns AUCs [r] for the weights `counts` [r, users] of the users.
 
-    NaN where the weights leave one class only.
+    NaN where the weights leave one class only, and of logits that are NaN.
     """
     positive, negative = (
       counts[:, user] * weight
@@ -74,7 +75,8 @@ class WeightedAuc:
     won = 0.5 * np.einsum('rp,rp->r', positive, wins)
     pairs = positive.sum(axis=1) * cumulative[:, -1]
     result = np.full(len(counts), np.nan)
-    return np.divide(won, pairs, out=result, where=pairs > 0)
+    defined = (pairs > 0) & (not self._has_nan)
+    return np.divide(won, pairs, out=result, where=defined)
 
 
 def replicates(

@@ -197,5 +197,8 @@ def _reason(code: int, lines: Iterable[str]) -> str:
 def _describe(outcome: Outcome) -> str:
   if outcome.result is None:
     return f'failed: {outcome.reason}'
-  auc = outcome.result['test'].get('auc')
-  return 'done' if auc is None else f'done, test AUC {auc:.4f}'
+  test = outcome.result['test']
+  for name, label in (('auc', 'AUC'), ('logloss', 'logloss')):
+    if name in test:
+      return f'done, test {label} {test[name]:.4f}'
+  return 'done'

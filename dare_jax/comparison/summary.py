@@ -83,9 +83,11 @@ class Summary:
       'reason': _one_reason(failed),
       'seeds': len(results),
     }
+    row['left_out'] = _left_out(results)
     for name in METRICS:
       values = [r['test'][name] for r in results if name in r['test']]
-      if values:
+      # Of all seeds or none: a mean over some would hide the others.
+      if values and len(values) == len(results):
         row[name] = _spread(values)
     if label != self._base:
       row |= self._difference(label, outcomes)
@@ -160,6 +162,17 @@ def _one_reason(failed: Mapping[int, str]) -> str | None:
     word = 'seed' if len(seeds) == 1 else 'seeds'
     parts.append(f'{word} {", ".join(seeds)}: {reason}')
   return '; '.join(parts) or None
+
+
+def _left_out(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+  """Metrics that are not defined in a seed or more, and why."""
+  found: dict[str, str] = {}
+  for result in results:
+    reasons = result.get('left_out', {})  # Older versions gave none.
+    for name in METRICS:
+      if name in reasons:
+        found.setdefault(name, reasons[name])
+  return found
 
 
 def _spread(values: Sequence[float]) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+from dare_jax.training import report
 from dare_jax.training import retrieval
 
 Row = Mapping[str, Any]
@@ -107,7 +108,7 @@ def text(table: Mapping[str, Any]) -> str:
         for index, (cell, width) in enumerate(zip(row, widths, strict=True))
       )
       lines.append('  '.join(['', first, *others]).rstrip())
-  lines += ['', _METHOD, *_failures(table)]
+  lines += ['', _METHOD, *_remarks(table)]
   return '\n'.join(lines)
 
 
@@ -119,8 +120,8 @@ def markdown(table: Mapping[str, Any], has_figure: bool) -> str:
     lines.append(_line([':--', *['--:'] * (len(head) - 1)]))
     lines += [*map(_line, rows), '']
   lines += [_METHOD, '']
-  if failures := _failures(table):
-    lines += [*(f'- {line}' for line in failures), '']
+  if remarks := _remarks(table):
+    lines += [*(f'- {line}' for line in remarks), '']
   seeds = '1 seed' if table['seeds'] == 1 else f'{table["seeds"]} seeds'
   if has_figure:
     lines += ['![AUC and its differences](comparison.png)', '']
@@ -144,12 +145,19 @@ def _line(cells: Sequence[str]) -> str:
   return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
 
 
-def _failures(table: Mapping[str, Any]) -> list[str]:
-  return [
+def _remarks(table: Mapping[str, Any]) -> list[str]:
+  """Which models failed, and what is not defined for others."""
+  failed = [
     f'{row["model"]} failed: {row["reason"]}'
     for row in table['rows']
     if row['status'] == 'failed'
   ]
+  undefined = [
+    f'{row["model"]}, left out: {report.left_out(row["left_out"])}'
+    for row in table['rows']
+    if row['left_out']
+  ]
+  return failed + undefined
 
 
 def _environment(environment: Mapping[str, Any]) -> str:

@@ -70,7 +70,8 @@ def make_splits(store: history_store.HistoryStore, data: Any) -> Splits:
   if not len(store.behaviors):
     raise errors.UsageError(
       f'history store {store.path} holds no behaviors: no row of the log has'
-      ' label 1; check data.columns.label.'
+      ' label 1; check data.columns.label, or take all rows as behaviors, with'
+      ' --config.data.columns.label=None.'
     )
   splits = protocol(store, data)
   empty = [name for name, moments in splits.items() if not len(moments)]

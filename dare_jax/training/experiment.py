@@ -24,6 +24,7 @@ from dare_jax.configs import base
 from dare_jax.data import datasets
 from dare_jax.data import history_store
 from dare_jax.data import known_ids
+from dare_jax.data import label_counts
 from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.data import synthetic
@@ -35,6 +36,7 @@ from dare_jax.training import clustering
 from dare_jax.training import config_check
 from dare_jax.training import evaluation
 from dare_jax.training import feed
+from dare_jax.training import judge
 from dare_jax.training import metrics
 from dare_jax.training import retrieval
 from dare_jax.training import run_data
@@ -78,6 +80,22 @@ class Experiment:
   @property
   def steps_per_epoch(self) -> float:
     return self.pipelines['train'].steps_an_epoch(self.config.train.batch_size)
+
+  @functools.cached_property
+  def labels(self) -> judge.Labels:
+    """Targets by label, of each split: those that an evaluation counts."""
+    rows = dict.fromkeys(self.pipelines)
+    if self.config.eval.drop_last:
+      size = self.config.eval.batch_size
+      for split in ('val', 'test'):
+        examples = self.pipelines[split].num_examples
+        rows[split] = examples // size * size
+    return {
+      split: label_counts.count(
+        self.store, batches.moments, self.config.data, rows[split]
+      )
+      for split, batches in self.pipelines.items()
+    }
 
   def train_batches(self, start: int) -> feed.Feed:
     """Returns the stream of training batches from a step on."""

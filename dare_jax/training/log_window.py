@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dare_jax.training import metrics
+
 # Sums over the targets since the last log line; all that a log line needs.
 SUM_NAMES = (
   'steps',
@@ -20,6 +22,14 @@ SUM_NAMES = (
   'label',
   'weight',
 )
+# Mean -> its sum, the sum that it is divided by, what it means that this is 0.
+_MEANS = {
+  'loss': ('loss', 'steps', 'there are no steps'),
+  'logloss': ('logloss', 'weight', 'there are no targets'),
+  'aux_logloss': ('aux_logloss', 'weight', 'there are no targets'),
+  'accuracy': ('right', 'weight', 'there are no targets'),
+  'calibration': ('prob', 'label', 'no target has label 1'),
+}
 
 
 def zero_sums() -> dict[str, jax.Array]:
@@ -27,14 +37,15 @@ def zero_sums() -> dict[str, jax.Array]:
   return {name: jnp.zeros(()) for name in SUM_NAMES}
 
 
-def summarize(sums: Mapping[str, Any]) -> dict[str, float]:
+def summarize(sums: Mapping[str, Any]) -> metrics.Report:
   """Returns the means of a log window from its sums."""
   host = {name: float(np.asarray(value)) for name, value in sums.items()}
-  weight = max(host['weight'], 1.0)
-  return {
-    'loss': host['loss'] / max(host['steps'], 1.0),
-    'logloss': host['logloss'] / weight,
-    'aux_logloss': host['aux_logloss'] / weight,
-    'accuracy': host['right'] / weight,
-    'calibration': host['prob'] / max(host['label'], 1e-9),
-  }
+  values, left_out = {}, {}
+  for name, (total, count, nothing) in _MEANS.items():
+    if not host[count] > 0:
+      left_out[name] = nothing
+    elif np.isfinite(mean := host[total] / host[count]):
+      values[name] = mean
+    else:
+      left_out[name] = 'it is not finite'
+  return metrics.Report(values, left_out)

@@ -21,7 +21,9 @@ class Progress:
     train_time_s: wall time of the steps; no compilation, no evaluation.
     targets: unpadded targets trained on.
     evaluated_step: the last step that was validated.
-    best_step: the validated step with the best AUC.
+    best_by: the metric that decides which is best, as `judge`; None: not
+      settled yet.
+    best_step: the validated step that is best; -1: none could be judged.
     best_val: its metrics.
     metric_lines: lines written to metrics.jsonl.
     metric_crc: their CRC-32.
@@ -32,11 +34,21 @@ class Progress:
   train_time_s: float = 0.0
   targets: int = 0
   evaluated_step: int = -1
+  best_by: str | None = None
   best_step: int = -1
   best_val: dict[str, float] = dataclasses.field(default_factory=dict)
   metric_lines: int = 0
   metric_crc: int = 0
   resumed_from: list[int] = dataclasses.field(default_factory=list)
+
+  @property
+  def has_best(self) -> bool:
+    return self.best_step >= 0
+
+  @property
+  def tested_step(self) -> int:
+    """The best step; without one, the last."""
+    return self.best_step if self.has_best else self.step
 
 
 class Clock:

@@ -45,7 +45,7 @@ def summary(
   lines = [
     '',
     f'{result["model"]} on {result["dataset"]}, seed {result["seed"]}:'
-    f' step {result["best_step"]} of {result["steps"]} was best',
+    f' step {result["best_step"]} of {result["steps"]} {_why(result)}',
     f'{"":38}{"val":>9}{"test":>9}',
   ]
   for name, label in _SHOWN:
@@ -53,6 +53,8 @@ def summary(
       cells = [result[split].get(name) for split in ('val', 'test')]
       row = ''.join(f'{"" if v is None else f"{v:.4f}":>9}' for v in cells)
       lines.append(f'{label:38}{row}')
+  if missing := result.get('left_out'):  # Results of older versions say none.
+    lines.append(f'left out of the test: {left_out(missing)}')
   counts = result['parameters']
   lines += [
     f'{result["train_time_s"]:.0f} s of training,'
@@ -73,3 +75,43 @@ def summary(
   if result['dataset'] != 'csv_log':
     lines.append('  your own log           configs/csv_log.py says how')
   return '\n'.join(lines)
+
+
+def _why(result: Mapping[str, Any]) -> str:
+  """What makes the step the one that is tested."""
+  best_by = result.get('best_by', 'auc')  # As older versions did.
+  if best_by is None:
+    return 'is the last; none was best, as no validation had a logloss or AUC'
+  return 'was best' if best_by == 'auc' else f'was best, by {best_by}'
+
+
+def left_out(reasons: Mapping[str, str]) -> str:
+  """Returns metrics that are left out, by reason, on one line.
+
+  >>> left_out({'auc': 'all 3 labels are 1', 'gauc': 'all 3 labels are 1'})
+  'auc, gauc (all 3 labels are 1)'
+
+  Args:
+    reasons: metric -> why it is not defined.
+  """
+  names: dict[str, list[str]] = {}
+  for name, reason in reasons.items():
+    names.setdefault(reason, []).append(name)
+  parts = (f'{", ".join(own)} ({reason})' for reason, own in names.items())
+  return '; '.join(parts)
+
+
+def left_out_lines(
+  split: str, reasons: Mapping[str, str], best_by: str | None
+) -> list[str]:
+  """Returns what an evaluation's log says of metrics that are left out.
+
+  Args:
+    split: that was evaluated.
+    reasons: metric -> why it is not defined.
+    best_by: the metric that decides which validation is best.
+  """
+  lines = [f'{split}: left out: {left_out(reasons)}'] if reasons else []
+  if split == 'val' and best_by in reasons:
+    lines.append(f'val: this step cannot be the best: {best_by} decides that')
+  return lines

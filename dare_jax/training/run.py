@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import contextlib
 import dataclasses
 import json
-import math
 import time
 from typing import Any
 
@@ -18,19 +17,20 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax import types
-from dare_jax.data import log_origin
 from dare_jax.parallel import processes
 from dare_jax.training import checkpoint
-from dare_jax.training import environment
 from dare_jax.training import experiment
 from dare_jax.training import feed
 from dare_jax.training import growing
+from dare_jax.training import judge
 from dare_jax.training import lineage
 from dare_jax.training import log_window
 from dare_jax.training import memory_plan
 from dare_jax.training import metrics
 from dare_jax.training import programs
 from dare_jax.training import progress as progress_lib
+from dare_jax.training import report
+from dare_jax.training import result as result_lib
 from dare_jax.training import run_data
 from dare_jax.training import state as train_state
 from dare_jax.training import storage
@@ -64,6 +64,9 @@ class Run:
     self.experiment = experiment.load(
       config, opener if has_begun else None, known
     )
+    if not has_begun:
+      parts = self.experiment
+      judge.check(parts.store, config.data.split, parts.labels)
     self.trainer = self.experiment.trainer
     self.total_steps = self.experiment.total_steps
     processes.in_turn(self._claim_workdir)
@@ -138,6 +141,11 @@ class Run:
         progress.metric_crc,
       )
     )
+    if progress.best_by is None:
+      progress.best_by = judge.choose(self.experiment.labels['val'])
+    if processes.is_first():
+      for line in judge.notes(self.experiment.labels, progress.best_by):
+        print(line, flush=True)
     self._console = writer.Console(self.total_steps, progress.step)
     self._checked_step = progress.step
     self._window = (progress.train_time_s, progress.targets)
@@ -227,18 +235,19 @@ class Run:
     with self._clock.paused(state, progress):
       sums = jax.device_get(state.sums)
       self._check_finite(np.isfinite(sums['loss']), progress.step)
-      values = log_window.summarize(sums)
+      found = log_window.summarize(sums)
       seconds = progress.train_time_s - self._window[0]
       targets = progress.targets - self._window[1]
-      values['examples_per_s'] = targets / max(seconds, 1e-9)
+      found.values['examples_per_s'] = targets / max(seconds, 1e-9)
       self._window = (progress.train_time_s, progress.targets)
-      self._write(progress, 'train', values)
+      self._write(progress, 'train', found)
     return dataclasses.replace(state, sums=self.trainer.empty_sums())
 
   def _write(
-    self, progress: Progress, split: str, values: Mapping[str, float]
+    self, progress: Progress, split: str, found: metrics.Report
   ) -> None:
     assert self._writer is not None and self._console is not None
+    values = found.values
     epoch = progress.step / self.experiment.steps_per_epoch
     named = {f'{split}/{name}': value for name, value in values.items()}
     write = self._writer.write
@@ -252,6 +261,8 @@ class Run:
       progress.step,
       {f'{split}/{name}': values[name] for name in shown if name in values},
     )
+    for line in report.left_out_lines(split, found.left_out, progress.best_by):
+      self._console.note(progress.step, line)
 
   def _sync_metrics(self) -> None:
     """Lets no checkpoint count lines that a broken machine would lose."""
@@ -274,13 +285,13 @@ class Run:
       return
     with self._clock.paused(state, progress):
       self._check_state(state, progress.step)
-      values = self.evaluate(state, 'val', check_stop)
+      found = self.evaluate(state, 'val', check_stop)
       progress.evaluated_step = progress.step
-      self._write(progress, 'val', values)
-      best = progress.best_val.get('auc', -math.inf)
-      if progress.best_step < 0 or values.get('auc', -math.inf) > best:
+      self._write(progress, 'val', found)
+      assert progress.best_by is not None
+      if judge.is_better(progress.best_by, found.values, progress.best_val):
         progress.best_step = progress.step
-        progress.best_val = values
+        progress.best_val = found.values
         self._sync_metrics()
         self._checkpoints.save_best(
           progress.step, state, self._describe(progress)
@@ -291,9 +302,9 @@ class Run:
     state: TrainState,
     split: str,
     check_stop: Callable[[], None] = lambda: None,
-  ) -> dict[str, float]:
+  ) -> metrics.Report:
     """Returns the metrics of a split."""
-    return self.experiment.predict(state, split, check_stop).compute()
+    return self.experiment.predict(state, split, check_stop).report()
 
   def save(self, state: TrainState, progress: Progress) -> None:
     """Saves the state to go on from, in the background."""
@@ -311,15 +322,7 @@ class Run:
     self._checkpoints.wait()
 
   def _describe(self, progress: Progress) -> dict[str, Any]:
-    return {
-      'progress': dataclasses.asdict(progress),
-      'config': experiment.flatten(self.config),
-      'code_version': environment.code_version(),
-      'data_fingerprint': self.experiment.store.fingerprint,
-      'data_made_from': (
-        log_origin.path_of(self.experiment.store) or self.config.data.name
-      ),
-    }
+    return result_lib.description(self.experiment, progress)
 
   def _check_state(self, state: TrainState, step: int) -> None:
     self._check_finite(bool(train_state.is_finite(state)), step)
@@ -352,30 +355,14 @@ class Run:
     for leaf in jax.tree.leaves(state):
       leaf.delete()
     best, _ = self._checkpoints.restore(
-      progress.best_step,
+      progress.tested_step,
       self.experiment.abstract_state(),
       self.experiment.store.fingerprint,
     )
     predictions = self.experiment.predict(best, 'test', check_stop)
-    test = predictions.compute()
+    test = predictions.report()
     self._write(progress, 'test', test)
-    seconds = progress.train_time_s
-    result = {
-      'model': self.config.model.name,
-      'dataset': self.config.data.name,
-      'seed': self.config.seed,
-      'steps': progress.step,
-      'best_step': progress.best_step,
-      'test': test,
-      'val': progress.best_val,
-      'examples_per_s': progress.targets / max(seconds, 1e-9),
-      'train_time_s': seconds,
-      'parameters': parameters,
-      'environment': environment.versions(),
-      'config_hash': experiment.config_hash(self.config),
-      'data_fingerprint': self.experiment.store.fingerprint,
-      'resumed_from': progress.resumed_from,
-    }
+    result = result_lib.make(self.experiment, progress, test, parameters)
     processes.in_turn(lambda: self._write_result(predictions, result))
     return result
 

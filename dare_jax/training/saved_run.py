@@ -74,6 +74,11 @@ def _step(
     )
   step = checkpoints.best_step if which == 'best' else checkpoints.last_step
   if step is None:
+    if which == 'best' and checkpoints.last_step is not None:
+      raise errors.UsageError(
+        f'{workdir}: no validation has chosen a best checkpoint yet; use'
+        ' --checkpoint=last.'
+      )
     raise errors.UsageError(
       f'{workdir}: no {which} checkpoint yet; train first:'
       ' python -m dare_jax.train --workdir=DIR.'

@@ -152,7 +152,7 @@ class Console:
 
   def show(self, step: int, values: Mapping[str, float]) -> None:
     """Shows running metrics."""
-    if not self._shows:
+    if not self._shows or not values:
       return
     text = '  '.join(f'{name} {_format(v)}' for name, v in values.items())
     if self._bar is None:
@@ -161,6 +161,16 @@ class Console:
       self._bar.write(f'step {step}  {text}')
     else:
       self._bar.set_postfix_str(text)
+
+  def note(self, step: int, text: str) -> None:
+    """Shows what is to be known about a step."""
+    if not self._shows:
+      return
+    line = f'step {step}/{self._total}  {text}'
+    if self._bar is None:
+      print(line, flush=True)
+    else:
+      self._bar.write(line)
 
   def close(self) -> None:
     if self._bar is not None:

@@ -6,6 +6,7 @@ import statistics
 import pytest
 
 from dare_jax import errors
+from dare_jax.bench import __main__ as bench
 from dare_jax.bench import runs
 
 
@@ -43,6 +44,23 @@ def test_rows(folder):
   assert rows[1]['auc_std'] == statistics.stdev([0.7, 0.8, 0.75])
   assert rows[1]['targets_per_s'] == pytest.approx(200)
   assert rows[0]['auc_std'] == 0
+
+
+def test_runs_without_auc(tmp_path):
+  """As of one class: the others have theirs, and their part of the figure."""
+  _write(tmp_path, 'twin', 200, 1, 0.6)
+  for seed, test in ((1, {'auc': 0.7}), (2, {'logloss': 0.1})):
+    path = _write(tmp_path, 'dare', 200, seed, 0.7) / 'result.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'test': test}))
+  dare, twin = runs.table(tmp_path, ['data.history_length'])
+  assert (dare['auc'], dare['auc_std'], dare['seeds']) == (None, None, 2)
+  assert twin['auc'] == 0.6
+  assert '-' in bench.show([dare]).split()
+  pytest.importorskip('matplotlib')
+  runs.draw([dare, twin], 'data.history_length', tmp_path / 'figure.png')
+  with pytest.raises(errors.UsageError, match='no run has a test AUC'):
+    runs.draw([dare], 'data.history_length', tmp_path / 'none.png')
+  assert [path.name for path in tmp_path.glob('*.png')] == ['figure.png']
 
 
 def test_what_is_refused(folder, tmp_path_factory):

@@ -88,3 +88,11 @@ def test_the_interval_is_about_as_wide_as_theory_says():
 def test_one_class_has_no_auc():
   given = predictions(np.zeros(4), np.ones(4), np.arange(4))
   assert np.isnan(bootstrap.replicates(given, 3)).all()
+
+
+def test_logits_that_are_not_numbers_have_no_auc():
+  logit, label = np.arange(6.0), np.arange(6) % 2
+  given = predictions(logit, label, np.zeros(6, int))
+  assert np.isfinite(bootstrap.replicates(given, 3)).all()
+  given.logit[3] = np.nan
+  assert np.isnan(bootstrap.replicates(given, 3)).all()

@@ -58,6 +58,20 @@ def test_commands_keep_what_was_given():
   assert 'your own log' not in text  # It is one.
 
 
+def test_what_was_best_and_what_is_left_out():
+  text = report.summary(_RESULT, 'runs/x', 'configs/csv_log.py', {})
+  assert 'step 8 of 8 was best\n' in text and 'left out' not in text
+  changes = {
+    'best_by': 'logloss',
+    'left_out': {'auc': 'all 9 labels are 1', 'gauc': 'all 9 labels are 1'},
+  }
+  text = report.summary(_RESULT | changes, 'runs/x', 'configs/csv_log.py', {})
+  assert 'step 8 of 8 was best, by logloss\n' in text
+  assert '\nleft out of the test: auc, gauc (all 9 labels are 1)\n' in text
+  text = report.summary(_RESULT | {'best_by': None}, 'x', 'configs/x.py', {})
+  assert 'step 8 of 8 is the last; none was best' in text
+
+
 @pytest.mark.parametrize('model', ['twin', 'din'])
 def test_another_model(model):
   text, (compare,) = commands({'model': model}, 'w', 'configs/x.py', {})

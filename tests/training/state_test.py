@@ -86,7 +86,9 @@ class TrainStepTest(absltest.TestCase):
     assert sums['label'] == _STEPS * positives
     assert 0 <= sums['right'] <= sums['weight']
     np.testing.assert_allclose(sums['loss'], sum(found), rtol=1e-5)
-    means = log_window.summarize(sums)
+    report = log_window.summarize(sums)
+    assert not report.left_out
+    means = report.values
     np.testing.assert_allclose(means['loss'], np.mean(found), rtol=1e-5)
     # Losses are a mean of steps; logloss one of targets.
     np.testing.assert_allclose(

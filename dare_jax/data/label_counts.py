@@ -1,0 +1,66 @@
+"""How many targets of a split have which label, known before any step."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from dare_jax.data import history_store
+from dare_jax.data import splits
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelCounts:
+  """Targets by label.
+
+  Attributes:
+    positive: those of label 1.
+    negative: those of label 0.
+  """
+
+  positive: int
+  negative: int
+
+  @property
+  def one_class(self) -> str | None:
+    """What all labels are, in words; None where there are both."""
+    if self.positive and self.negative:
+      return None
+    total = self.positive + self.negative
+    return f'all {total:,} labels are {int(self.positive > 0)}'
+
+
+def count(
+  store: history_store.HistoryStore,
+  moments: splits.Moments,
+  data: Any,
+  num_rows: int | None = None,
+) -> LabelCounts:
+  """Returns the labels of a split's targets.
+
+  Args:
+    store: the history store.
+    moments: the split's moments.
+    data: the config's data section.
+    num_rows: of the split's first rows only; single targets, if not
+      `data.group_candidates`. None: of all.
+  """
+  width = 1 + data.num_negatives
+  targets = width * len(moments)
+  if num_rows is not None:
+    targets = num_rows * (width if data.group_candidates else 1)
+  whole, rest = divmod(targets, width)
+  kept = whole + (rest > 0)
+  if store.impressions is None:
+    return LabelCounts(kept, targets - kept)
+  first, number = moments.target[:kept], moments.count[:kept].copy()
+  if rest:  # The positive and the negatives of the last one lie in many rows.
+    number[-1] = min(number[-1], rest)
+  label = store.impressions.columns['label']
+  positive = sum(
+    int(np.count_nonzero(label[first[number > slot] + slot]))
+    for slot in range(width)
+  )
+  return LabelCounts(positive, int(number.sum()) - positive)
