@@ -21,7 +21,7 @@ def _rows(with_labels):
 
 @pytest.mark.parametrize('with_labels', [False, True])
 @pytest.mark.parametrize('is_grouped', [False, True])
-@pytest.mark.parametrize('split', pipeline.SPLITS)
+@pytest.mark.parametrize('split', splits.NAMES)
 def test_equals_the_targets_of_the_batches(split, is_grouped, with_labels):
   store = stores.build(
     _rows(with_labels), schema=event_log.LogSchema(has_labels=with_labels)
