@@ -18,7 +18,9 @@ import polars as pl
 from dare_jax import errors
 from dare_jax import models
 from dare_jax import types
+from dare_jax.data import given_values
 from dare_jax.data import id_map
+from dare_jax.models import store_clusters
 from dare_jax.training import experiment as experiment_lib
 from dare_jax.training import saved_run
 
@@ -51,18 +53,19 @@ class Trained:
     """How many behaviors the model was shown: for `user_state.build`."""
     return int(self.experiment.config.data.history_length)
 
-  def ids(self, field: str, raw: Sequence[Any]) -> Int32[np.ndarray, ' n']:
+  def ids(self, field: str, raw: Any) -> Int32[np.ndarray, ' n']:
     """Returns the ids of raw values, as they are in the log.
 
-    A value that training has not read is `id_map.UNKNOWN`, as in evaluation;
-    padding is `id_map.PADDING`.
+    A value that training has not read is `id_map.UNKNOWN`, as in evaluation,
+    and so is a missing one (None, NaN); padding is `id_map.PADDING`.
 
     Args:
       field: 'item', 'category', or a further field of the log.
-      raw: integers or strings, as the log has them.
+      raw: a list, an array of NumPy, or a series of pandas or Polars. 5, 5.0
+        and '5' are the same value.
 
     Raises:
-      UsageError: no such field, or values of another kind.
+      UsageError: no such field, or a value that no log could have.
     """
     store = self.experiment.store
     if field not in store.vocab_sizes:
@@ -71,13 +74,7 @@ class Trained:
     if field not in self.known:
       self.known[field] = store.raw_ids(field)
     known = self.known[field]
-    try:
-      asked = pl.Series(raw, dtype=known.dtype, strict=True)
-    except (TypeError, pl.exceptions.PolarsError) as error:
-      raise errors.UsageError(
-        f'raw values of {field!r}: expected {known.dtype}, as in the log;'
-        f' {str(error).splitlines()[0]}'
-      ) from None
+    asked = given_values.as_known(field, raw, known)
     found = id_map.lookup(known, asked).fill_null(id_map.UNKNOWN).to_numpy()
     return self.experiment.as_read(field, found).astype(np.int32)
 
@@ -103,8 +100,16 @@ class Trained:
       Logits of a click: `jax.nn.sigmoid` makes probabilities of them.
 
     Raises:
-      UsageError: fields or lengths that do not fit, or values of another kind.
+      UsageError: fields or lengths that do not fit, values of another kind, or
+        a model that searches clusters, which are known for behaviors of the
+        store alone.
     """
+    if store_clusters.COLLECTION in self.variables:
+      raise errors.UsageError(
+        f'model.search={self.model.config.search}: its clusters are known for'
+        ' the behaviors of the prepared log alone, not for raw ones; score'
+        " batches of the run's pipelines, or a model with another search."
+      )
     store, length = self.experiment.store, self.history_length
     context = {} if context is None else context
     num_behaviors = _check_columns('history', history, store.fields)

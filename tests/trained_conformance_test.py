@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dare_jax import embeddings
+from dare_jax import errors
 from dare_jax import evaluate
 from dare_jax import models
 from dare_jax import trained
@@ -120,6 +121,9 @@ def test_clusters_are_not_left_out_in_silence(root, tmp_path):
   without = item.batch.replace(history=history)
   with pytest.raises(ValueError, match='history.row is missing'):
     apply(run.variables, without)
+  one = {'item': ['i1'], 'category': ['c1']}
+  with pytest.raises(errors.UsageError, match='model.search=clusters'):
+    run.score(one, one)
   groups = {
     name: entries[item.batch.history.row]
     for name, entries in run.variables['clusters'].items()

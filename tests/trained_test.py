@@ -118,8 +118,8 @@ def test_values_that_the_log_does_not_have_are_unknown(run):
   ('field', 'raw', 'told'),
   [
     ('brand', [1], "field 'brand': expected one of category, item"),
-    ('item', [1, 2], "raw values of 'item': expected String"),
-    ('item', ['i1', 2], "raw values of 'item': expected String"),
+    ('item', ['i1', [2]], "raw values of 'item': \\[2\\] \\(list\\), number 2"),
+    ('item', 'i1', "raw values of 'item': str: expected a list"),
   ],
 )
 def test_what_cannot_be_looked_up_is_refused(run, field, raw, told):
