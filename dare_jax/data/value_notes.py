@@ -16,6 +16,7 @@ from dare_jax.data import id_map
 _FIELDS = ('user', 'item', 'category')
 _JOINED_SHARE = 0.1  # of a column's values, from where it is told
 _PLURALS = {'user': 'users', 'item': 'items', 'category': 'categories'}
+_NOT_WHOLE = r'\D'
 # As Hive, Pandas, databases and spreadsheets write that there is no value.
 _LIKE_MISSING = (
   'nan',
@@ -46,12 +47,13 @@ def add(log: event_log.EventLog, missing: Sequence[str] = ()) -> None:
     raw = log.raw_ids[field]
     if raw.dtype != pl.String:
       continue
-    is_like = raw.str.to_lowercase().is_in(_LIKE_MISSING)
-    for row in is_like.arg_true():
+    odd = raw.str.contains(_NOT_WHOLE).arg_true()  # Mostly few, or all.
+    is_like = raw[odd].str.to_lowercase().is_in(_LIKE_MISSING)
+    for row in odd.filter(is_like):
       count = _num_rows(log, field, row + id_map.FIRST)
       found.append(f"{count:,} rows have the {field} '{raw[row]}'")
       texts[raw[row]] = None
-    log.report.notes.extend(_odd_texts(field, raw))
+    log.report.notes.extend(_odd_texts(field, raw, raw[odd]))
   if found:
     log.report.notes.append(
       f'{", ".join(found)}; if that stands for a missing value, leave them out'
@@ -96,14 +98,16 @@ def _num_rows(log: event_log.EventLog, field: str, value: int) -> int:
   return int((log.columns[f'{field}_id'] == value).sum())
 
 
-def _odd_texts(field: str, raw: pl.Series) -> Iterator[str]:
-  spaced = raw.filter(raw.str.strip_chars() != raw)
+def _odd_texts(field: str, raw: pl.Series, odd: pl.Series) -> Iterator[str]:
+  spaced = odd.filter(odd.str.strip_chars() != odd)
   if len(spaced):
     yield (
       f'{len(spaced):,} {_PLURALS[field]} begin or end in a space, such as'
       f' {spaced[0]!r:.40}; without it they would be others'
     )
-  floats = raw.filter(raw.str.contains(r'^\d+\.0+$'))
+  floats = odd.filter(odd.str.contains(r'^\d+\.0+$'))
+  if not len(floats):
+    return
   whole = floats.str.replace(r'\.0+$', '')
   both = floats.filter(whole.is_in(raw.implode()))
   if len(both):
