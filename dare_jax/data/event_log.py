@@ -149,7 +149,10 @@ def _note_units(times: raw_times.Times, report: raw_log.RowReport) -> None:
   """Notes numbers of several units, or zeros beside times of our days."""
   if times.unit is not None:
     return
-  counts = time_units.counts(times.values)
+  values = times.values
+  counts = time_units.counts(
+    values // times.scale if times.scale > 1 else values
+  )
   if sum(counts.values()) == len(times.values):
     if len(counts) == 1:
       return

@@ -172,8 +172,7 @@ class Clock:
     joined = np.concatenate(values) if values else np.zeros(0, np.int64)
     if not self._are_dates:
       return Times(joined, None, scale)
-    names = {factor: name for name, factor in time_units.PER_SECOND.items()}
-    return Times(joined, names[scale])
+    return Times(joined, time_units.divided('seconds', scale))
 
 
 def _coarsest(ticks: np.ndarray, scale: int) -> tuple[np.ndarray, int]:

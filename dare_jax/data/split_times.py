@@ -70,16 +70,21 @@ def _time(
     assert nanoseconds is not None  # It has been checked.
     tick = time_units.NANOSECONDS // time_units.PER_SECOND[unit]
     return -(-nanoseconds // tick)  # The first that is not before it.
-  time = math.ceil(value * scale_of(store))
-  other = time_units.of_number(time)
-  if unit is not None and other not in (None, unit):
-    date = (time_units.date(time, other) or '')[:10]
+  scale = scale_of(store)
+  other = time_units.of_number(value)
+  if unit is not None and other and time_units.divided(other, scale) != unit:
+    date = (time_units.date(math.floor(value), other) or '')[:10]
+    of_log = next(
+      whole
+      for whole in time_units.PER_SECOND
+      if time_units.divided(whole, scale) == unit
+    )
     raise errors.UsageError(
       f'data.{name}={value}: looks like {other} since 1970, but the times of'
-      f' the log are {unit} (the last {_times(store).max()}); give it in'
-      f' {unit}, or as a date: {date}.'
+      f' the log are {of_log} (the last {_times(store).max() // scale}); give'
+      f' it in {of_log}, or as a date: {date}.'
     )
-  return time
+  return math.ceil(value * scale)
 
 
 def scale_of(store: history_store.HistoryStore) -> int:
@@ -95,7 +100,7 @@ def unit_of(store: history_store.HistoryStore) -> tuple[str | None, bool]:
   unit = _log(store).get('time_unit')
   if unit is not None:
     return unit, True
-  return time_units.of_times(_times(store)), False
+  return time_units.of_times(_times(store), scale_of(store)), False
 
 
 def shown(store: history_store.HistoryStore, time: int) -> str:

@@ -104,14 +104,31 @@ def counts(times: np.ndarray) -> dict[str, int]:
   return found
 
 
-def of_times(times: np.ndarray) -> str | None:
-  """Returns the unit of most times, where no other unit is among them."""
-  found = counts(times)
+def of_times(times: np.ndarray, scale: int = 1) -> str | None:
+  """Returns the unit of most times, where no other unit is among them.
+
+  Args:
+    times: integers.
+    scale: by what the numbers of the log, whose size tells the unit, were
+      multiplied.
+  """
+  found = counts(times // scale if scale > 1 else times)
   if len(found) == 1:
     unit, count = next(iter(found.items()))
     if 2 * count > len(times):
-      return unit
+      return divided(unit, scale)
   return None
+
+
+def divided(unit: str, parts: int) -> str | None:
+  """Returns the unit of which there are `parts` in another, if it has a name.
+
+  Args:
+    unit: the other.
+    parts: a power of 1,000.
+  """
+  names = {factor: name for name, factor in PER_SECOND.items()}
+  return names.get(PER_SECOND[unit] * parts)
 
 
 def date(time: int, unit: str) -> str | None:

@@ -56,6 +56,18 @@ def test_a_number_of_another_unit_is_refused():
   assert 'as a date: 2024-05-01' in str(error.value)
 
 
+def test_the_size_of_the_logs_own_numbers_tells_the_unit():
+  # Seconds from the start of an experiment, with fractions.
+  store = _store([500_000_500, 900_000_000], time_scale=1_000)
+  assert split_times.unit_of(store) == (None, False)
+  assert _of(store, 600_000.5) == 600_000_500
+  milliseconds = _store([_START * 10**6 + 1], time_scale=1_000)
+  assert split_times.unit_of(milliseconds) == ('microseconds', False)
+  assert _of(milliseconds, _START * 1_000) == _START * 10**6
+  with pytest.raises(errors.UsageError, match='give it in milliseconds, or'):
+    _of(milliseconds, _START)
+
+
 def test_a_date_needs_a_unit():
   with pytest.raises(errors.UsageError, match='from 0 to 8, are numbers of an'):
     _of(_store(range(9)), '2024-05-01')
