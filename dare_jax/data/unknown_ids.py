@@ -72,19 +72,16 @@ class UnknownIds:
     if self._rate == 0:
       return batch
     history = {
-      field: self._thinned(field, ids, batch.history.mask, places)
+      field: self._replaced_in_history(field, ids, batch.history.mask, places)
       for field, ids in batch.history.ids.items()
     }
     targets, context = (
-      {
-        field: self._sprinkled(field, ids, places)
-        for field, ids in part.items()
-      }
+      {field: self._replaced(field, ids, places) for field, ids in part.items()}
       for part in (batch.targets.ids, batch.context)
     )
     return _with_ids(batch, history, targets, context)
 
-  def _thinned(
+  def _replaced_in_history(
     self, field: str, ids: np.ndarray, mask: np.ndarray, places: Places
   ) -> np.ndarray:
     """Returns histories [b, l], a share of them made unknown.
@@ -104,7 +101,7 @@ class UnknownIds:
       ids[row[hit], slot[hit]] = id_map.UNKNOWN
     return ids
 
-  def _sprinkled(
+  def _replaced(
     self, field: str, ids: np.ndarray, places: Places
   ) -> np.ndarray:
     """Returns targets [b, m, c], or context [b, m], a share made unknown."""
