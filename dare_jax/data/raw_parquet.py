@@ -62,6 +62,13 @@ def read(
     pl.lit(value, pl.String).alias(column.name)
     for column, value in file.constants.items()
   )
+  for column in columns:
+    if column.kind == 'time' and types[column.name] == pl.Float32:
+      report.notes.append(
+        f'{file.name or file.path.name}: {column.name!r} is of 32 bit, in which'
+        f' times above {2**24:,} are rounded; write it as integers, or in 64'
+        ' bit'
+      )
   raw = source.select(column.name for column in columns)
   raw_values.settle(columns, _collect(file.path, raw.head(_FIRST_ROWS)))
   values, valid = raw_values.typed(columns, types, select)

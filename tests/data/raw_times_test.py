@@ -177,6 +177,16 @@ def test_floats_keep_their_order_and_nan_is_malformed(tmp_path):
   assert (values, scale) == ([1, 2], 1)
 
 
+def test_floats_of_32_bit_are_noted(tmp_path):
+  times = pl.Series([1_600_000_000.0, 5.0], dtype=pl.Float32)
+  values, _, _, report = _times(times, tmp_path, parquet=True)
+  assert values == [1_600_000_000, 5]  # A multiple of 128 is not rounded.
+  assert report.notes == [
+    "log.parquet: 'timestamp' is of 32 bit, in which times above 16,777,216 are"
+    ' rounded; write it as integers, or in 64 bit'
+  ]
+
+
 def test_dates_and_decimals_of_parquet(tmp_path):
   days = [datetime.date(1970, 1, 2), datetime.date(1969, 12, 31), None]
   found = _times(days, tmp_path, parquet=True)
