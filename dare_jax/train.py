@@ -21,11 +21,13 @@ from ml_collections import config_flags
 from dare_jax import cli
 from dare_jax import distributed
 from dare_jax import errors
+from dare_jax import numerics
 from dare_jax import runtime
 from dare_jax.training import interrupt
 from dare_jax.training import report
 
 
+@numerics.of_runs()
 def train_and_evaluate(
   config: ml_collections.ConfigDict,
   workdir: str | os.PathLike[str],

@@ -17,6 +17,7 @@ import polars as pl
 
 from dare_jax import errors
 from dare_jax import models
+from dare_jax import numerics
 from dare_jax import types
 from dare_jax.data import given_values
 from dare_jax.data import id_map
@@ -141,7 +142,8 @@ class Trained:
         for field in store.context_fields
       },
     )
-    logits = self._apply(self.variables, batch).logits
+    with numerics.of_runs():
+      logits = self._apply(self.variables, batch).logits
     return np.asarray(logits, np.float32)[0, 0, :num_candidates]
 
   @functools.cached_property

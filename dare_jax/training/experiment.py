@@ -18,6 +18,7 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax import models
+from dare_jax import numerics
 from dare_jax import search as searches
 from dare_jax import types
 from dare_jax.configs import base
@@ -132,6 +133,7 @@ class Experiment:
       state = dataclasses.replace(state, clusters=shapes)
     return state
 
+  @numerics.of_runs()
   def predict(
     self,
     state: train_state.TrainState,

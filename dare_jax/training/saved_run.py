@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from dare_jax import errors
+from dare_jax import numerics
 from dare_jax.training import checkpoint
 from dare_jax.training import experiment
 from dare_jax.training import lineage
@@ -31,11 +32,13 @@ class SavedRun:
   state: train_state.TrainState
   description: dict[str, Any]
 
+  @numerics.of_runs()
   def variables(self) -> dict[str, Any]:
     """Returns what `experiment.trainer.model` predicts with."""
     return self.experiment.trainer.variables(self.state)
 
 
+@numerics.of_runs()
 def restore(workdir: str | os.PathLike[str], which: str = 'best') -> SavedRun:
   """Returns a checkpoint of the run in a workdir; writes nothing there.
 
