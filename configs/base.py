@@ -44,8 +44,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   data.fresh_negatives = False  # True: drawn anew each epoch
   data.reshuffle = True  # False: the same order in every epoch
   # Share of the ids in training batches that become unknown. Ids that training
-  # never reads are the unknown id; with 0 there is none, all keep their rows.
-  data.unknown_rate = 0.001
+  # never reads are the unknown id; without one, all keep their rows.
+  data.unknown_rate = 0.001  # 0: no unknown id
   data.prefetch = 4  # batches that wait for the step
 
   # csv_log: the columns of a CSV or Parquet log.
