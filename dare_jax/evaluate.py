@@ -33,6 +33,7 @@ def evaluate(
     UsageError: no run or no such checkpoint there, unknown split.
   """
   from dare_jax.data import splits
+  from dare_jax.parallel import processes
   from dare_jax.training import saved_run
 
   if split not in splits.NAMES:
@@ -40,6 +41,7 @@ def evaluate(
       f'--split={split}: expected one of {", ".join(splits.NAMES)}.'
     )
   saved = saved_run.restore(workdir, which)
+  processes.in_turn(lambda: saved.experiment.check([split]))
   found = saved.experiment.predict(saved.state, split).report()
   return {
     'checkpoint': which,

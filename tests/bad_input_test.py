@@ -188,6 +188,7 @@ def test_another_log_than_the_prepared_one(root, tmp_path, refused):
 def test_workdir_of_another_run(root, tmp_path, refused):
   fields = experiment.flatten(tiny.config(root, model__name='twin'))
   (tmp_path / 'config.json').write_text(json.dumps(fields))
+  (tmp_path / 'checkpoints' / 'last' / '4').mkdir(parents=True)
   before = files(tmp_path)
   line = refused(lambda: tiny.run(tiny.config(root), tmp_path))
   assert 'model.name=dare, but the run in' in line

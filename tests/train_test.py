@@ -21,6 +21,7 @@ from dare_jax.data import history_store
 from dare_jax.training import experiment
 from dare_jax.training import run as run_lib
 from dare_jax.training import state as train_state
+from dare_jax.training import workdir as workdir_lib
 from tests import tiny
 
 _RESULT_KEYS = [
@@ -346,9 +347,9 @@ def test_a_workdir_that_a_process_does_not_see_is_refused(
 ):
   """It would wait for files of process 0, and that for its own, for ever."""
   monkeypatch.setattr(run_lib.processes, 'is_first', lambda: False)
-  monkeypatch.setattr(run_lib, '_SEEN_SECONDS', 0.0)
+  monkeypatch.setattr(workdir_lib, '_SEEN_SECONDS', 0.0)
   with pytest.raises(errors.UsageError, match='workdir that all processes see'):
-    run_lib.Run(tiny.config(root), tmp_path)
+    tiny.run(tiny.config(root), tmp_path)
 
 
 def test_checkpoints_of_other_data_are_refused(
@@ -486,9 +487,10 @@ def test_sigterm_in_every_phase(root, long_run, tmp_path):
   made.data.data_dir = str(tmp_path / 'data')
   workdir = tmp_path / 'run'
   prepared = tmp_path / 'data'
+  prepared_in = datasets.store_path(made.data).exists
   phases = {
     'prepare': lambda: any(prepared.glob('*.preparing')),
-    'compile': (workdir / 'config.json').exists,
+    'compile': lambda: prepared_in() and (workdir / 'lock').exists(),
     'train': wrote(workdir, 'train/loss', 1),
     'evaluate': wrote(workdir, 'train/loss', 2),
     'test': wrote(workdir, 'val/auc', 2),

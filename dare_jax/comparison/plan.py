@@ -17,6 +17,8 @@ import ml_collections
 from dare_jax import errors
 from dare_jax.training import config_check
 from dare_jax.training import experiment
+from dare_jax.training import storage
+from dare_jax.training import workdir as workdir_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,12 +180,11 @@ def plan(
   for run in runs:
     if run.seed == 1:
       _check_model(run)
-    if (run.workdir / 'config.json').exists():
-      try:
-        experiment.check_same_run(run.config, run.workdir / 'config.json')
-      except errors.UsageError as error:
-        text = str(error).replace('--workdir', '--output')
-        raise errors.UsageError(text) from None
+    try:
+      workdir_lib.check_same_run(run.config, storage.locate(run.workdir))
+    except errors.UsageError as error:
+      text = str(error).replace('--workdir', '--output')
+      raise errors.UsageError(text) from None
   return runs
 
 

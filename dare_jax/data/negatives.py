@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from dare_jax import errors
@@ -88,7 +90,7 @@ class NegativeSampler:
       positive: int32 [n], item ids of the positives.
 
     Raises:
-      UsageError: a user's log leaves (nearly) no item to draw.
+      UsageError: a user's log leaves no item to draw.
     """
     items = self._store.behaviors.columns['item_id']
     slot = np.arange(self._num)
@@ -110,17 +112,98 @@ class NegativeSampler:
         self._rejected(items[row], user[pending], positive[pending])
       ]
       if not len(pending):
-        return drawn.reshape(shape)
-    of = f'{self._store.vocab_sizes["item"] - 2} items'
+        break
+    if len(pending):  # Users whose logs leave little, which chance has missed.
+      drawn[pending] = self._drawn_from_left(
+        user[pending],
+        positive[pending],
+        counter_rng.uniform(
+          *stream, example[pending], slot[pending], _MAX_ROUNDS
+        ),
+      )
+    return drawn.reshape(shape)
+
+  def check(self, split: str, user: np.ndarray, positive: np.ndarray) -> None:
+    """Checks that there is a negative for each moment of a split.
+
+    Args:
+      split: its name.
+      user: int32 [n], rows of the users in the store.
+      positive: int32 [n], item ids of the positives.
+
+    Raises:
+      UsageError: there is none for some user; names one as the log does.
+    """
+    if self._exclude == 'user_log':
+      users = np.unique(user)
+      distinct = _distinct_items(self._store.behaviors)[users]
+      for number in users[distinct >= len(self._choices)].tolist():
+        if not len(self._left(number, 0)):
+          raise self._none_left(number, f' of the {split} split')
+    elif self._exclude == 'positive_only' and len(self._choices) == 1:
+      alone = np.flatnonzero(positive == self._choices[0])
+      if len(alone):
+        raise self._none_left(int(user[alone[0]]), f' of the {split} split')
+
+  @functools.cached_property
+  def _choices(self) -> np.ndarray:
+    """The items that may be negatives of somebody, ascending."""
+    items = self._store.behaviors.columns['item_id']
     if self._before is not None:
-      of = f'items from before {self._before}'
+      items = items[self._row(np.arange(self._num_rows))]
+    items = np.flatnonzero(np.bincount(items))
+    return items if self._known is None else items[self._known[items]]
+
+  @functools.cached_property
+  def _rows_by_item(self) -> tuple[np.ndarray, np.ndarray]:
+    """Item and row of the drawn part of the log, in the order of items."""
+    rows = self._row(np.arange(self._num_rows))
+    items = self._store.behaviors.columns['item_id'][rows]
+    order = np.argsort(items, kind='stable')
+    return items[order], rows[order]
+
+  def _left(self, user: int, positive: int) -> np.ndarray:
+    """Returns the items that may be drawn for a moment."""
+    items = self._choices
+    pair = np.full(len(items), user), np.full(len(items), positive)
+    return items[~self._rejected(items, *pair)]
+
+  def _drawn_from_left(
+    self, user: np.ndarray, positive: np.ndarray, share: np.ndarray
+  ) -> np.ndarray:
+    """Returns rows, drawn from those alone that may be.
+
+    Args:
+      user: int32 [n].
+      positive: int32 [n].
+      share: float64 [n] in [0, 1), how far down these rows to go.
+    """
+    items, rows = self._rows_by_item
+    drawn = np.zeros(len(user), np.int64)
+    pairs = np.stack([user, positive], axis=1)
+    for number, own in np.unique(pairs, axis=0).tolist():
+      left = self._left(number, own)
+      if not len(left):
+        raise self._none_left(number)
+      asked = np.flatnonzero((user == number) & (positive == own))
+      first = np.searchsorted(items, left)
+      stop = np.cumsum(np.searchsorted(items, left, side='right') - first)
+      place = np.floor(share[asked] * stop[-1]).astype(np.int64)
+      which = np.searchsorted(stop, place, side='right')
+      drawn[asked] = rows[first[which] + place - np.append(0, stop)[which]]
+    return drawn
+
+  def _none_left(self, user: int, split: str = '') -> errors.UsageError:
+    of = f'{len(self._choices)} items'
+    if self._before is not None:
+      of = f'{of} from before {self._before}'
     if self._known is not None:
-      of = f'{int(self._known.sum()) - 2} items of training histories'
+      of = f'{of} that training knows'
     weaker = {'user_log': 'positive_only', 'positive_only': 'none'}
-    raise errors.UsageError(
-      f'no negative found for user {int(user[pending[0]])} in {_MAX_ROUNDS}'
-      f' draws: data.exclude={self._exclude} leaves too few of the {of}; set'
-      f' data.exclude={weaker[self._exclude]}.'
+    raw = self._store.raw_ids('user')[user]
+    return errors.UsageError(
+      f'no negative for user {raw!r}{split}: data.exclude={self._exclude}'
+      f' leaves none of the {of}; set data.exclude={weaker[self._exclude]}.'
     )
 
   def _row(self, number: np.ndarray) -> np.ndarray:
@@ -166,6 +249,18 @@ def in_user_log(
   row = _lower_bound(items, table.offsets, user, item)
   found = row < table.offsets[user + 1]
   return found & (items[np.where(found, row, 0)] == item)
+
+
+def _distinct_items(table: history_store.Table) -> np.ndarray:
+  """Returns how many items the log of each user has: int64 [users]."""
+  items, offsets = table.columns['sorted_item_id'], table.offsets
+  new = np.ones(len(items), bool)
+  np.not_equal(items[1:], items[:-1], out=new[1:])
+  counts = np.zeros(len(offsets) - 1, np.int64)
+  some = np.flatnonzero(np.diff(offsets))
+  new[offsets[some]] = True
+  counts[some] = np.add.reduceat(new, offsets[some], dtype=np.int64)
+  return counts
 
 
 def _times(

@@ -150,6 +150,14 @@ class Pipeline:
         self._needed(), data.max_padding, layout.shortest
       )
 
+  def check(self) -> None:
+    """Checks what would else be found when a batch is made.
+
+    Raises:
+      UsageError: a moment without a possible negative.
+    """
+    self._targets.check(self._moments)
+
   @property
   def moments(self) -> splits.Moments:
     return self._moments

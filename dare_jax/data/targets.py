@@ -58,6 +58,13 @@ class TargetBuilder:
       known if split == 'train' else None,
     )
 
+  def check(self, moments: splits.Moments) -> None:
+    """Raises UsageError if there is no negative for some moment."""
+    if self._store.impressions is None:
+      positive = self._store.behaviors.columns['item_id'][moments.target]
+      split = splits.NAMES[self._stream[1]]
+      self._sampler.check(split, moments.user, positive)
+
   def __call__(
     self, moments: splits.Moments, number: np.ndarray, epoch: np.ndarray
   ) -> Targets:

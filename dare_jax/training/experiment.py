@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 import functools
@@ -171,6 +172,20 @@ class Experiment:
   @property
   def _known_or_all(self) -> Known:
     return self.known if self.config.data.unknown_rate > 0 else {}
+
+  def check(self, parts: Iterable[str] = splits.NAMES) -> None:
+    """Checks what would else be found in the midst of a run.
+
+    Args:
+      parts: the splits that will be used.
+
+    Raises:
+      UsageError: a split without a possible negative for some moment, or a
+        made log's planted truth that is damaged.
+    """
+    for name in parts:
+      self.pipelines[name].check()
+    retrieval.truth_of(self.store)
 
   @functools.cached_property
   def _truth(self) -> synthetic.Truth | None:

@@ -44,7 +44,7 @@ _COPIED = ('params', 'batch_stats', 'constants')
 
 
 def start_from(
-  run: experiment.Experiment, workdir: epath.Path
+  run: experiment.Experiment, older: Older
 ) -> train_state.TrainState:
   """Returns a state of step 0 that goes on from another run's best, else last.
 
@@ -52,13 +52,11 @@ def start_from(
 
   Args:
     run: the new run.
-    workdir: of the older run.
+    older: the run to start from.
 
   Raises:
-    UsageError: no run or checkpoint there; its data is gone; or it does not
-      fit: other fields, other widths, a plan that does not follow from its.
+    UsageError: it does not fit: other ids, other heads.
   """
-  older = _Older(run, workdir)
   state = run.init_state()
   rows = processes.in_turn(
     lambda: {field: older.rows(field) for field in older.matched_fields}
@@ -83,10 +81,20 @@ def start_from(
   )
 
 
-class _Older:
+class Older:
   """The run to start from, and how its parts fit the new one."""
 
   def __init__(self, run: experiment.Experiment, workdir: epath.Path) -> None:
+    """Opens the older run; reads no table yet.
+
+    Args:
+      run: the new run.
+      workdir: of the older run.
+
+    Raises:
+      UsageError: no run or checkpoint there; its data is gone; or it does not
+        fit: other fields, other widths, a plan that does not follow from its.
+    """
     self._run, self._workdir = run, workdir
     self._config = processes.in_turn(self._read_config)
     self._checkpoints = checkpoint.Checkpoints(

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import contextlib
 import dataclasses
 import json
-import time
 from typing import Any
 
 from etils import epath
@@ -34,12 +33,11 @@ from dare_jax.training import result as result_lib
 from dare_jax.training import run_data
 from dare_jax.training import state as train_state
 from dare_jax.training import storage
+from dare_jax.training import workdir as workdir_lib
 from dare_jax.training import writer
 
 Progress = progress_lib.Progress
 TrainState = train_state.TrainState
-# A shared disk may show a new file that late: NFS, after a minute.
-_SEEN_SECONDS = 90.0
 
 
 class Run:
@@ -58,54 +56,35 @@ class Run:
     self.workdir = storage.locate(workdir)
     fields = experiment.flatten(config)
     processes.agree_on({'the workdir': self.workdir, **fields})
-    has_begun = processes.in_turn(self._check_workdir)
-    known = lineage.known_before(config, self.workdir, has_begun)
-    opener = lambda: run_data.open_or_prepare(config, self.workdir)
-    self.experiment = experiment.load(
-      config, opener if has_begun else None, known
-    )
-    if not has_begun:
-      parts = self.experiment
-      judge.check(parts.store, config.data.split, parts.labels)
-    self.trainer = self.experiment.trainer
-    self.total_steps = self.experiment.total_steps
-    processes.in_turn(self._claim_workdir)
-    self._checkpoints = checkpoint.Checkpoints(
-      self.workdir / 'checkpoints', config.checkpoint.keep_last
-    )
+    self._folder = workdir_lib.Workdir(self.workdir, config)
+    self._checkpoints: checkpoint.Checkpoints | None = None
     self._writer: writer.MetricsWriter | None = None
     self._console: writer.Console | None = None
     self._clock = progress_lib.Clock()
     self._checked_step = 0
     self._window = (0.0, 0)
+    try:
+      has_begun = self._folder.open()
+      known = lineage.known_before(config, self.workdir, has_begun)
+      opener = lambda: run_data.open_or_prepare(config, self.workdir)
+      self.experiment = experiment.load(
+        config, opener if has_begun else None, known
+      )
+      if not has_begun:
+        parts = self.experiment
+        judge.check(parts.store, config.data.split, parts.labels)
+    except BaseException:
+      self._folder.release()
+      raise
+    self.trainer = self.experiment.trainer
+    self.total_steps = self.experiment.total_steps
     self._programs = programs.Programs(self.trainer.train_step)
 
-  def _check_workdir(self) -> bool:
-    """Returns whether there are checkpoints to go on from."""
-    path = self.workdir / 'config.json'
-    if storage.read(path) is not None:
-      experiment.check_same_run(self.config, path)
-    saved = storage.names(self.workdir / 'checkpoints' / 'last')
-    return any(name.isdigit() for name in saved)
-
-  def _claim_workdir(self) -> None:
-    """Writes the config; on other processes, sees that it is there."""
-    content = _json(experiment.config_json(self.config, self.workdir))
-    path = self.workdir / 'config.json'
-    if processes.is_first():
-      storage.make_folder(self.workdir)
-      lineage.save(self.workdir, self.experiment)
-      storage.write(path, content)
-      return
-    deadline = time.monotonic() + _SEEN_SECONDS
-    while storage.read(path) != content:
-      if time.monotonic() > deadline:
-        raise errors.UsageError(
-          f'{path}: process 0 has written it, process {jax.process_index()}'
-          ' does not see that; use a workdir that all processes see, on a'
-          ' shared disk or in a bucket.'
-        )
-      time.sleep(1)
+  @property
+  def checkpoints(self) -> checkpoint.Checkpoints:
+    """The checkpoints, once `restore_or_init` has opened them."""
+    assert self._checkpoints is not None
+    return self._checkpoints
 
   def finished(self) -> dict[str, Any] | None:
     """Returns the result if the run is done to its full length."""
@@ -116,24 +95,41 @@ class Run:
       return None  # None there, or a damaged one, which is made anew.
 
   def restore_or_init(self) -> tuple[TrainState, Progress]:
-    """Returns the state to go on from, and opens the metric files there."""
-    progress = Progress()
+    """Returns the state to go on from, and opens the files of the workdir.
+
+    Nothing is written there before all is checked that can be.
+    """
+    has_begun = self._folder.hold()
+    processes.in_turn(self.experiment.check)
     report = processes.in_turn(self.experiment.unknown_report)
     if processes.is_first():
       print(report, flush=True)
-    shapes = self._plan_memory()
+    shapes = self.experiment.abstract_state()
+    processes.in_turn(memory_plan.of_state(shapes).check)
+    older = None if has_begun else self._older()
+    self._plan_memory(shapes)
+    progress = Progress()
+    state = None if has_begun else self._fresh_state(older)
+    self._checkpoints = checkpoint.Checkpoints(
+      self.workdir / 'checkpoints', self.config.checkpoint.keep_last
+    )
     restored = self._checkpoints.restore_last(
       shapes, self.experiment.store.fingerprint
     )
-    if restored is None:
-      state = self._fresh_state()
-    else:
+    if restored is not None:
       state, saved = restored
       progress = Progress(**saved['progress'])
       progress.resumed_from.append(progress.step)
       if processes.is_first():
         print(f'resuming {self.workdir} from step {progress.step}', flush=True)
-    self._writer = processes.in_turn(
+    elif state is None:
+      state = self._fresh_state(self._older())
+    self._open_files(progress)
+    return state, progress
+
+  def _open_files(self, progress: Progress) -> None:
+    self._folder.claim(lambda: lineage.save(self.workdir, self.experiment))
+    self._writer = self._folder.write(
       lambda: writer.MetricsWriter(
         self.workdir,
         progress.step,
@@ -149,17 +145,15 @@ class Run:
     self._console = writer.Console(self.total_steps, progress.step)
     self._checked_step = progress.step
     self._window = (progress.train_time_s, progress.targets)
-    return state, progress
 
-  def _plan_memory(self) -> TrainState:
-    """Tells what will be held in memory; returns the shapes of the state.
+  def _plan_memory(self, shapes: TrainState) -> None:
+    """Tells what will be held in memory.
 
     Raises:
       UsageError: there is not so much.
     """
-    shapes = self.experiment.abstract_state()
-    processes.in_turn(memory_plan.of_state(shapes).check)
-    with self.batches(self._checkpoints.last_step or 0) as stream:
+    steps = workdir_lib.saved_steps(self.workdir)
+    with self.batches(processes.largest(max(steps, default=0))) as stream:
       fed = stream.next()
     assert fed is not None
     plan = memory_plan.of_step(
@@ -172,13 +166,18 @@ class Run:
     processes.in_turn(plan.check)
     if processes.is_first():
       print(plan, flush=True)
-    return shapes
 
-  def _fresh_state(self) -> TrainState:
+  def _older(self) -> growing.Older | None:
+    """Returns the run to start from, if there is to be one."""
     origin = self.config.train.init_from
     if origin is None:
+      return None
+    return growing.Older(self.experiment, storage.locate(origin))
+
+  def _fresh_state(self, older: growing.Older | None) -> TrainState:
+    if older is None:
       return self.experiment.init_state()
-    return growing.start_from(self.experiment, storage.locate(origin))
+    return growing.start_from(self.experiment, older)
 
   def batches(self, step: int) -> feed.Feed:
     """Returns the stream of training batches from `step` on."""
@@ -251,7 +250,7 @@ class Run:
     epoch = progress.step / self.experiment.steps_per_epoch
     named = {f'{split}/{name}': value for name, value in values.items()}
     write = self._writer.write
-    processes.in_turn(
+    self._folder.write(
       lambda: write(progress.step, epoch, progress.train_time_s, named)
     )
     progress.metric_lines = self._writer.lines
@@ -267,7 +266,7 @@ class Run:
   def _sync_metrics(self) -> None:
     """Lets no checkpoint count lines that a broken machine would lose."""
     assert self._writer is not None
-    processes.in_turn(self._writer.sync)
+    self._folder.write(self._writer.sync)
 
   def advance(self) -> None:
     """Moves the progress bar."""
@@ -293,7 +292,7 @@ class Run:
         progress.best_step = progress.step
         progress.best_val = found.values
         self._sync_metrics()
-        self._checkpoints.save_best(
+        self.checkpoints.save_best(
           progress.step, state, self._describe(progress)
         )
 
@@ -308,18 +307,16 @@ class Run:
 
   def save(self, state: TrainState, progress: Progress) -> None:
     """Saves the state to go on from, in the background."""
-    if self._checkpoints.has_last(progress.step):
+    if self.checkpoints.has_last(progress.step):
       return  # And `finish` may have given up the state.
     with self._clock.paused(state, progress):
       self._check_state(state, progress.step)
       self._sync_metrics()
-      self._checkpoints.save_last(
-        progress.step, state, self._describe(progress)
-      )
+      self.checkpoints.save_last(progress.step, state, self._describe(progress))
 
   def wait(self) -> None:
     """Waits for the save under way; raises if it failed."""
-    self._checkpoints.wait()
+    self.checkpoints.wait()
 
   def _describe(self, progress: Progress) -> dict[str, Any]:
     return result_lib.description(self.experiment, progress)
@@ -331,7 +328,7 @@ class Run:
     if finite:
       self._checked_step = step
       return
-    good = max(self._checkpoints.steps(), default=None)
+    good = max(self.checkpoints.steps(), default=None)
     raise errors.UsageError(
       'the loss, or a parameter, is not finite somewhere in steps'
       f' {self._checked_step + 1} to {step}; the last good checkpoint is'
@@ -350,11 +347,11 @@ class Run:
 
     The state is given up, so that the best one takes its place in memory.
     """
-    self._checkpoints.wait()
+    self.checkpoints.wait()
     parameters = train_state.count_parameters(state, self.trainer.tables)
     for leaf in jax.tree.leaves(state):
       leaf.delete()
-    best, _ = self._checkpoints.restore(
+    best, _ = self.checkpoints.restore(
       progress.tested_step,
       self.experiment.abstract_state(),
       self.experiment.store.fingerprint,
@@ -363,7 +360,7 @@ class Run:
     test = predictions.report()
     self._write(progress, 'test', test)
     result = result_lib.make(self.experiment, progress, test, parameters)
-    processes.in_turn(lambda: self._write_result(predictions, result))
+    self._folder.write(lambda: self._write_result(predictions, result))
     return result
 
   def _write_result(
@@ -374,10 +371,14 @@ class Run:
       storage.write(self.workdir / 'result.json', _json(result))
 
   def close(self) -> None:
-    """Waits for the save under way and closes the files."""
-    for part in (self._console, self._writer, self._checkpoints):
-      if part is not None:
-        part.close()
+    """Waits for the save under way, closes the files, leaves the workdir."""
+    # Closing the metrics would write them, over those of who has taken over.
+    metrics_writer = None if self._folder.has_lost else self._writer
+    with contextlib.ExitStack() as stack:
+      stack.callback(self._folder.release)
+      for part in (self._checkpoints, metrics_writer, self._console):
+        if part is not None:
+          stack.callback(part.close)
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

@@ -39,7 +39,7 @@ def make_folder(path: epath.Path) -> None:
   Raises:
     UsageError: it cannot be made.
   """
-  with _told(path):
+  with told(path):
     path.mkdir(parents=True, exist_ok=True)
 
 
@@ -50,7 +50,7 @@ def read(path: epath.Path) -> bytes | None:
     UsageError: it cannot be read.
   """
   try:
-    with _told(path, 'read'):
+    with told(path, 'read'):
       return path.read_bytes()
   except (FileNotFoundError, NotADirectoryError):
     return None
@@ -63,7 +63,7 @@ def names(path: epath.Path) -> list[str]:
     UsageError: it cannot be read.
   """
   try:
-    with _told(path, 'read'):
+    with told(path, 'read'):
       return [entry.name for entry in path.iterdir()]
   except (FileNotFoundError, NotADirectoryError):
     return []
@@ -75,7 +75,7 @@ def write(path: epath.Path, content: bytes) -> None:
   Raises:
     UsageError: it cannot be written.
   """
-  with _told(path):
+  with told(path):
     if is_remote(path):
       path.write_bytes(content)
       return
@@ -110,7 +110,7 @@ class GrowingFile:
     self._written = time.monotonic()
     if not is_remote(path):
       self._entries.clear()
-      with _told(path):
+      with told(path):
         self._file = open(path, 'ab', buffering=0)
 
   def append(self, entry: bytes) -> None:
@@ -120,7 +120,7 @@ class GrowingFile:
       if time.monotonic() - self._written > _UPLOAD_SECONDS:
         self.sync()
       return
-    with _told(self._path):
+    with told(self._path):
       rest = memoryview(entry)
       while rest:  # A disk that is nearly full takes a part of it.
         rest = rest[self._file.write(rest) :]
@@ -128,7 +128,7 @@ class GrowingFile:
   def sync(self) -> None:
     """Returns when all entries would survive this machine."""
     if self._file is not None:
-      with _told(self._path):
+      with told(self._path):
         os.fsync(self._file.fileno())
       return
     if len(self._entries) > 1:
@@ -143,7 +143,7 @@ class GrowingFile:
 
 
 @contextlib.contextmanager
-def _told(path: epath.Path, done: str = 'written') -> Iterator[None]:
+def told(path: epath.Path, done: str = 'written') -> Iterator[None]:
   """Turns what a disk or a bucket refuses into a UsageError."""
   try:
     yield

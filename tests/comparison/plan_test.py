@@ -65,6 +65,9 @@ def test_a_folder_of_other_runs_is_refused(tmp_path):
   run.workdir.mkdir(parents=True)
   saved = experiment.flatten(run.config)
   (run.workdir / 'config.json').write_text(json.dumps(saved))
+  # A start that failed has left no more than that, and claims nothing.
+  planned(['x=dare:attention_dim=4'], tmp_path)
+  (run.workdir / 'checkpoints' / 'last' / '4').mkdir(parents=True)
   planned(['x=dare:attention_dim=8'], tmp_path, seeds=3)
   with pytest.raises(
     errors.UsageError, match='choose another --output'

@@ -17,6 +17,9 @@ _STORE = stores.build(_ROWS)
 _ITEMS = _STORE.behaviors.columns['item_id']
 
 
+_FEW_ITEMS = stores.build(
+  stores.random_rows(seed=4, users=9, low=2, high=8, items=4)
+)
 _TIMES = _STORE.behaviors.columns['timestamp']
 
 
@@ -140,24 +143,74 @@ def test_streams_differ(other):
   assert (first == _draw(sampler, other, *arguments)).mean() < 0.5
 
 
-def test_an_impossible_case_is_refused():
-  store = stores.build([(0, 0, 0, 0), (0, 1, 0, 1), (1, 0, 0, 0)])
+def test_an_impossible_case_is_refused(tmp_path):
+  rows = [('a', 0, 0, 0), ('a', 1, 0, 1), ('b', 0, 0, 0)]
+  store = stores.build(rows, tmp_path / 'both')
   zero, item = np.zeros(1, np.int64), np.array([2], np.int32)
   for exclude, log, hint in (
     ('user_log', store, 'data.exclude=positive_only'),
-    ('positive_only', stores.build([(0, 0, 0, 0)]), 'data.exclude=none'),
+    (
+      'positive_only',
+      stores.build(rows[2:], tmp_path / 'one'),
+      'data.exclude=none',
+    ),
   ):
     sampler = negatives.NegativeSampler(log, 2, exclude)
+    name = log.raw_ids('user')[0]
     with pytest.raises(errors.UsageError, match=f'set {hint}') as caught:
       sampler.sample((0, 0), zero, zero, item)
     assert '\n' not in str(caught.value)
-  # User 1 lacks item 1 (dense 3): all draws must be it.
+    assert f"no negative for user '{name}': " in str(caught.value)
+    with pytest.raises(errors.UsageError, match=f'set {hint}') as caught:
+      sampler.check('test', zero, item)
+    assert f"no negative for user '{name}' of the test sp" in str(caught.value)
+  # User b lacks item 1 (dense 3): all draws must be it.
   sampler = negatives.NegativeSampler(store, 3, 'user_log')
+  sampler.check('test', zero + 1, item)
   rows = sampler.sample((0, 0), zero, zero + 1, item)
   assert set(store.behaviors.columns['item_id'][rows].ravel()) == {3}
 
 
-def test_only_rows_before_a_time_are_drawn_and_reject():
+def test_the_check_tells_what_a_draw_would():
+  """For every user and every positive, under each rule, at each time."""
+  refused = 0
+  for exclude in negatives.EXCLUDE:
+    for before in (None, *range(1, 9)):
+      store = _FEW_ITEMS
+      sampler = negatives.NegativeSampler(store, 1, exclude, before)
+      for user in range(store.num_users):
+        own = store.behaviors.slice(user)
+        for item in set(store.behaviors.columns['item_id'][own].tolist()):
+          pair = np.array([user]), np.array([item])
+          try:
+            sampler.sample((0, 0), np.zeros(1, np.int64), *pair)
+            is_possible = True
+          except errors.UsageError:
+            is_possible = False
+          if is_possible:
+            sampler.check('val', *pair)
+          else:
+            refused += 1
+            with pytest.raises(errors.UsageError):
+              sampler.check('val', *pair)
+  assert refused > 10
+
+
+def test_a_rare_choice_is_found_and_has_its_odds(tmp_path):
+  """User a has all but 2 items of 3 rows in 30,000: 200 draws miss them."""
+  rows = [('a', 0, 0, time) for time in range(30_000)]
+  rows += [('b', 1, 0, 0), ('b', 2, 0, 1), ('c', 2, 0, 0)]
+  store = stores.build(rows, tmp_path / 'store')
+  sampler = negatives.NegativeSampler(store, 1, 'user_log')
+  zeros = np.zeros(3000, np.int64)
+  drawn = sampler.sample((0, 0), np.arange(3000), zeros, zeros + 2)
+  assert len(np.unique(drawn)) == 3  # Each of the rows.
+  items = store.behaviors.columns['item_id'][drawn].ravel()
+  assert set(items) == {3, 4}
+  np.testing.assert_allclose((items == 4).mean(), 2 / 3, atol=0.04)
+
+
+def test_only_rows_before_a_time_are_drawn_and_reject(tmp_path):
   """What comes later is neither a negative nor kept from being one."""
   rows = [(u, item, 0, time) for time, item in ((1, 10), (2, 11)) for u in 'ab']
   store = stores.build([*rows, ('a', 12, 0, 3), ('b', 13, 0, 3)])
@@ -168,7 +221,8 @@ def test_only_rows_before_a_time_are_drawn_and_reject():
   whole = negatives.NegativeSampler(store, 50, 'user_log', before=4)
   assert set(items[whole.sample((0, 0), zero, zero, zero)].flat) == {5}
   # A user's first purchase of an item after `before` says nothing yet.
-  store = stores.build([('a', 1, 0, 1), ('b', 2, 0, 1), ('a', 2, 0, 5)])
+  rows = [('a', 1, 0, 1), ('b', 2, 0, 1), ('a', 2, 0, 5)]
+  store = stores.build(rows, tmp_path / 'store')
   early = negatives.NegativeSampler(store, 9, 'user_log', before=5)
   drawn = early.sample((0, 0), zero, zero, zero)
   assert set(store.behaviors.columns['item_id'][drawn].flat) == {3}

@@ -14,6 +14,7 @@ from dare_jax import embeddings
 from dare_jax import errors
 from dare_jax.parallel import processes
 from dare_jax.training import checkpoint
+from dare_jax.training import experiment
 from dare_jax.training import growing
 from dare_jax.training import narrowing
 from dare_jax.training import run as run_lib
@@ -74,6 +75,9 @@ def _save_run(config, workdir):
   state = dataclasses.replace(
     state, **{part: jax.tree.map(moved, getattr(state, part)) for part in parts}
   )
+  flat = json.dumps(experiment.flatten(config))
+  workdir.mkdir()
+  (workdir / 'config.json').write_text(flat)
   saved = checkpoint.Checkpoints(workdir / 'checkpoints')
   told = {'data_fingerprint': run.experiment.store.fingerprint}
   saved.save_best(2, state, told)
@@ -84,7 +88,8 @@ def _save_run(config, workdir):
 def _start(config, workdir, origin):
   run = run_lib.Run(config, workdir)
   run.close()
-  return run.experiment, growing.start_from(run.experiment, origin)
+  older = growing.Older(run.experiment, origin)
+  return run.experiment, growing.start_from(run.experiment, older)
 
 
 def _rows(experiment, state, name):
@@ -261,14 +266,14 @@ def test_what_another_process_lacks_stops_all(
   root, older, tmp_path, monkeypatch, part
 ):
   """Each host may have its own copy of the data, and one have lost it."""
-  read = getattr(growing._Older, part)
+  read = getattr(growing.Older, part)
 
   def read_as_another_fails(*args):
     texts = lambda text: [text, 'gone there']
     monkeypatch.setattr(processes, '_gather_texts', texts)
     return read(*args)
 
-  monkeypatch.setattr(growing._Older, part, read_as_another_fails)
+  monkeypatch.setattr(growing.Older, part, read_as_another_fails)
   config = tiny.config(root / 'day', **_SHORT)
   with pytest.raises(errors.UsageError, match='^gone there$'):
     _start(config, tmp_path, older(optim__row_sparse_from=4096)[0])

@@ -43,6 +43,13 @@ class Bucket:
   def exists(self, path):
     return path in self.objects
 
+  def listdir(self, path):
+    prefix = f'{path.rstrip("/")}/'
+    below = [p.removeprefix(prefix) for p in self.objects if prefix in p]
+    if not below:
+      raise FileNotFoundError(path)
+    return sorted({name.split('/')[0] for name in below})
+
   def makedirs(self, path, *, exist_ok, mode):
     del path, exist_ok, mode
 
