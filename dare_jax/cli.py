@@ -1,7 +1,9 @@
 """What all commands share: flags, config files, exit codes.
 
 Exit codes: 0 done (also `--help`), 2 wrong usage, config or data, 75 stopped
-by SIGTERM after saving; anything else is a bug.
+by SIGTERM or Ctrl-C after saving, so that the same command goes on. Where there
+is nothing to go on with: 130 after Ctrl-C, 143 after SIGTERM; a second Ctrl-C
+ends any command at once, with 130. Anything else is a bug.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import difflib
 import logging as standard_logging
 import pathlib
 import re
+import signal
 import sys
 import textwrap
 from typing import Any
@@ -26,6 +29,7 @@ from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
 from dare_jax import errors
+from dare_jax import signals
 from dare_jax.configs import base
 
 EXIT_USAGE = 2
@@ -162,6 +166,7 @@ def run(
     re.match(r'--?config(=|$)', arg) for arg in argv
   ):
     argv.insert(1, f'--config=configs/{default_config}.py')
+  signals.install()
   try:
     _parse(argv)
     _log_warnings()
@@ -169,11 +174,14 @@ def run(
   except errors.UsageError as error:
     _fail(str(error))
   except errors.Stopped as error:
-    print(
-      f'stopped by SIGTERM: {error}; run the same command to go on',
-      file=sys.stderr,
-    )
+    print(f'stopped {error}; run the same command to go on', file=sys.stderr)
     sys.exit(EXIT_STOPPED)
+  except errors.Interrupted as error:
+    name = signal.Signals(error.number).name
+    signals.leave(
+      f'stopped by {name}: what was not finished is given up',
+      128 + error.number,
+    )
 
 
 def _log_warnings() -> None:

@@ -14,8 +14,19 @@ def install(extra: str) -> str:
   return f"pip install -e '.[{extra}]' in the checkout"
 
 
+class Interrupted(BaseException):
+  """SIGINT or SIGTERM ends what need not be gone on with.
+
+  The process exits with 128 and the number of the signal.
+  """
+
+  def __init__(self, number: int) -> None:
+    super().__init__(number)
+    self.number = number
+
+
 class Stopped(BaseException):
-  """SIGTERM arrived and everything is saved; the process exits 75.
+  """A signal arrived and everything is saved; the process exits 75.
 
   Like KeyboardInterrupt no Exception: it may be raised inside any code, and
   an `except Exception` there must not take it for that code's own failure.

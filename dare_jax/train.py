@@ -4,7 +4,7 @@
                              [--config.a.b=v ...]
 
 Without --config: the quickstart, DARE on grocery purchases. The same command
-with the same workdir resumes; SIGTERM saves and exits with 75.
+with the same workdir resumes; SIGTERM and Ctrl-C save and exit with 75.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dare_jax import distributed
 from dare_jax import errors
 from dare_jax import numerics
 from dare_jax import runtime
+from dare_jax import signals
 from dare_jax.training import interrupt
 from dare_jax.training import report
 
@@ -40,11 +41,11 @@ def train_and_evaluate(
     workdir: a folder, on a disk or in a bucket; takes config.json,
       metrics.jsonl, result.json, predictions_test.npz, checkpoints/ and
       tensorboard/.
-    stop: notes SIGTERM.
+    stop: notes SIGTERM and SIGINT.
 
   Raises:
     UsageError: bad config or data, another run's workdir, diverged loss.
-    Stopped: SIGTERM came; everything is saved.
+    Stopped: a signal came; everything is saved.
   """
   from dare_jax.training import run as run_lib  # Starts JAX's import.
 
@@ -93,6 +94,7 @@ def main() -> None:
   stop = interrupt.StopSignal()
   stop.install()
   runtime.configure(config.runtime)
+  signals.watch()
   distributed.start()
   config_flag = flags.FLAGS['config']
   path = config_flags.get_config_filename(config_flag)

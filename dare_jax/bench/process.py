@@ -7,6 +7,7 @@ from concurrent import futures
 import multiprocessing
 import pathlib
 import resource
+import signal
 from typing import Any
 from typing import TypeVar
 
@@ -65,11 +66,16 @@ class Worker:
 
 def _pool(settings: Any) -> futures.ProcessPoolExecutor:
   context = multiprocessing.get_context('spawn')
-  if settings is None:
-    return futures.ProcessPoolExecutor(1, context)
   return futures.ProcessPoolExecutor(
-    1, context, initializer=runtime.configure, initargs=(settings,)
+    1, context, initializer=_begin, initargs=(settings,)
   )
+
+
+def _begin(settings: Any) -> None:
+  # Ctrl-C reaches all processes of a terminal; who started this one ends it.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  if settings is not None:
+    runtime.configure(settings)
 
 
 def _result(future: futures.Future[T]) -> T:
@@ -80,6 +86,10 @@ def _result(future: futures.Future[T]) -> T:
       'a process that was measured has been killed, most likely because memory'
       ' ran out; measure smaller sizes.'
     ) from None
+  except errors.Interrupted:
+    for child in multiprocessing.active_children():
+      child.kill()
+    raise
 
 
 def _hold(make: Callable[..., Any], *args: Any) -> None:

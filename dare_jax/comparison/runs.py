@@ -23,6 +23,7 @@ from typing import Any
 
 from dare_jax import cli
 from dare_jax import errors
+from dare_jax import signals
 from dare_jax.comparison import plan
 from dare_jax.comparison import progress
 
@@ -42,13 +43,20 @@ class Stop:
 
   def __init__(self) -> None:
     self.requested = False
+    self.name = ''
     self._process: subprocess.Popen | None = None
 
   def install(self) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-      signal.signal(number, self._handle)
+    """Takes the signals over; a second Ctrl-C ends the run, too."""
+    signals.install(self._handle)
+    signals.at_once.append(self._kill)
 
-  def _handle(self, *unused: Any) -> None:
+  def _kill(self) -> None:
+    if self._process is not None:
+      self._process.kill()
+
+  def _handle(self, number: int) -> None:
+    self.name = signal.Signals(number).name
     self.requested = True
     self._pass_on()
 
@@ -68,7 +76,7 @@ class Stop:
   def check(self, what: str = 'no run was under way') -> None:
     """Raises Stopped if a signal has come."""
     if self.requested:
-      raise errors.Stopped(what)
+      raise errors.Stopped(f'by {self.name}: {what}')
 
 
 def run_all(
@@ -175,7 +183,8 @@ def _run(
         lines.append(line)
         shown.line(line.rstrip())
   if process.returncode == cli.EXIT_STOPPED:
-    raise errors.Stopped(f'{run.name} is saved')
+    stop.check(f'{run.name} is saved')
+    raise errors.Stopped(f'by SIGTERM: {run.name} is saved')
   if process.returncode == 0 and (result := run.result()) is not None:
     return Outcome(result)
   stop.check(f'{run.name} is saved up to its last checkpoint')

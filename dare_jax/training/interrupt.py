@@ -1,19 +1,19 @@
-"""SIGTERM as a request to stop at the next safe point."""
+"""SIGTERM or Ctrl-C as a request to stop at the next safe point."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
 import signal
-from typing import Any
 
 from dare_jax import errors
+from dare_jax import signals
 
 _NOTHING_TO_SAVE = 'before training, there was nothing to save'
 
 
 class StopSignal:
-  """Notes SIGTERM; the loop polls it between steps and evaluation batches.
+  """Notes the signals; the loop polls it between steps and evaluation batches.
 
   A signal during compilation is seen as soon as the compiler returns.
   """
@@ -22,19 +22,26 @@ class StopSignal:
     self.requested = False
     self._at_once = False
     self._checks = 0
+    self._name = 'SIGTERM'  # Of peers that were told of it.
 
   def install(self) -> None:
-    """Takes over SIGTERM; call it from the main thread, first thing."""
-    signal.signal(signal.SIGTERM, self._handle)
+    """Takes over the signals; call it from the main thread, first thing."""
+    signals.install(self._handle)
 
-  def _handle(self, *unused: Any) -> None:
+  def _handle(self, number: int) -> None:
+    is_first = not self.requested
     self.requested = True
-    if self._at_once:
-      raise errors.Stopped(_NOTHING_TO_SAVE)
+    if is_first:
+      self._name = signal.Signals(number).name
+      if self._at_once:
+        raise self._stopped(_NOTHING_TO_SAVE)
+
+  def _stopped(self, message: str) -> errors.Stopped:
+    return errors.Stopped(f'by {self._name}: {message}')
 
   @contextlib.contextmanager
   def at_once(self) -> Iterator[None]:
-    """Within: SIGTERM raises at once, as there is no state to save yet.
+    """Within: a signal raises at once, as there is no state to save yet.
 
     Of several processes none may leave while others wait for it: they raise
     together at the end.
@@ -45,15 +52,17 @@ class StopSignal:
     self._at_once = alone
     try:
       if alone and self.requested:
-        raise errors.Stopped(_NOTHING_TO_SAVE)
+        raise self._stopped(_NOTHING_TO_SAVE)
       yield
+      if alone and self.requested:  # Code that swallows errors met the first.
+        raise self._stopped(_NOTHING_TO_SAVE)
     finally:
       self._at_once = False
     if not alone:
       self._raise_together(_NOTHING_TO_SAVE)
 
   def check(self) -> None:
-    """Raises Stopped if any process got SIGTERM, or JAX a preemption notice.
+    """Raises Stopped if any process got a signal, or JAX a preemption notice.
 
     All processes call it at the same points, and all raise at the same one.
     """
@@ -64,4 +73,4 @@ class StopSignal:
 
     self._checks += 1
     if processes.any_of(self.requested or processes.preempted(self._checks)):
-      raise errors.Stopped(message)
+      raise self._stopped(message)

@@ -1,4 +1,4 @@
-"""SIGTERM: noted everywhere, at once only where nothing is to be saved."""
+"""Signals: noted everywhere, at once only where nothing is to be saved."""
 
 import os
 import signal
@@ -6,17 +6,21 @@ import signal
 import pytest
 
 from dare_jax import errors
+from dare_jax import signals
 from dare_jax.parallel import processes
 from dare_jax.training import interrupt
 
 
 @pytest.fixture
 def stop():
-  before = signal.getsignal(signal.SIGTERM)
+  numbers = (signal.SIGTERM, signal.SIGINT)
+  before = {number: signal.getsignal(number) for number in numbers}
   made = interrupt.StopSignal()
   made.install()
   yield made
-  signal.signal(signal.SIGTERM, before)
+  for number, handler in before.items():
+    signal.signal(number, handler)
+  signals._forget()
 
 
 def terminate():
@@ -72,3 +76,24 @@ def test_no_handler_of_exceptions_takes_it_for_a_failure(stop):
       terminate()
     except Exception:
       pytest.fail('swallowed')
+
+
+def test_ctrl_c_does_what_sigterm_does(stop):
+  os.kill(os.getpid(), signal.SIGINT)
+  assert stop.requested
+  with pytest.raises(errors.Stopped, match='by SIGINT: the state is saved'):
+    stop.check()
+
+
+def test_another_signal_does_not_disturb_the_way_out(stop):
+  """As from a launcher that passes Ctrl-C on."""
+  cleaned = []
+  with pytest.raises(errors.Stopped, match='by SIGINT'):
+    with stop.at_once():
+      try:
+        os.kill(os.getpid(), signal.SIGINT)
+      finally:
+        terminate()
+        os.kill(os.getpid(), signal.SIGINT)  # The same press, twice.
+        cleaned.append(1)
+  assert cleaned
