@@ -1,6 +1,7 @@
 """What all tests share: CPU, no silent broadcasting, warnings are errors."""
 
 import os
+import signal
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
@@ -47,6 +48,16 @@ _WARNINGS = (
 def pytest_configure(config):
   for line in _WARNINGS:
     config.addinivalue_line('filterwarnings', line)
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+  """A command that a test runs in this process takes them over for good."""
+  numbers = (signal.SIGINT, signal.SIGTERM)
+  before = {number: signal.getsignal(number) for number in numbers}
+  yield
+  for number, handler in before.items():
+    signal.signal(number, handler)
 
 
 @pytest.fixture(scope='session')
