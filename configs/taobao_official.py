@@ -30,6 +30,7 @@ def published(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   data.unknown_rate = 0.0  # published: no unknown id, all keep their rows
   config.model.two_outputs = True
   config.model.batch_statistics = True
+  config.model.norm_momentum = 0.9
   config.model.keep_padding = True
   config.model.published_search = True
   config.model.projection_init = 'official'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from flax import linen as nn
@@ -13,6 +14,10 @@ from jaxtyping import Bool
 from jaxtyping import Float
 
 COMPUTE_DTYPES = ('float32', 'bfloat16')
+# Running statistics are of this share of the rows so far, up to so many: those
+# of ten default steps. Beyond `ENOUGH` rows nothing is counted.
+RECENT, HORIZON = 0.1, 20_490
+ENOUGH = HORIZON / RECENT
 
 
 def narrow(values: Any, dtype: str) -> Any:
@@ -70,25 +75,34 @@ class BatchNorm(nn.Module):
   """Batch normalisation over real rows only, on any number of devices.
 
   Linen's own averages the devices' means, whatever their number of real rows.
-  Rows are measured from one of them: so variances far from 0 are exact, and
-  what all rows share is 0 in every bit, whatever the order of sums. So is then
-  the gradient of its scale; a remnant of rounding there would have Adam move
-  it by whole steps in random directions.
+  Rows are measured from a real one of them: so variances far from 0 are exact,
+  and what all rows share is 0 in every bit, whatever the order of sums. So is
+  then the gradient of its scale; a remnant of rounding there would have Adam
+  move it by whole steps in random directions.
 
-  Parameters and statistics have Linen's names: `scale`, `bias`; `mean`, `var`.
+  Running statistics are those of a tenth of the rows so far, the last ones, of
+  `HORIZON` rows at most: a batch of n rows has the weight n / (these rows), at
+  most 1. So they follow the weights, which change most at first, and neither
+  initial values nor how many rows a step has count in them. See
+  docs/training.md for what that is worth.
+
+  Parameters and statistics have Linen's names, `scale`, `bias`; `mean`, `var`;
+  and `count`, the rows so far, at most `ENOUGH`.
 
   Attributes:
     use_running_average: normalise by the running statistics, and leave them.
     axis_name: of the devices that share a batch, inside `jax.shard_map`.
     updates: move the running statistics; False leaves them, as in evaluation.
-    momentum: of the running statistics.
+    momentum: share of the running statistics that a step keeps, whatever its
+      rows, from 0 and 1 on, as published; there is no `count` then. None: as
+      above.
     epsilon: added to the variance.
   """
 
   use_running_average: bool
   axis_name: str | None = None
   updates: bool = True
-  momentum: float = 0.9
+  momentum: float | None = None
   epsilon: float = 1e-5
 
   @nn.compact
@@ -99,54 +113,84 @@ class BatchNorm(nn.Module):
 
     Args:
       x: rows; their statistics are float32 or wider.
-      mask: which of them are real: only these count in the statistics.
+      mask: which of them are real. By batch statistics nothing that the others
+        hold is read; they come out as if they were the mean.
     """
     x = widen(x)
     width = x.shape[-1:]
     scale = self.param('scale', nn.initializers.ones, width)
     bias = self.param('bias', nn.initializers.zeros, width)
+    make = {'mean': jnp.zeros, 'var': jnp.ones}
     running = {
-      name: self.variable('batch_stats', name, make, width)
-      for name, make in (('mean', jnp.zeros), ('var', jnp.ones))
+      name: self.variable('batch_stats', name, fill, width)
+      for name, fill in make.items()
     }
+    moves = self.updates and not self.use_running_average
+    if self.momentum is None and (moves or self.is_initializing()):
+      running['count'] = self.variable('batch_stats', 'count', jnp.zeros, ())
     expand = tuple(range(x.ndim - 1))
     if self.use_running_average:
-      mean, var = (running[name].value for name in ('mean', 'var'))
+      mean, var = (running[name].value for name in make)
+      x -= jnp.expand_dims(mean, expand)
     else:
-      origin = self._origin(x)
-      x -= jnp.expand_dims(origin, expand)
-      mean, var = self._statistics(x, mask)
-      if self.updates and not self.is_initializing():
-        for name, value in (('mean', origin + mean), ('var', var)):
-          old = running[name].value
-          running[name].value = (
-            self.momentum * old + (1 - self.momentum) * value
-          )
-    mean, bias = jnp.expand_dims(mean, expand), jnp.expand_dims(bias, expand)
+      real = mask[..., None]
+      origin = self._origin(x, mask)
+      x = jnp.where(real, x - jnp.expand_dims(origin, expand), 0.0)
+      mean, var, count = self._statistics(x, mask)
+      if moves and not self.is_initializing():
+        old = {name: variable.value for name, variable in running.items()}
+        for name, value in self._moved(old, origin + mean, var, count).items():
+          running[name].value = value
+      x = jnp.where(real, x - jnp.expand_dims(mean, expand), 0.0)
     factor = jnp.expand_dims(scale * jax.lax.rsqrt(var + self.epsilon), expand)
-    normal = (x - mean) * factor + bias
+    normal = x * factor + jnp.expand_dims(bias, expand)
     return normal.astype(min(scale.dtype, normal.dtype, key=_bits))
 
   def _statistics(
     self, x: Float[Array, '... f'], mask: Bool[Array, ...]
-  ) -> tuple[Float[Array, ' f'], Float[Array, ' f']]:
+  ) -> tuple[Float[Array, ' f'], Float[Array, ' f'], Float[Array, '']]:
+    """Returns mean, variance and number of real rows; the others are 0."""
     axes = tuple(range(x.ndim - 1))
-    total, squares = (
-      jnp.sum(values, axes, where=mask[..., None]) for values in (x, x * x)
-    )
+    total, squares = jnp.sum(x, axes), jnp.sum(x * x, axes)
     count = jnp.sum(mask).astype(x.dtype)
     if self.axis_name is not None:
       total, squares, count = jax.lax.psum(
         (total, squares, count), self.axis_name
       )
-    count = jnp.maximum(count, 1.0)
-    mean = total / count
-    return mean, jnp.maximum(squares / count - mean * mean, 0.0)
+    mean = total / jnp.maximum(count, 1.0)
+    var = squares / jnp.maximum(count, 1.0) - mean * mean
+    return mean, jnp.maximum(var, 0.0), count
 
-  def _origin(self, x: Float[Array, '... f']) -> Float[Array, ' f']:
-    """Returns the first row of the first device, without gradient."""
-    row = jax.lax.stop_gradient(x.reshape(-1, x.shape[-1])[0])
+  def _moved(
+    self, old: Mapping[str, Any], mean: Any, var: Any, count: Any
+  ) -> dict[str, Any]:
+    """Returns running statistics after a batch; without rows, the old ones."""
+    if self.momentum is not None:
+      weight = jnp.where(count > 0, 1 - self.momentum, 0.0)
+      between = jnp.zeros_like(mean)
+      new = {}
+    else:
+      total = jnp.minimum(old['count'] + count, ENOUGH)
+      weight = jnp.minimum(count / jnp.maximum(RECENT * total, 1.0), 1.0)
+      # The means of small batches lie apart: that is part of the variance.
+      between = weight * (1 - weight) * jnp.square(mean - old['mean'])
+      new = {'count': total}
+    mix = lambda name, value: old[name] + weight * (value - old[name])
+    return {**new, 'mean': mix('mean', mean), 'var': mix('var', var) + between}
+
+  def _origin(
+    self, x: Float[Array, '... f'], mask: Bool[Array, ...]
+  ) -> Float[Array, ' f']:
+    """Returns the first real row of all, without gradient; 0 without one."""
+    place = jnp.argmax(mask)
+    row = jax.lax.stop_gradient(x.reshape(-1, x.shape[-1])[place])
+    is_here = jnp.any(mask)
+    if self.axis_name is not None:
+      index = jax.lax.axis_index(self.axis_name)
+      never = jnp.iinfo(index.dtype).max
+      first = jax.lax.pmin(jnp.where(is_here, index, never), self.axis_name)
+      is_here &= index == first
+    row = jnp.where(is_here, row, 0.0)
     if self.axis_name is None:
       return row
-    first = jax.lax.axis_index(self.axis_name) == 0
-    return jax.lax.psum(jnp.where(first, row, 0.0), self.axis_name)
+    return jax.lax.psum(row, self.axis_name)

@@ -8,6 +8,7 @@ from jaxtyping import Bool
 from jaxtyping import Float
 
 from dare_jax import layers
+from dare_jax.models import ranker_config
 
 
 class Head(nn.Module):
@@ -23,12 +24,14 @@ class Head(nn.Module):
       click.
     batch_statistics: as published: never use the running statistics.
     axis_name: as `layers.BatchNorm`.
+    norm_momentum: of the running statistics, as `layers.BatchNorm`.
   """
 
   hidden: tuple[int, ...]
   two_outputs: bool = False
   batch_statistics: bool = False
   axis_name: str | None = None
+  norm_momentum: float | None = None
 
   @nn.compact
   def __call__(
@@ -45,7 +48,9 @@ class Head(nn.Module):
       train: normalise by batch statistics and update the running ones.
     """
     of_batch = train or self.batch_statistics
-    norm = layers.BatchNorm(not of_batch, self.axis_name, updates=train)
+    norm = layers.BatchNorm(
+      not of_batch, self.axis_name, train, self.norm_momentum
+    )
     x = norm(features, mask)
     for width in self.hidden:
       x = nn.PReLU(negative_slope_init=0.1)(nn.Dense(width)(x))
@@ -53,3 +58,16 @@ class Head(nn.Module):
       outputs = layers.widen(nn.Dense(2)(x))
       return outputs[..., 0] - outputs[..., 1]
     return layers.widen(nn.Dense(1)(x)[..., 0])
+
+
+def of_config(
+  config: ranker_config.RankerConfig, hidden: tuple[int, ...]
+) -> Head:
+  """Returns a ranker's head, some layers wide."""
+  return Head(
+    hidden=hidden,
+    two_outputs=config.two_outputs,
+    batch_statistics=config.batch_statistics,
+    axis_name=config.axis_name,
+    norm_momentum=config.norm_momentum,
+  )

@@ -100,6 +100,7 @@ def from_official_state_dict(
   source = state_dict.StateDict(state)
   options = published.options(model, overrides)
   options.setdefault('aux_head', source.has(f'{_HEADS["aux"]}.'))
+  options.setdefault('norm_momentum', published.NORM_MOMENTUM)
   if options['plan'] == 'projected' and 'plan' not in overrides:
     options['plan'] = _projected_plan(source)
   module = _build(source, model, options)

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 
 from dare_jax.models import presets
 
+# Share of the running statistics that a step keeps (PyTorch's momentum 0.1).
+NORM_MOMENTUM = 0.9
 _STD = 0.01
 # Its hard search scores with time counted twice, and fills up with padding.
 _OF_HARD_SEARCH = {'scorer': 'dot_time_twice', 'keep_padding': True}

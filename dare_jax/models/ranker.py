@@ -23,6 +23,7 @@ from dare_jax import types
 from dare_jax.models import batch_check
 from dare_jax.models import by_windows
 from dare_jax.models import head
+from dare_jax.models import mixed_time
 from dare_jax.models import ranker_config
 from dare_jax.models import store_clusters
 
@@ -64,10 +65,9 @@ class Ranker(nn.Module):
     self.aggregator = aggregate.AGGREGATIONS[config.aggregation](
       aggregate.AggregationOptions(config.hash_bits, config.hash_width)
     )
-    options = (config.two_outputs, config.batch_statistics, config.axis_name)
-    self.head = head.Head(config.hidden, *options)
+    self.head = head.of_config(config, config.hidden)
     if config.aux_head:
-      self.aux = head.Head(config.aux_hidden, *options)
+      self.aux = head.of_config(config, config.aux_hidden)
     self.context_tables = {
       feature.name: nn.Embed(feature.vocab_size, feature.dim)
       for feature in config.context
@@ -118,7 +118,9 @@ class Ranker(nn.Module):
     """
     if categories_apart:
       return self.encoder.search_keys_without('category', history.ids)
-    return self.encoder.lookup('attention', 'behavior', history.ids)
+    keys = self.encoder.lookup('attention', 'behavior', history.ids)
+    scale = self._scale
+    return keys if scale is None else keys * jnp.expand_dims(scale, (0, 1))
 
   def encode_categories(self) -> Float[Array, 'n e']:
     """Returns the category's part of search keys, of all categories."""
@@ -132,8 +134,8 @@ class Ranker(nn.Module):
   ) -> tuple[Float[Array, 'b m c d'], Float[Array, ' p'] | Any]:
     """Returns the search queries of targets, and the score of each position.
 
-    Positions are the distances 0 to `length`; [b, m, c, p] for a plan that
-    mixes time and content.
+    Queries, as keys, are of content alone. Positions are the distances 0 to
+    `length`; [b, m, c, p] for a plan that mixes time and content.
 
     Args:
       target_ids: field -> ids.
@@ -142,7 +144,9 @@ class Ranker(nn.Module):
         for `encode_categories` come last.
     """
     query = self.encoder.lookup('attention', 'target', target_ids)
-    query, bias = self._position_scores(query, self._position_ids(length))
+    if self._scale is not None:
+      query = query * jnp.expand_dims(self._scale, (0, 1, 2))
+    bias = self._position_scores(query, self._position_ids(length))
     if categories_apart:
       query = self.encoder.search_query('category', query)
     return query, bias
@@ -250,6 +254,7 @@ class Ranker(nn.Module):
       query=query,
       keys=keys,
       bias_by_distance=bias,
+      bias_by_behavior=self._behavior_scores(keys),
       distance=_distance(end, keys.shape[1]),
       visible=visible_behaviors(history, end, start),
       target_ids=target_ids,
@@ -257,27 +262,36 @@ class Ranker(nn.Module):
       time_dim=self.config.time.attention_dim if self.config.use_time else 0,
     )
 
+  @property
+  def _scale(self) -> Float[Array, ' d'] | None:
+    """As `mixed_time.scale`; None where no map mixes content and time."""
+    if not self.encoder.mixes_time:
+      return None
+    dim = sum(feature.attention_dim for feature in self.config.content)
+    time = self.config.time.attention_dim
+    return mixed_time.scale(dim, time, self.config.compute_dtype)
+
   def _position_scores(
     self, query: Float[Array, 'b m c d'], ids: Int[Array, ' p']
-  ) -> tuple[Float[Array, 'b m c d'], Float[Array, ' p'] | Any]:
-    """Returns the query, and the score of each position alone.
-
-    Apart from content, a position's score is the same for all targets. Where
-    one map takes both, the target's time is part of the query and a position's
-    score depends on it; each part keeps the scale of its own width.
-    """
+  ) -> Float[Array, ' p'] | Float[Array, 'b m c p']:
+    """Returns the score of each position, as `encode_targets` does."""
     if not self.config.use_time:
-      return query, jnp.zeros(ids.shape, query.dtype)
+      return jnp.zeros(ids.shape, query.dtype)
     rows = self.encoder.time_rows('attention', 'behavior', ids)
-    target = self.encoder.time_rows('attention', 'target', ids[:1])[0]
-    if not self.encoder.mixes_time:
-      return query, rows @ target * rows.shape[-1] ** -0.5
-    query = query + jnp.expand_dims(target, (0, 1, 2))
-    width, time_dim = query.shape[-1], self.config.time.attention_dim
-    parts = jnp.array([width - time_dim, time_dim])
-    scale = jnp.repeat((width / parts) ** 0.5, parts, total_repeat_length=width)
-    query = query * jnp.expand_dims(scale.astype(query.dtype), (0, 1, 2))
-    return query, jnp.einsum('bmcd,pd->bmcp', query * width**-0.5, rows)
+    target = self._target_time()
+    if self._scale is not None:
+      return mixed_time.position_scores(query, target, rows, self._scale)
+    return rows @ target * rows.shape[-1] ** -0.5
+
+  def _behavior_scores(self, keys: Float[Array, 'b l d']) -> Any:
+    """Returns what the target's time adds to each behavior's score, or None."""
+    if self._scale is None:
+      return None
+    return mixed_time.behavior_scores(keys, self._target_time(), self._scale)
+
+  def _target_time(self) -> Float[Array, ' t']:
+    origin = jnp.zeros(1, jnp.int32)
+    return self.encoder.time_rows('attention', 'target', origin)[0]
 
   def _position_ids(self, length: int) -> Int[Array, ' p']:
     """Time ids of distances 0 to length."""
@@ -295,7 +309,7 @@ class Ranker(nn.Module):
       for field, values in batch.history.ids.items()
     }
     content = self.encoder.lookup('representation', 'behavior', ids)
-    rows = self._value_rows(_length(batch))
+    rows = self._value_rows(batch.history.mask.shape[1])
     return self._with_time(content, rows, result.distance)
 
   def _all_values(
@@ -305,7 +319,7 @@ class Ranker(nn.Module):
     content = self.encoder.lookup(
       'representation', 'behavior', batch.history.ids
     )
-    return content, self._value_rows(_length(batch))
+    return content, self._value_rows(batch.history.mask.shape[1])
 
   def _value_rows(self, length: int) -> Float[Array, 'p t'] | None:
     """Representation vectors of the distances 0 to length."""
@@ -366,10 +380,6 @@ class Ranker(nn.Module):
         jnp.broadcast_to(vector, (*target.shape[:-1], vector.shape[-1]))
       )
     return jnp.concatenate(parts, axis=-1)
-
-
-def _length(batch: types.Batch) -> int:
-  return batch.history.mask.shape[1]
 
 
 def _distance(end: Int[Array, 'b m'], length: int) -> Int[Array, 'b m l']:

@@ -47,6 +47,7 @@ class RankerConfig:
     representation_init: of fresh representation and shared tables.
     two_outputs: as `head.Head`.
     batch_statistics: as `head.Head`.
+    norm_momentum: as `layers.BatchNorm`.
     keep_padding: as `search.SearchOptions`.
     scores_at_once: scores of behaviors for which memory is taken at once.
     compute_dtype: name in `layers.COMPUTE_DTYPES`, of vectors and activations;
@@ -79,6 +80,7 @@ class RankerConfig:
   representation_init: float = 0.1
   two_outputs: bool = False
   batch_statistics: bool = False
+  norm_momentum: float | None = None
   keep_padding: bool = False
   scores_at_once: int = 2**20
   compute_dtype: str = 'float32'

@@ -46,8 +46,10 @@ class SearchView:
   """The attention side of b windows, m moments each, c targets at each moment.
 
   Attributes:
-    query: attention vectors of the targets.
-    keys: attention vectors of the behaviors; one set serves all moments.
+    query: attention vectors of the targets, without time.
+    keys: attention vectors of the behaviors, without time; one set serves all
+      moments. A behavior that is the target has the same vector wherever both
+      read the same tables through the same maps.
     bias_by_distance: score of a position alone, for distances 0 to l; the
       same for all targets unless a plan mixes time and content.
     distance: of each behavior from each moment, 1 is the most recent.
@@ -55,6 +57,8 @@ class SearchView:
     target_ids: field -> ids of the targets.
     history: the behaviors.
     time_dim: width of a time vector; 0 without time.
+    bias_by_behavior: score of the target's time with each behavior, where a
+      plan mixes time and content; else None.
   """
 
   query: Float[Array, 'b m c d']
@@ -65,14 +69,19 @@ class SearchView:
   target_ids: Mapping[str, Int[Array, 'b m c']]
   history: types.History
   time_dim: int = struct.field(pytree_node=False, default=0)
+  bias_by_behavior: Float[Array, 'b l'] | None = None
 
   def time_bias(self) -> Float[Array, 'b m #c l']:
-    """Returns the time term of each behavior's score."""
+    """Returns the part of each behavior's score that time has to do with."""
     if self.bias_by_distance.ndim == 1:
       bias = jnp.take(self.bias_by_distance, self.distance, mode='clip')
-      return bias[:, :, None, :]
-    distance = self.distance[:, :, None, :]
-    return jnp.take_along_axis(self.bias_by_distance, distance, axis=-1)
+      bias = bias[:, :, None, :]
+    else:
+      distance = self.distance[:, :, None, :]
+      bias = jnp.take_along_axis(self.bias_by_distance, distance, axis=-1)
+    if self.bias_by_behavior is None:
+      return bias
+    return bias + self.bias_by_behavior[:, None, None, :]
 
 
 Scorer = Callable[[SearchView], Float[Array, 'b m c l']]

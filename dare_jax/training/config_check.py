@@ -70,7 +70,7 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
   (
     'a share from 0 to below 1',
     lambda value: 0 <= value < 1,
-    ('data.unknown_rate',),
+    ('data.unknown_rate', 'model.norm_momentum'),
   ),
   (
     'a share from 0.05 to below 1, or None for histories of one length',

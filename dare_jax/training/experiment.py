@@ -54,6 +54,8 @@ _FREE_FIELDS = (
   'checkpoint.',
   'data.data_dir',
 )
+# What runs did whose config has not the field yet, where it is not the default.
+_OLDER = {'model.norm_momentum': 0.9}
 
 Known = Mapping[str, np.ndarray]
 
@@ -360,7 +362,7 @@ def load_config(workdir: epath.PathLike) -> ml_collections.ConfigDict:
       f'--workdir={workdir}: no run there (config.json is missing).'
     )
   config = base.get_config()
-  saved = run_data.without_paths(_read_config(path))
+  saved = _OLDER | run_data.without_paths(_read_config(path))
   known = flatten(config)
   for field, value in saved.items():
     if field not in known:
@@ -393,14 +395,13 @@ def check_same_run(config: ml_collections.ConfigDict, path: epath.Path) -> None:
   """Refuses to go on in a workdir whose run had another config.
 
   A path may be given in another way. Where the data lies may change: which data
-  it is, checkpoints know.
-
-  A field that the run did not know yet had its default.
+  it is, checkpoints know. A field that the run did not know yet had its
+  default, or that of `_OLDER`.
 
   Raises:
     UsageError: names the first field that differs.
   """
-  saved = flatten(base.get_config()) | _read_config(path)
+  saved = flatten(base.get_config()) | _OLDER | _read_config(path)
   now = flatten(config)
   for field in sorted(run_data.without_paths({**saved, **now})):
     if field.startswith(_FREE_FIELDS):

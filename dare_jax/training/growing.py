@@ -22,6 +22,7 @@ import numpy as np
 
 from dare_jax import embeddings
 from dare_jax import errors
+from dare_jax import layers
 from dare_jax.data import history_store
 from dare_jax.data import id_map
 from dare_jax.parallel import exchange
@@ -39,6 +40,8 @@ from dare_jax.training import state as train_state
 # Rows of a table that a device moves at a time.
 _CHUNK = 1 << 18
 _CONTEXT = 'context_tables_'
+# Of rows, in running statistics; where they are by steps there is none.
+_COUNT = 'count'
 # Parts of a state that are kept, besides tables; the others are let go.
 _COPIED = ('params', 'batch_stats', 'constants')
 
@@ -240,6 +243,8 @@ class Older:
       UsageError: the trees, or the shapes of an array, differ.
     """
     names = {name for name in rest if name.split('/')[0] == part}
+    if self._run.trainer.model.config.norm_momentum is not None:
+      names = {name for name in names if name.split('/')[-1] != _COUNT}
     found = []
     for path, leaf in jax.tree.leaves_with_path(fresh):
       keys = [_name(key) for key in path]
@@ -250,6 +255,10 @@ class Older:
         own = rows[keys[0].removeprefix(_CONTEXT)]
         own = own.astype(np.int32)
         found.append(_move(_move_whole, leaf, old, own, None))
+        continue
+      if old is None and keys[-1] == _COUNT:
+        # By steps, that run's statistics are as good as those of many rows.
+        found.append(jnp.full_like(leaf, layers.ENOUGH))
         continue
       if old is None or old.shape != leaf.shape:
         has = 'nothing of that name' if old is None else old.shape

@@ -67,6 +67,7 @@ def _model(name: str, **changes: Any) -> models.Ranker:
     'exact_positions': config['max_length'],
     'hidden': _HIDDEN['head'],
     'aux_hidden': _HIDDEN['aux'],
+    'norm_momentum': 0.9,
   }
   return models.build(name, **(options | changes))
 

@@ -90,6 +90,27 @@ _CASES = (
     'options': _EQUAL
     | {'search': 'simhash', 'aggregation': 'buckets', 'hash_bits': 12},
   },
+  *(
+    {
+      'testcase_name': f'{method}_where_time_is_mixed_{plan}_{use_time}',
+      'plan': plan,
+      'options': {
+        'search': method,
+        'aggregation': aggregation,
+        'hash_bits': 12,
+        'use_time': use_time,
+        'attention_dims': {'time': 2},
+        'representation_dims': {'time': 2},
+      },
+    }
+    for method, aggregation in (
+      ('simhash', 'softmax'),
+      ('projected', 'softmax'),
+      ('all', 'buckets'),
+    )
+    for plan in ('projected_concat', 'projected_concat_tied_by_role')
+    for use_time in (True, False)
+  ),
   {
     'testcase_name': 'one_moment_one_candidate',
     'plan': 'decoupled',

@@ -50,7 +50,7 @@ for _name in ('', '_tied', '_mlp', '_concat', '_concat_tied'):
   _TABLES[f'projected{_name}_by_role'] = _TABLES['decoupled']
 
 _BN_EPSILON = 1e-5
-_BN_MOMENTUM = 0.9
+_BN_ROWS = 20_490
 
 
 @dataclasses.dataclass
@@ -254,15 +254,43 @@ class _Ranker:
       row = np.maximum(row, 0) @ layers['Dense_1']['kernel']
     return row
 
-  def content(
+  def read(
     self, role: str, side: str, ids: Mapping[str, np.ndarray], where: Any
   ) -> np.ndarray:
+    """The fields' vectors, before any joint map."""
     return np.concatenate(
       [
         self.vector(feature.name, role, side, ids[feature.name][where])
         for feature in self.config.content
       ]
     )
+
+  def joint(self, role: str, side: str) -> Any:
+    """The kernel and bias of the plan's joint map, if it has one."""
+    plan = self.config.plan.removesuffix('_by_role')
+    if 'concat' not in plan:
+      return None
+    use = role if plan.endswith('tied') else f'{role}_{side}'
+    return self.params['encoder'][f'joint_projection_{use}']
+
+  def content(
+    self, role: str, side: str, ids: Mapping[str, np.ndarray], where: Any
+  ) -> np.ndarray:
+    """What codes are of: a joint map's bias is time's, where time is there.
+
+    In attention the parts of a vector are scaled as scores scale them.
+    """
+    content, joint = self.read(role, side, ids, where), self.joint(role, side)
+    if joint is None:
+      return content
+    mapped = content @ joint['kernel'][: len(content)]
+    if not self.config.use_time:
+      return mapped + joint['bias']
+    width, num_content = len(mapped), len(content)
+    if role == _A:
+      mapped[:num_content] *= (width / num_content) ** 0.25
+      mapped[num_content:] *= (width / (width - num_content)) ** 0.25
+    return mapped
 
   def parts(
     self,
@@ -273,15 +301,12 @@ class _Ranker:
     distance: int,
   ) -> tuple[np.ndarray, np.ndarray]:
     """A whole vector's content and time parts, after any joint map."""
-    content = self.content(role, side, ids, where)
     if not self.config.use_time:
-      return content, np.zeros(0)
+      return self.content(role, side, ids, where), np.zeros(0)
+    content, joint = self.read(role, side, ids, where), self.joint(role, side)
     index = time_id(distance, self.config.exact_positions)
     time = self.vector('time', role, side, index)
-    plan = self.config.plan.removesuffix('_by_role')
-    if 'concat' in plan:
-      use = role if plan.endswith('tied') else f'{role}_{side}'
-      joint = self.params['encoder'][f'joint_projection_{use}']
+    if joint is not None:
       both = np.concatenate([content, time]) @ joint['kernel'] + joint['bias']
       content, time = both[: len(content)], both[len(content) :]
     return content, time
@@ -350,10 +375,7 @@ class _Ranker:
       )
       mean = sum(rows) / len(rows)
       var = sum((row - mean) ** 2 for row in rows) / len(rows)
-      stats = {
-        'mean': _BN_MOMENTUM * stats['mean'] + (1 - _BN_MOMENTUM) * mean,
-        'var': _BN_MOMENTUM * stats['var'] + (1 - _BN_MOMENTUM) * var,
-      }
+      stats = self.moved(stats, mean, var, len(rows))
     norm = params['BatchNorm_0']
     logits = np.empty(features.shape)
     widths = self.config.hidden if name == 'head' else self.config.aux_hidden
@@ -367,6 +389,17 @@ class _Ranker:
       dense = params[f'Dense_{len(widths)}']
       logits[index] = (x @ dense['kernel'] + dense['bias'])[0]
     return logits, {'BatchNorm_0': stats}
+
+  def moved(self, old: Any, mean: Any, var: Any, count: int) -> Any:
+    """Running statistics after a batch of `count` rows."""
+    keep, stats, between = self.config.norm_momentum, {}, 0.0
+    if keep is None:
+      rows = min(old['count'] + count, 10 * _BN_ROWS)
+      keep, stats = 1 - min(count / (rows / 10), 1), {'count': rows}
+      between = keep * (1 - keep) * (mean - old['mean']) ** 2
+    stats['mean'] = keep * old['mean'] + (1 - keep) * mean
+    stats['var'] = keep * old['var'] + (1 - keep) * var + between
+    return stats
 
 
 def _float64(tree: Any) -> Any:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dare_jax import embeddings
 from dare_jax import search
+from tests.models import examples
 from tests.models import reference
 from tests.search import views
 
@@ -136,6 +139,72 @@ class SimHashSearchTest(parameterized.TestCase):
 
     grads = jax.grad(total, argnums=(0, 1, 2))(variables, view.query, view.keys)
     assert not any(np.any(grad) for grad in jax.tree.leaves(grads))
+
+
+def _with_one_side(tree):
+  """What targets read and are mapped by becomes what behaviors are."""
+  if not isinstance(tree, dict):
+    return tree
+  return {
+    name: _with_one_side(tree.get(name.replace('_target', '_behavior'), x))
+    for name, x in tree.items()
+  }
+
+
+class PlansTest(parameterized.TestCase):
+  """A behavior that is the target has its code, under each plan.
+
+  Where a plan has tables or maps for either side, these are made equal.
+  """
+
+  @parameterized.product(plan=[*embeddings.PLANS], use_time=[True, False])
+  def test_a_behavior_that_is_the_target_is_found_first(self, plan, use_time):
+    model, variables, batch = _repeating_targets(
+      plan, use_time, search='simhash', hash_bits=64, top_k=2
+    )
+    keys = model.apply(variables, batch.history, method='encode_history')
+    ids, length = batch.targets.ids, keys.shape[1]
+    query, _ = model.apply(variables, ids, length, method='encode_targets')
+    directions = variables['constants']['searcher']['directions']
+    codes = [search.sign_codes(x, directions) for x in (query[:, 0], keys)]
+    distance = np.asarray(
+      search.hamming_distance(codes[0][:, :, None], codes[1][:, None])
+    )
+    # Candidate c is behavior c.
+    candidates = query.shape[2]
+    own = distance[:, np.arange(candidates), np.arange(candidates)]
+    assert not own.any()
+    result = model.apply(variables, batch).search
+    same = np.asarray(distance == 0)
+    found = np.asarray(result.indices)[:, 0, :, 0]
+    assert np.take_along_axis(same, found[..., None], axis=-1).all()
+
+  @parameterized.product(plan=[*embeddings.PLANS], use_time=[True, False])
+  def test_it_is_in_the_target_s_bucket_in_every_round(self, plan, use_time):
+    model, variables, batch = _repeating_targets(
+      plan, use_time, search='all', aggregation='buckets', hash_bits=48
+    )
+    weights = np.asarray(model.apply(variables, batch).weights)[:, 0]
+    same = np.arange(weights.shape[1])
+    np.testing.assert_array_equal(weights[:, same, same], 1.0)
+    assert weights.min() < 1.0
+
+
+def _repeating_targets(plan, use_time, **options):
+  """A model, its variables, and a batch whose candidates are behaviors."""
+  model = examples.build(
+    'dare', plan=plan, use_time=use_time, hash_width=3, **options
+  )
+  batch = examples.make_batch(moments=1, candidates=4, num_padding=(0,))
+  batch = batch.replace(
+    end=jnp.full_like(batch.end, batch.history.mask.shape[1]),
+    targets=batch.targets.replace(
+      ids={k: x[:, None, :4] for k, x in batch.history.ids.items()}
+    ),
+  )
+  variables = examples.make_variables(model, batch)
+  variables = flax.core.unfreeze(variables)
+  return model, _with_one_side(variables), batch
 
 
 if __name__ == '__main__':

@@ -52,10 +52,9 @@ def test_statistics_and_logits_are_wide():
   assert logits.dtype == jnp.float32
   moments = updated['batch_stats']['BatchNorm_0']
   exact = np.asarray(features, np.float64)
-  np.testing.assert_allclose(moments['mean'], 0.1 * exact.mean(), rtol=1e-6)
-  variance = 0.9 + 0.1 * exact.var()
+  np.testing.assert_allclose(moments['mean'], exact.mean(), rtol=1e-6)
   # E[x^2] - E[x]^2 near 10^4 keeps three digits of a variance near 1.
-  np.testing.assert_allclose(moments['var'], variance, atol=1e-3)
+  np.testing.assert_allclose(moments['var'], exact.var(), atol=1e-3)
 
 
 def test_what_is_trained_stays_float32():
