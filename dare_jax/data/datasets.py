@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import dataclasses
@@ -13,6 +14,7 @@ import os
 import pathlib
 import shutil
 import sys
+import time
 from typing import Any
 
 import polars as pl
@@ -20,6 +22,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from dare_jax import errors
+from dare_jax import locks
 from dare_jax.data import history_store
 from dare_jax.data import log_origin
 from dare_jax.data import raw_log
@@ -58,6 +61,7 @@ DATASETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 _LATER_COLUMNS = ('missing', 'separator')
 _READ_USERS = 512
+_WAIT_SECONDS = 0.2
 
 
 def builder_class(name: str) -> tuple[type[base.LogBuilder], tuple[str, ...]]:
@@ -119,7 +123,9 @@ def open_or_prepare(
   """
   path = store_path(data)
   if not path.exists():
-    return prepare(data)
+    with _alone(data):
+      if not path.exists():  # Not even now, after another process.
+        return _prepare(data)
   store = history_store.open_store(path)
   if check_input:
     _check_reads_input(data)
@@ -139,11 +145,55 @@ def _check_reads_input(data: Any) -> None:
 def prepare(data: Any) -> history_store.HistoryStore:
   """Makes the TFDS dataset and the history store, anew if they are there.
 
-  Existing data stays as it was until the new is complete.
+  Existing data stays as it was until the new is complete. Waits while another
+  process prepares the same log there.
 
   Raises:
     UsageError: bad input, or a folder that cannot be written.
   """
+  with _alone(data):
+    return _prepare(data)
+
+
+@contextlib.contextmanager
+def _alone(data: Any) -> Iterator[None]:
+  """Keeps other processes from preparing the same log meanwhile."""
+  _, fields = builder_class(data.name)
+  folder = store_path(data).parent
+  name = f'preparing-{data.name}-{shaping_hash(data, fields)}.lock'
+  lock, has_told = None, False
+  while lock is None:
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      lock = locks.Lock(folder / name)
+    except locks.HeldError as error:
+      if not has_told:
+        print(
+          f'waiting: {error}, prepares {data.name} in {folder}',
+          file=sys.stderr,
+          flush=True,
+        )
+      has_told = True
+      time.sleep(_WAIT_SECONDS)
+    except locks.UnsupportedError:
+      break  # What is written has names of its own until it is whole.
+    except OSError as error:
+      raise _unwritable(data, error) from None
+  try:
+    yield
+  finally:
+    if lock is not None:
+      lock.release()
+
+
+def _unwritable(data: Any, error: OSError) -> errors.UsageError:
+  return errors.UsageError(
+    f'data.data_dir={data.data_dir}: cannot be written ({error}); choose'
+    ' another folder with --config.data.data_dir=DIR.'
+  )
+
+
+def _prepare(data: Any) -> history_store.HistoryStore:
   cls, fields = builder_class(data.name)
   _check_reads_input(data)
   path = store_path(data)
@@ -165,10 +215,7 @@ def prepare(data: Any) -> history_store.HistoryStore:
     (work / 'records').rename(final)
     return store
   except OSError as error:
-    raise errors.UsageError(
-      f'data.data_dir={data.data_dir}: cannot be written ({error}); choose'
-      ' another folder with --config.data.data_dir=DIR.'
-    ) from None
+    raise _unwritable(data, error) from None
   finally:
     shutil.rmtree(work, ignore_errors=True)
 
