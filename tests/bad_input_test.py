@@ -82,6 +82,14 @@ def test_prepare_checks_the_config(root, refused):
   assert 'data.max_malformed_share=-1.0: expected a share from 0 to 1' in line
 
 
+@pytest.mark.parametrize('field', ['split', 'exclude'])
+def test_a_wrong_name_is_told_before_the_log_is_read(tmp_path, refused, field):
+  made = tiny.config(tmp_path, **{f'data__{field}': 'wrong'})
+  line = refused(lambda: tiny.run(made, tmp_path / 'run'))
+  assert f"data.{field}='wrong': expected one of" in line
+  assert not (tmp_path / 'data').exists()
+
+
 _HEADER = 'user_id,item_id,category_id,timestamp\n'
 
 

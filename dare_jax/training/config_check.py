@@ -10,7 +10,9 @@ import ml_collections
 
 from dare_jax import errors
 from dare_jax.configs import base
+from dare_jax.data import negatives
 from dare_jax.data import split_times
+from dare_jax.data import splits
 from dare_jax.training import optimizers
 
 # What is expected, when that is met, and of which fields. None is checked
@@ -96,6 +98,15 @@ def check(config: ml_collections.ConfigDict) -> None:
         f' --config.{field}=200,80.'
       )
   split_times.check(config.data)
+  for field, known in (
+    ('split', tuple(splits.PROTOCOLS)),
+    ('exclude', negatives.EXCLUDE),
+  ):
+    if config.data[field] not in known:  # Before a long log is read.
+      raise errors.UsageError(
+        f'data.{field}={config.data[field]!r}: expected one of'
+        f' {", ".join(known)}.'
+      )
   optimizers.check(config.optim)
   _check_together(config)
 
