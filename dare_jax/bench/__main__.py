@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import os
 import pathlib
 import sys
 from typing import Any
@@ -79,6 +80,13 @@ def main() -> None:
   output = flags.DEFINE_string('output', None, 'Write the rows here as JSON.')
 
   def run() -> None:
+    if output.value:  # Before what may take an hour.
+      folder = pathlib.Path(output.value).absolute().parent
+      if not os.access(folder, os.W_OK):
+        raise errors.UsageError(
+          f'--output={output.value}: {folder} is not there, or cannot be'
+          ' written; choose another folder.'
+        )
     from dare_jax.training import environment
 
     rows = [_defined(row) for row in measure()]
