@@ -17,7 +17,10 @@ from dare_jax.analysis import resampling
 from dare_jax.analysis import search
 from dare_jax.analysis import search_figures
 from dare_jax.analysis import search_quality
+from dare_jax.analysis import slices
+from dare_jax.analysis import slices_figures
 from dare_jax.analysis import sources
+from dare_jax.comparison import bootstrap
 
 ANALYSES = (
   figure.Analysis(
@@ -28,6 +31,12 @@ ANALYSES = (
       *(attention_maps, cases, forward, information, planted, ranking),
       *(resampling, search, search_quality, sources),
     ),
+  ),
+  figure.Analysis(
+    'slices',
+    slices.measure,
+    slices_figures.FIGURES,
+    (slices, forward, resampling, sources, bootstrap),
   ),
 )
 

@@ -35,7 +35,6 @@ def rankings(
   run: trained.Trained,
   batches: Iterable[types.Batch],
   keep: int,
-  tell: Callable[[int], None] = lambda _: None,
 ) -> Arrays:
   """Returns the positions of the behaviors that each target finds.
 
@@ -43,7 +42,6 @@ def rankings(
     run: a model.
     batches: of rows with one moment.
     keep: length of the lists.
-    tell: called with the number of each batch.
 
   Returns:
     'found' and 'by_category', int32 [n, up to keep], best first; position 1 is
@@ -51,14 +49,20 @@ def rankings(
     the real targets.
   """
   apply = jax.jit(functools.partial(run.model.apply, method=_rankings(keep)))
-  return _collect(apply, run, batches, tell)
+  return _collect(apply, run, batches)
 
 
-def head_inputs(
-  run: trained.Trained,
-  batches: Iterable[types.Batch],
-  tell: Callable[[int], None] = lambda _: None,
-) -> Arrays:
+def logits(run: trained.Trained, batches: Iterable[types.Batch]) -> np.ndarray:
+  """Returns the logits of the real targets, float32 [n]."""
+
+  def apply(variables: Any, batch: types.Batch) -> dict[str, Any]:
+    output: Any = run.model.apply(variables, batch)
+    return {'logit': output.logits}
+
+  return _collect(jax.jit(apply), run, batches)['logit']
+
+
+def head_inputs(run: trained.Trained, batches: Iterable[types.Batch]) -> Arrays:
   """Returns what the main head sees of each real target.
 
   Returns:
@@ -79,7 +83,7 @@ def head_inputs(
       run.model.apply(variables, batch)
     return {'input': seen[0]}
 
-  arrays = _collect(jax.jit(apply), run, batches, tell)
+  arrays = _collect(jax.jit(apply), run, batches)
   arrays['interest'] = arrays['input'][:, _interest(run.model.config)]
   return arrays
 
@@ -223,12 +227,10 @@ def _collect(
   apply: Callable[..., dict[str, Any]],
   run: trained.Trained,
   batches: Iterable[types.Batch],
-  tell: Callable[[int], None],
 ) -> Arrays:
   """Joins what a call gives for batches, of the real targets alone."""
   parts: dict[str, list[np.ndarray]] = {}
-  for number, batch in enumerate(batches):
-    tell(number)
+  for batch in batches:
     batch = run.experiment.batch_as_read(batch)
     real = np.asarray(batch.targets.weight) > 0
     for name, values in jax.device_get(apply(run.variables, batch)).items():

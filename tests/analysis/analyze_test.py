@@ -21,9 +21,9 @@ _CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 def root(tmp_path_factory):
   """Two runs that have just begun, and their report."""
   root = tmp_path_factory.mktemp('analyze')
-  tiny.write_log(root / 'log.csv')
+  tiny.write_log(root / 'log.csv', num_users=40)
   for name in ('dare', 'twin'):
-    config = tiny.config(root, model__name=name, train__steps=4)
+    config = tiny.config(root, model__name=name, train__steps=2)
     tiny.run(config, root / name)
   make(root)
   return root
@@ -117,7 +117,7 @@ def test_a_run_without_a_best_checkpoint_is_read_from_its_last(root):
   shutil.copytree(root / 'dare', copy)
   shutil.rmtree(copy / 'checkpoints' / 'best')
   found = sources.locate([str(copy)])
-  assert found.all[0].step == 4
+  assert found.all[0].step == 2
 
 
 def test_refusals(root):
