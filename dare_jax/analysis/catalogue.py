@@ -8,6 +8,8 @@ import difflib
 from dare_jax import errors
 from dare_jax.analysis import attention_maps
 from dare_jax.analysis import cases
+from dare_jax.analysis import discriminability
+from dare_jax.analysis import discriminability_figures
 from dare_jax.analysis import figure
 from dare_jax.analysis import forward
 from dare_jax.analysis import information
@@ -37,6 +39,12 @@ ANALYSES = (
     slices.measure,
     slices_figures.FIGURES,
     (slices, forward, resampling, sources, bootstrap),
+  ),
+  figure.Analysis(
+    'discriminability',
+    discriminability.measure,
+    discriminability_figures.FIGURES,
+    (discriminability, forward, sources),
   ),
 )
 
