@@ -13,7 +13,7 @@ import pytest
 
 from dare_jax import prepare
 from dare_jax.data import datasets
-from dare_jax.training import experiment
+from dare_jax.training import run_config
 from tests import tiny
 
 
@@ -194,7 +194,7 @@ def test_another_log_than_the_prepared_one(root, tmp_path, refused):
 
 
 def test_workdir_of_another_run(root, tmp_path, refused):
-  fields = experiment.flatten(tiny.config(root, model__name='twin'))
+  fields = run_config.flatten(tiny.config(root, model__name='twin'))
   (tmp_path / 'config.json').write_text(json.dumps(fields))
   (tmp_path / 'checkpoints' / 'last' / '4').mkdir(parents=True)
   before = files(tmp_path)

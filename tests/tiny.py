@@ -13,9 +13,9 @@ from dare_jax import cli
 from dare_jax import train
 from dare_jax.configs import base
 from dare_jax.training import checkpoint
-from dare_jax.training import experiment
 from dare_jax.training import interrupt
 from dare_jax.training import run as run_lib
+from dare_jax.training import run_config
 
 # What depends on the clock, on being interrupted, or on the revision of the
 # code, which may be committed while tests run, and on nothing else.
@@ -188,7 +188,7 @@ def assert_same_run(
   ]
   assert results[0] == results[1]
   other, _ = restore(made, right)
-  state, _ = restore(experiment.load_config(left), left)
+  state, _ = restore(run_config.load(left), left)
   assert_same_bits(state, other)
 
 

@@ -22,7 +22,7 @@ from dare_jax.analysis import information
 from dare_jax.data import history_store
 from dare_jax.data import pipeline
 from dare_jax.training import checkpoint
-from dare_jax.training import experiment
+from dare_jax.training import run_config
 from dare_jax.training import storage
 
 # Fields of data that change neither the rows of a split nor what they see.
@@ -219,7 +219,7 @@ def _absolute(workdir: str) -> str:
 
 
 def _source(label: str, workdir: str) -> Source:
-  config = experiment.load_config(workdir)
+  config = run_config.load(workdir)
   checkpoints = checkpoint.Checkpoints(
     storage.locate(workdir) / 'checkpoints', read_only=True
   )
@@ -234,7 +234,7 @@ def _source(label: str, workdir: str) -> Source:
   )
   description = saved['description']
   identity = {
-    'config': experiment.config_hash(config),
+    'config': run_config.digest(config),
     'step': step,
     'checkpoint': description.get('crc32'),
     'data': description.get('data_fingerprint'),
@@ -244,7 +244,7 @@ def _source(label: str, workdir: str) -> Source:
 
 def _check_same_rows(first: Source, other: Source) -> None:
   """Refuses runs whose test rows, or histories, are not the same."""
-  ours, theirs = (experiment.flatten(s.config) for s in (first, other))
+  ours, theirs = (run_config.flatten(s.config) for s in (first, other))
   for field in sorted({*ours, *theirs}):
     if not field.startswith('data.') or field in _FREE_FIELDS:
       continue

@@ -17,6 +17,7 @@ import ml_collections
 from dare_jax import errors
 from dare_jax.training import config_check
 from dare_jax.training import experiment
+from dare_jax.training import run_config
 from dare_jax.training import storage
 from dare_jax.training import workdir as workdir_lib
 
@@ -54,7 +55,7 @@ class Variant:
     changed.model.name = self.preset
     known = [
       name.removeprefix('model.')
-      for name in experiment.flatten(config)
+      for name in run_config.flatten(config)
       if name.startswith('model.') and name != 'model.name'
     ]
     for name, value in self.fields:
@@ -99,7 +100,7 @@ class PlannedRun:
   def is_finished(self) -> bool:
     """Is there the result of this very config?"""
     result = self.result()
-    expected = experiment.config_hash(self.config)
+    expected = run_config.digest(self.config)
     return result is not None and result['config_hash'] == expected
 
 

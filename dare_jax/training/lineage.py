@@ -21,6 +21,7 @@ from dare_jax.data import known_ids
 from dare_jax.data import splits
 from dare_jax.parallel import processes
 from dare_jax.training import experiment
+from dare_jax.training import run_config
 from dare_jax.training import run_data
 from dare_jax.training import storage
 
@@ -135,7 +136,7 @@ def read_config(workdir: epath.Path) -> ml_collections.ConfigDict:
   """
   if not (workdir / 'config.json').exists():
     raise refusal(workdir, 'no run there (config.json is missing).')
-  return experiment.load_config(workdir)
+  return run_config.load(workdir)
 
 
 def check_fields(workdir: epath.Path, older: Store, store: Store) -> None:

@@ -10,6 +10,7 @@ from dare_jax.training import environment
 from dare_jax.training import experiment
 from dare_jax.training import metrics
 from dare_jax.training import progress as progress_lib
+from dare_jax.training import run_config
 
 
 def description(
@@ -18,7 +19,7 @@ def description(
   """Returns what is saved beside a checkpoint."""
   return {
     'progress': dataclasses.asdict(progress),
-    'config': experiment.flatten(parts.config),
+    'config': run_config.flatten(parts.config),
     'code_version': environment.code_version(),
     'data_fingerprint': parts.store.fingerprint,
     'data_made_from': (
@@ -56,7 +57,7 @@ def make(
     'train_time_s': seconds,
     'parameters': parameters,
     'environment': environment.versions(),
-    'config_hash': experiment.config_hash(config),
+    'config_hash': run_config.digest(config),
     'data_fingerprint': parts.store.fingerprint,
     'resumed_from': progress.resumed_from,
   }

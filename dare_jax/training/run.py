@@ -30,6 +30,7 @@ from dare_jax.training import programs
 from dare_jax.training import progress as progress_lib
 from dare_jax.training import report
 from dare_jax.training import result as result_lib
+from dare_jax.training import run_config
 from dare_jax.training import run_data
 from dare_jax.training import state as train_state
 from dare_jax.training import storage
@@ -54,7 +55,7 @@ class Run:
     """
     self.config = config
     self.workdir = storage.locate(workdir)
-    fields = experiment.flatten(config)
+    fields = run_config.flatten(config)
     processes.agree_on({'the workdir': self.workdir, **fields})
     self._folder = workdir_lib.Workdir(self.workdir, config)
     self._checkpoints: checkpoint.Checkpoints | None = None

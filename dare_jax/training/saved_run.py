@@ -11,6 +11,7 @@ from dare_jax import numerics
 from dare_jax.training import checkpoint
 from dare_jax.training import experiment
 from dare_jax.training import lineage
+from dare_jax.training import run_config
 from dare_jax.training import run_data
 from dare_jax.training import state as train_state
 from dare_jax.training import storage
@@ -49,7 +50,7 @@ def restore(workdir: str | os.PathLike[str], which: str = 'best') -> SavedRun:
   Raises:
     UsageError: no run or no such checkpoint there, or its data is gone.
   """
-  config = experiment.load_config(workdir)
+  config = run_config.load(workdir)
   folder = storage.locate(workdir)
   checkpoints = checkpoint.Checkpoints(folder / 'checkpoints', read_only=True)
   step = _step(checkpoints, which, workdir)

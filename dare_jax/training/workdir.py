@@ -18,7 +18,7 @@ import ml_collections
 from dare_jax import errors
 from dare_jax import locks
 from dare_jax.parallel import processes
-from dare_jax.training import experiment
+from dare_jax.training import run_config
 from dare_jax.training import storage
 
 T = TypeVar('T')
@@ -50,7 +50,7 @@ def check_same_run(config: ml_collections.ConfigDict, path: epath.Path) -> None:
   steps = [*saved_steps(path), *saved_steps(path, 'best')]
   is_run = bool(steps) or storage.read(result) is not None
   if is_run and storage.read(told) is not None:
-    experiment.check_same_run(config, told)
+    run_config.check_same_run(config, told)
 
 
 class Workdir:
@@ -111,7 +111,7 @@ class Workdir:
     """
     first = processes.is_first()
     self.write(lambda: beside() if first else None)
-    told = experiment.config_json(self._config, self.path)
+    told = run_config.content(self._config, self.path)
     content = json.dumps(told, indent=1).encode()
     path = self.path / 'config.json'
     self.write(

@@ -7,7 +7,7 @@ import pytest
 from dare_jax import errors
 from dare_jax.comparison import plan
 from dare_jax.configs import base
-from dare_jax.training import experiment
+from dare_jax.training import run_config
 
 
 def planned(entries, output, seeds=1):
@@ -63,7 +63,7 @@ def test_bad_models_are_refused(tmp_path, entries, named):
 def test_a_folder_of_other_runs_is_refused(tmp_path):
   (run,) = planned(['x=dare:attention_dim=8'], tmp_path)
   run.workdir.mkdir(parents=True)
-  saved = experiment.flatten(run.config)
+  saved = run_config.flatten(run.config)
   (run.workdir / 'config.json').write_text(json.dumps(saved))
   # A start that failed has left no more than that, and claims nothing.
   planned(['x=dare:attention_dim=4'], tmp_path)

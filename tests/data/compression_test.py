@@ -53,6 +53,7 @@ def test_text_is_read_whatever_its_name(tmp_path, name, pack):
     (b'ARROW1\0\0', 'an Arrow file'),
     (b'ORC', 'an ORC file'),
   ],
+  ids=['zip', 'bzip2', 'xz', 'lz4', 'Arrow', 'ORC'],
 )
 def test_other_kinds_are_refused(tmp_path, start, kind):
   path = tmp_path / 'log.csv'
@@ -80,6 +81,8 @@ def _tar(content):
     (b'{"user": 1}\n', 'JSON'),
     (gzip.compress(b'[{"user": 1}]'), 'JSON'),
   ],
+  # Not the contents, in which gzip puts the time.
+  ids=['Parquet', 'tar in gzip', 'tar in zstd', 'tar', 'JSON', 'JSON in gzip'],
 )
 def test_what_is_packed_is_looked_at(tmp_path, content, kind):
   path = tmp_path / 'log.csv.gz'

@@ -8,6 +8,7 @@ import pytest
 from dare_jax import errors
 from dare_jax.configs import base
 from dare_jax.training import experiment
+from dare_jax.training import run_config
 
 
 def config(**fields):
@@ -39,7 +40,7 @@ class ModelTest(parameterized.TestCase):
 
 
 def test_flatten_is_plain_json():
-  flat = experiment.flatten(config())
+  flat = run_config.flatten(config())
   assert flat['seed'] == 1
   assert flat['train.steps'] is None
   assert flat['data.columns.user'] == 'user_id'
@@ -49,34 +50,34 @@ def test_flatten_is_plain_json():
 
 
 def test_hash_follows_every_field():
-  made = {experiment.config_hash(config(seed=seed)) for seed in (1, 2, 2)}
+  made = {run_config.digest(config(seed=seed)) for seed in (1, 2, 2)}
   assert len(made) == 2
-  assert experiment.config_hash(config(eval__batch_size=9)) not in made
+  assert run_config.digest(config(eval__batch_size=9)) not in made
 
 
 def save(made, folder):
   path = folder / 'config.json'
-  path.write_text(json.dumps(experiment.flatten(made)))
+  path.write_text(json.dumps(run_config.flatten(made)))
   return path
 
 
 def test_load_config_gives_back_what_was_saved(tmp_path):
   made = config(seed=4, train__steps=7, model__hidden=(3,), data__input='x')
   save(made, tmp_path)
-  loaded = experiment.load_config(tmp_path)
+  loaded = run_config.load(tmp_path)
   assert loaded.to_json() == made.to_json()
   assert loaded.is_locked
 
 
 def test_load_config_errors(tmp_path):
   with pytest.raises(errors.UsageError, match='no run there'):
-    experiment.load_config(tmp_path)
+    run_config.load(tmp_path)
   (tmp_path / 'config.json').write_text('{"model.brain": 3}')
   with pytest.raises(errors.UsageError, match='model.brain is unknown'):
-    experiment.load_config(tmp_path)
+    run_config.load(tmp_path)
   (tmp_path / 'config.json').write_text('{"seed": ')
   with pytest.raises(errors.UsageError, match='not readable'):
-    experiment.load_config(tmp_path)
+    run_config.load(tmp_path)
 
 
 class SameRunTest(parameterized.TestCase):
@@ -93,7 +94,7 @@ class SameRunTest(parameterized.TestCase):
   )
   def test_lengths_and_periods_may_differ(self, **fields):
     path = save(config(), self.folder)
-    experiment.check_same_run(config(**fields), path)
+    run_config.check_same_run(config(**fields), path)
 
   @parameterized.parameters(
     ('seed', 2),
@@ -109,22 +110,22 @@ class SameRunTest(parameterized.TestCase):
     path = save(config(), self.folder)
     changed = config(**{field.replace('.', '__'): value})
     with pytest.raises(errors.UsageError) as caught:
-      experiment.check_same_run(changed, path)
+      run_config.check_same_run(changed, path)
     assert str(caught.value).startswith(f'{field}=')
     assert str(path.parent) in str(caught.value)
 
   def test_a_field_that_is_newer_than_the_run_had_its_default(self):
     path = self.folder / 'config.json'
-    flat = experiment.flatten(config())
+    flat = run_config.flatten(config())
     assert not flat.pop('model.published_search')
     path.write_text(json.dumps(flat))
-    experiment.check_same_run(config(), path)
+    run_config.check_same_run(config(), path)
     with pytest.raises(errors.UsageError, match='^model.published_search=True'):
-      experiment.check_same_run(config(model__published_search=True), path)
+      run_config.check_same_run(config(model__published_search=True), path)
 
   def test_a_field_of_another_version_is_refused(self):
     path = self.folder / 'config.json'
-    flat = experiment.flatten(config())
+    flat = run_config.flatten(config())
     path.write_text(json.dumps(flat | {'model.brain': 3}))
     with pytest.raises(errors.UsageError, match='model.brain'):
-      experiment.check_same_run(config(), path)
+      run_config.check_same_run(config(), path)

@@ -14,10 +14,10 @@ from dare_jax import embeddings
 from dare_jax import errors
 from dare_jax.parallel import processes
 from dare_jax.training import checkpoint
-from dare_jax.training import experiment
 from dare_jax.training import growing
 from dare_jax.training import narrowing
 from dare_jax.training import run as run_lib
+from dare_jax.training import run_config
 from tests import tiny
 
 _SHORT = {
@@ -75,7 +75,7 @@ def _save_run(config, workdir):
   state = dataclasses.replace(
     state, **{part: jax.tree.map(moved, getattr(state, part)) for part in parts}
   )
-  flat = json.dumps(experiment.flatten(config))
+  flat = json.dumps(run_config.flatten(config))
   workdir.mkdir()
   (workdir / 'config.json').write_text(flat)
   saved = checkpoint.Checkpoints(workdir / 'checkpoints')

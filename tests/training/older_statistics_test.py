@@ -9,7 +9,7 @@ import pytest
 from dare_jax import errors
 from dare_jax import layers
 from dare_jax import trained
-from dare_jax.training import experiment
+from dare_jax.training import run_config
 from tests import tiny
 
 
@@ -42,9 +42,9 @@ def test_it_goes_on_with_the_flag_alone(older):
   path = older / 'run' / 'config.json'
   told = 'model.norm_momentum=None, but the run .* model.norm_momentum=0.9'
   with pytest.raises(errors.UsageError, match=told):
-    experiment.check_same_run(tiny.config(older), path)
+    run_config.check_same_run(tiny.config(older), path)
   given = tiny.config(older, model__norm_momentum=0.9)
-  experiment.check_same_run(given, path)
+  run_config.check_same_run(given, path)
 
 
 @pytest.mark.parametrize('momentum', [None, 0.9])
