@@ -89,11 +89,11 @@ class Notation:
 
 
 def typed(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-  """Returns times of a typed column, null where they are none."""
+  """Returns times of a typed column (dates have no zone), null if none."""
   if dtype == pl.Date:
     return value.cast(pl.Datetime('ms'))
   if dtype.is_temporal():
-    return value.dt.replace_time_zone(None) if _has_zone(dtype) else value
+    return value
   if dtype.is_float():
     value = value.cast(pl.Float64)
     return pl.when(value.abs() < float(_LIMIT)).then(value)
@@ -101,10 +101,6 @@ def typed(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     value = value.cast(_DECIMAL, strict=False)
     return pl.when(value.is_between(-_LIMIT, _LIMIT)).then(value)
   return value.cast(pl.Int64, strict=False)
-
-
-def _has_zone(dtype: pl.DataType) -> bool:
-  return isinstance(dtype, pl.Datetime) and dtype.time_zone is not None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,8 @@ import hypothesis
 from hypothesis import strategies as st
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dare_jax import errors
@@ -193,6 +195,27 @@ def test_dates_and_decimals_of_parquet(tmp_path):
   assert found[:2] == ([86_400, -86_400], 'seconds')
   exact = pl.Series(['1.5', '2.25']).cast(pl.Decimal(10, 2))
   assert _times(exact, tmp_path, parquet=True)[0] == [1_500, 2_250]
+
+
+@pytest.mark.parametrize('zone', ['America/New_York', '+05:30', '-08:00'])
+def test_parquet_times_with_a_zone_are_moments_of_utc(tmp_path, zone):
+  # The first two are 1:30 and 1:10 in New York, where the clock was set back.
+  moments = [1_730_611_800, 1_730_614_200, 1_730_622_600]
+  frame = pa.table(
+    {
+      'user_id': ['u'] * 4,
+      'item_id': ['a', 'b', 'c', 'd'],
+      'category_id': pa.array([*moments, 0], pa.timestamp('s', tz=zone)),
+      'timestamp': pa.array([*moments, None], pa.timestamp('s', tz=zone)),
+    }
+  )
+  pq.write_table(frame, tmp_path / 'log.parquet')
+  data = csv_log.get_config().data
+  data.input, data.max_malformed_share = str(tmp_path / 'log.parquet'), 1.0
+  log = csv_builder.CsvLog(options=data, data_dir=str(tmp_path)).read_log()
+  assert log.columns['timestamp'].tolist() == moments
+  assert log.columns['item_id'].tolist() == [2, 3, 4]
+  assert log.report.examples[0].endswith('(empty timestamp)')
 
 
 @pytest.mark.parametrize(
