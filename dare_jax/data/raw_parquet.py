@@ -131,16 +131,20 @@ def are_alike(
 
 
 def _scan(path: pathlib.Path) -> pl.LazyFrame:
-  """Returns a file's rows, times with a zone as those of UTC without one.
+  """Returns a file's rows: no times with a zone, and text wherever it is.
 
-  The file's name is no pattern, and its folders are no columns.
+  Times with a zone become those of UTC without one, and dictionaries text. The
+  file's name is no pattern, and its folders are no columns.
   """
   rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-  return rows.with_columns(
-    pl.col(name).to_physical().cast(pl.Datetime(dtype.time_unit))
-    for name, dtype in rows.collect_schema().items()
-    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None
-  )
+  changed = []
+  for name, dtype in rows.collect_schema().items():
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+      of_utc = pl.col(name).to_physical().cast(pl.Datetime(dtype.time_unit))
+      changed.append(of_utc)
+    elif dtype in (pl.Categorical, pl.Enum):
+      changed.append(pl.col(name).cast(pl.String))
+  return rows.with_columns(changed)
 
 
 def schema(path: pathlib.Path) -> dict[str, pl.DataType]:

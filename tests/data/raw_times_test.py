@@ -189,6 +189,15 @@ def test_floats_of_32_bit_are_noted(tmp_path):
   ]
 
 
+@pytest.mark.parametrize('dtype', [pl.Categorical, pl.Enum])
+def test_a_dictionary_of_parquet_is_the_text_that_it_holds(tmp_path, dtype):
+  given = ['2024-05-01', '2024-05-02', '2024-05-01']
+  if dtype == pl.Enum:
+    dtype = pl.Enum(sorted(set(given)))
+  found = _times(pl.Series(given, dtype=dtype), tmp_path, parquet=True)
+  assert found[:2] == ([1_714_521_600, 1_714_608_000, 1_714_521_600], 'seconds')
+
+
 def test_dates_and_decimals_of_parquet(tmp_path):
   days = [datetime.date(1970, 1, 2), datetime.date(1969, 12, 31), None]
   found = _times(days, tmp_path, parquet=True)
