@@ -23,7 +23,7 @@ import polars as pl
 from dare_jax import errors
 
 EXTRA = '_extra'  # not empty where a row has more fields, or is no row
-_MAX_ROW_LINES = 100  # A quote left open longer than this is a stray one.
+MAX_ROW_LINES = 100  # A quote left open longer than this is a stray one.
 _QUOTE, _RETURN, _BREAK = b'"\r\n'
 # One that a block lacks stands for a separator of several bytes.
 _CONTROLS = (*range(0x1F, 0x0D, -1), *range(0x01, 0x09))
@@ -244,7 +244,7 @@ def _mixed(
   for at in np.flatnonzero(is_odd).tolist():
     if at < end:
       continue
-    window = lines[at : at + _MAX_ROW_LINES]
+    window = lines[at : at + MAX_ROW_LINES]
     row: list[str | None] = [*[None] * len(names), 'no row']
     end = at + 1
     try:
@@ -252,7 +252,7 @@ def _mixed(
     except ValueError as error:
       found, used = [], 1
       is_cut = isinstance(error, _CutError) and not is_last
-      if is_cut and len(window) < _MAX_ROW_LINES:
+      if is_cut and len(window) < MAX_ROW_LINES:
         lines, taken = lines[:at], taken[:at]
         break
     if len(found) == len(names):

@@ -14,12 +14,14 @@ _BLANKS = b' \t'
 _QUOTE, _RETURN, _BREAK = b'"\r\n'
 
 
-def strip(block: bytes, separator: str = ',') -> bytes:
+def strip(block: bytes, separator: str = ',', is_last: bool = True) -> bytes:
   """Returns a block of whole lines without spaces and tabs around fields.
 
   Args:
     block: its first line begins a row.
     separator: between fields; if it is of several bytes, quotes mean nothing.
+    is_last: whether no line follows. If one does, the block may cut a field in
+      quotes, the spaces of which stay.
   """
   mark = separator.encode()
   blanks = [blank for blank in _BLANKS if blank not in mark]
@@ -41,7 +43,9 @@ def strip(block: bytes, separator: str = ',') -> bytes:
   before = np.searchsorted(quotes, first)
   outside = before % 2 == 0
   stripped = _without(data, first[outside], stop[outside])
-  if csv_lines.encloses_fields(stripped, csv_lines.Dialect(separator)):
+  is_cut = not is_last and _may_be_cut(data, quotes)
+  whole = stripped + b'"' if is_cut else stripped
+  if csv_lines.encloses_fields(whole, csv_lines.Dialect(separator)):
     return stripped
   # A stray quote is to change no other line: each is read by itself.
   breaks = np.flatnonzero(data == _BREAK)
@@ -49,6 +53,12 @@ def strip(block: bytes, separator: str = ',') -> bytes:
   begin = np.append(0, breaks + 1)[line]
   outside = (before - np.searchsorted(quotes, begin)) % 2 == 0
   return _without(data, first[outside], stop[outside])
+
+
+def _may_be_cut(data: np.ndarray, quotes: np.ndarray) -> bool:
+  """Returns whether the last quote may be closed after the block."""
+  lines = np.count_nonzero(data[quotes[-1] :] == _BREAK)
+  return len(quotes) % 2 == 1 and lines < csv_lines.MAX_ROW_LINES
 
 
 def _runs(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -91,7 +91,7 @@ def read(
   line = 1
   rest = b''
   for block, is_last in _blocks(file.path):
-    block = csv_spaces.strip(rest + block, file.separator)
+    block = csv_spaces.strip(rest + block, file.separator, is_last)
     if line == 1 and not rest:
       block = _check_first_line(file, block)
       line += file.header

@@ -48,6 +48,19 @@ def test_other_separators(block, separator, stripped):
   assert found == stripped.encode()
 
 
+@pytest.mark.parametrize(
+  ('block', 'is_last', 'stripped'),
+  [
+    ('a, b\nc, "d , \n , e\n', False, 'a,b\nc,"d , \n , e\n'),
+    ('a, b\nc, "d , \n , e\n', True, 'a,b\nc,"d , \n,e\n'),
+    ('a, "b\n' + 100 * 'c, d\n', False, 'a,"b\n' + 100 * 'c,d\n'),
+  ],
+)
+def test_a_field_that_the_block_cuts_keeps_its_spaces(block, is_last, stripped):
+  found = csv_spaces.strip(block.encode(), is_last=is_last)
+  assert found == stripped.encode()
+
+
 _FIELDS = st.lists(
   st.lists(st.text('ab ,"\n', max_size=5), min_size=3, max_size=3),
   min_size=1,

@@ -94,6 +94,14 @@ def test_a_field_in_quotes_may_hold_line_breaks(write, monkeypatch, size):
   ]
 
 
+@pytest.mark.parametrize('size', [16, 64 << 20])
+def test_spaces_in_quotes_stay_wherever_blocks_end(write, monkeypatch, size):
+  monkeypatch.setattr(raw_csv, '_BLOCK_BYTES', size)
+  text = ' x \n , y \n z '
+  path = write('log.csv', f'1, a ,2\n3, "{text}" ,4\n' * 5)
+  assert _read(path)[0] == [(1, 'a', 2), (3, text, 4)] * 5
+
+
 def test_whole_numbers_with_a_fraction_are_integers(write):
   rows, report = _read(write('log.csv', '1.0,x,1700000000.000\n2,2.0,-3.\n'))
   assert rows == [(1, 'x', 1_700_000_000), (2, '2.0', -3)]
