@@ -57,7 +57,7 @@ def strip(block: bytes, separator: str = ',', is_last: bool = True) -> bytes:
 
 def _may_be_cut(data: np.ndarray, quotes: np.ndarray) -> bool:
   """Returns whether the last quote may be closed after the block."""
-  lines = np.count_nonzero(data[quotes[-1] :] == _BREAK)
+  lines = int(np.count_nonzero(data[quotes[-1] :] == _BREAK))
   return len(quotes) % 2 == 1 and lines < csv_lines.MAX_ROW_LINES
 
 
