@@ -105,7 +105,7 @@ def read(
       pl.lit(value, pl.String).alias(column.name)
       for column, value in file.constants.items()
     )
-    raw_values.settle(file.all_columns, text)
+    raw_values.settle(file.all_columns, text.schema, text.lazy())
     frame, is_valid = _typed(file, text, block, starts, select)
     report.rows_read += len(frame)
     if not is_valid.all():

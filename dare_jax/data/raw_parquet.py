@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import functools
 import os
 import pathlib
 
@@ -16,7 +17,6 @@ from dare_jax.data import raw_log
 from dare_jax.data import raw_values
 
 _BLOCK_ROWS = 4_000_000
-_FIRST_ROWS = 1_000
 # Polars ends the process where it knows no such zone, as of +05:30. A zone says
 # how to show a time only: what is stored is UTC.
 os.environ.setdefault('POLARS_IGNORE_TIMEZONE_PARSE_ERROR', '1')
@@ -74,7 +74,8 @@ def read(
         ' bit'
       )
   raw = source.select(column.name for column in columns)
-  raw_values.settle(columns, _collect(file.path, raw.head(_FIRST_ROWS)))
+  collect = functools.partial(_collect, file.path)
+  raw_values.settle(columns, types, raw, collect)
   values, valid = raw_values.typed(columns, types, select)
   scan = source.select(*values, valid.alias(raw_values.VALID))
   rows = _collect(file.path, source.select(pl.len())).item()

@@ -18,7 +18,6 @@ from dare_jax.data import time_units
 _DIGITS = 9  # after the point, of numbers with fractions
 _DECIMAL = pl.Decimal(38, _DIGITS)
 _LIMIT = 2**63 - 1
-_FIRST_ROWS = 1_000
 # Ways to write all dates of a log, which are read faster than any mixture.
 _PLAIN_DATES = {
   '%Y-%m-%d': r'\d{4}-\d\d-\d\d',
@@ -40,19 +39,20 @@ class Notation:
   """
 
   def __init__(self) -> None:
-    self._is_settled = False
+    self.is_settled = False
     self._are_dates = False
     self._have_fractions = False
     self._plain: str | None = None
 
   def settle(self, text: pl.Series) -> None:
-    """Looks at the first rows of the log, unless it has before."""
-    text = text.drop_nulls().head(_FIRST_ROWS).str.strip_chars()
-    if self._is_settled:
-      return
+    """Takes the notation from the first texts of the log that look like times.
+
+    Args:
+      text: without spaces around, such as `is_like_time` lets pass.
+    """
     dates = text.filter(text.str.contains(_LIKE_DATE))
     numbers = text.filter(text.str.contains(_LIKE_NUMBER))
-    self._is_settled = len(dates) + len(numbers) > 0
+    self.is_settled = len(dates) + len(numbers) > 0
     self._are_dates = len(dates) > len(numbers)
     self._have_fractions = not numbers.str.contains(_WHOLE).all()
     for form, pattern in _PLAIN_DATES.items():
@@ -65,7 +65,7 @@ class Notation:
     """What a time must be, in words."""
     if self._are_dates:
       return f'{time_units.EXPECTED_DATE}, as in the first rows'
-    if self._is_settled:
+    if self.is_settled:
       return 'a number, as in the first rows, within 64 bit'
     return f'a number, or {time_units.EXPECTED_DATE}'
 
@@ -86,6 +86,11 @@ class Notation:
       number = text.cast(_DECIMAL, strict=False)
       return pl.when(number.is_between(-_LIMIT, _LIMIT)).then(number)
     return text.cast(pl.Int64, strict=False)
+
+
+def is_like_time(text: pl.Expr) -> pl.Expr:
+  """Returns which texts, without spaces around, look like dates or numbers."""
+  return text.str.contains(_LIKE_DATE) | text.str.contains(_LIKE_NUMBER)
 
 
 def typed(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:

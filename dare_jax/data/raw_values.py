@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -12,21 +13,35 @@ from dare_jax.data import raw_times
 
 VALID = '_valid'
 _MISSING = '_missing'
+_FIRST_ROWS = 1_000  # that tell how times are written
 _LABELS = {'0': 0, '1': 1, 'false': 0, 'true': 1}
 _TRAILING_ZEROS = r'\.0*$'
 
 
-def settle(columns: Sequence[raw_log.Column], rows: pl.DataFrame) -> None:
-  """Lets the first rows of a log decide how its times are written.
+def settle(
+  columns: Sequence[raw_log.Column],
+  dtypes: Mapping[str, pl.DataType],
+  rows: pl.LazyFrame,
+  collect: Callable[[pl.LazyFrame], pl.DataFrame] = pl.LazyFrame.collect,
+) -> None:
+  """Lets the first rows that hold a time decide how a log writes its times.
 
   Args:
-    columns: those that are read; one that `rows` lack decides nothing.
+    columns: those that are read.
+    dtypes: what the file holds, by column.
     rows: as they come in the file.
+    collect: reads rows.
   """
   for column in columns:
-    if column.notation is None or rows.schema.get(column.name) != pl.String:
+    notation = column.notation
+    if notation is None or dtypes.get(column.name) != pl.String:
       continue
-    column.notation.settle(rows[column.name])
+    text = pl.col(column.name)
+    is_time = raw_times.is_like_time(text) & ~text.is_in(column.missing)
+    for part in (rows.head(_FIRST_ROWS), rows):
+      if not notation.is_settled:
+        times = part.select(text.str.strip_chars()).filter(is_time)
+        notation.settle(collect(times.head(_FIRST_ROWS))[column.name])
 
 
 def typed(

@@ -17,12 +17,13 @@ import pytest
 from dare_jax import errors
 from dare_jax.configs import csv_log
 from dare_jax.data import raw_times
+from dare_jax.data import raw_values
 from dare_jax.data.builders import csv_log as csv_builder
 
 _EPOCH = datetime.datetime(1970, 1, 1)
 
 
-def _read(times, folder, parquet=False):
+def _read(times, folder, parquet=False, missing=()):
   """Reads a log with these times; returns the whole encoded log."""
   frame = pl.DataFrame(
     {
@@ -36,6 +37,7 @@ def _read(times, folder, parquet=False):
   frame.write_parquet(path) if parquet else frame.write_csv(path)
   data = csv_log.get_config().data
   data.input, data.max_malformed_share = str(path), 1.0
+  data.columns.missing = missing
   builder = csv_builder.CsvLog(options=data, data_dir=str(folder))
   return builder.read_log()
 
@@ -132,7 +134,7 @@ def test_numbers_in_text(tmp_path, given, values, scale):
 def test_fractions_that_come_late_give_all_rows_their_unit(
   tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(raw_times, '_FIRST_ROWS', 2)
+  monkeypatch.setattr(raw_values, '_FIRST_ROWS', 2)
   monkeypatch.setattr('dare_jax.data.raw_csv._BLOCK_BYTES', 64)
   given = [str(second) for second in range(20)] + ['20.25', '21']
   values, _, scale, report = _times(given, tmp_path)
@@ -157,6 +159,17 @@ def test_the_first_rows_decide_and_others_are_malformed(tmp_path):
   assert 'expected a number, as in the first rows' in report.examples[0]
   with pytest.raises(errors.UsageError, match='no usable rows'):
     _times(['01.05.2024 12:30', 'x'], tmp_path)
+
+
+@pytest.mark.parametrize('missing', ['NULL', '-1', None])
+@pytest.mark.parametrize('parquet', [False, True])
+def test_missing_times_do_not_decide(tmp_path, monkeypatch, missing, parquet):
+  monkeypatch.setattr(raw_values, '_FIRST_ROWS', 2)
+  given = [missing, missing, missing, '2024-05-01', missing, '2024-05-02']
+  texts = ('',) if missing is None else (missing,)
+  log = _read(given, tmp_path, parquet, missing=texts)
+  assert sorted(log.columns['timestamp']) == [1_714_521_600, 1_714_608_000]
+  assert log.report.dropped == {'missing timestamp': 4}
 
 
 def test_times_that_64_bit_do_not_hold(tmp_path):
