@@ -287,6 +287,7 @@ def _regular(
     separator=separator,
     quote_char='"' if has_quotes else None,
     truncate_ragged_lines=True,
+    extra_columns='ignore',
     missing_columns='insert',
     raise_if_empty=False,
   )

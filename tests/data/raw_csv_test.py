@@ -79,6 +79,18 @@ def test_a_stray_quote_changes_no_other_line(write):
 
 
 @pytest.mark.parametrize('size', [16, 64 << 20])
+@pytest.mark.parametrize('more', ['3', '3,4', ',', '3,,,,,'])
+def test_a_block_may_begin_with_too_many_fields(write, monkeypatch, size, more):
+  monkeypatch.setattr(raw_csv, '_BLOCK_BYTES', size)
+  row, bad = '10000,x,20000\n', f'10000,x,20000,{more}\n'
+  path = write('log.csv', 'a,b,c\n' + 2 * (bad + row))
+  rows, report = _read(path, header=True)
+  is_fault = more != ','  # Empty fields beyond the last are none.
+  assert rows == [(10000, 'x', 20000)] * (2 if is_fault else 4)
+  assert report.malformed == 2 * is_fault
+
+
+@pytest.mark.parametrize('size', [16, 64 << 20])
 def test_a_field_in_quotes_may_hold_line_breaks(write, monkeypatch, size):
   monkeypatch.setattr(raw_csv, '_BLOCK_BYTES', size)
   text = '1,x,2\n3,"y\n\nof ""two"",\nlines",4\n5,z,6\nq,z,6\n'
