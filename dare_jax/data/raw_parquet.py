@@ -17,6 +17,7 @@ from dare_jax.data import raw_log
 from dare_jax.data import raw_values
 
 _BLOCK_ROWS = 4_000_000
+_MAX_DIGITS = 38  # of decimals that Polars reads
 # Polars ends the process where it knows no such zone, as of +05:30. A zone says
 # how to show a time only: what is stored is UTC.
 os.environ.setdefault('POLARS_IGNORE_TIMEZONE_PARSE_ERROR', '1')
@@ -181,6 +182,8 @@ def _check_type(
   else:
     expected = 'numbers'
     is_wrong |= dtype.is_temporal() or dtype == pl.Binary
+  if isinstance(dtype, pl.Decimal) and dtype.precision > _MAX_DIGITS:
+    is_wrong, expected = True, f'{expected}, of {_MAX_DIGITS} digits at most'
   if is_wrong:
     raise errors.UsageError(
       f'{path}: column {column.name!r} is of type {dtype}; expected {expected}.'

@@ -14,7 +14,7 @@ from dare_jax.data import raw_times
 VALID = '_valid'
 _MISSING = '_missing'
 _FIRST_ROWS = 1_000  # that tell how times are written
-_LABELS = {'0': 0, '1': 1, 'false': 0, 'true': 1}
+_TRUTH = {'false': '0', 'true': '1'}
 _TRAILING_ZEROS = r'\.0*$'
 
 
@@ -159,8 +159,7 @@ def _text(value: pl.Expr, dtype: pl.DataType, is_id: bool) -> pl.Expr:
 def _label(value: pl.Expr, dtype: pl.DataType, thorough: bool) -> pl.Expr:
   """Returns 0, 1, or null for what is neither."""
   if dtype == pl.String and thorough:
-    text = value.str.to_lowercase().str.replace(_TRAILING_ZEROS, '')
-    return text.replace_strict(_LABELS, default=None, return_dtype=pl.Int64)
+    value = value.str.to_lowercase().replace(_TRUTH)
   if dtype.is_float() or dtype.is_decimal() or dtype == pl.String:
     number, is_whole = _integer(value, dtype, thorough)
     return pl.when(is_whole & number.is_in([0, 1])).then(number)

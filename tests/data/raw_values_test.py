@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dare_jax import errors
@@ -72,6 +74,8 @@ def test_other_floats_are_no_ids_but_values(read):
     ['0', '1', '1', '0', '1', '0'],
     ['False', 'TRUE', 'true', 'false', 'True', 'FALSE'],
     ['0.0', '1.0', '1', '0.', 'true', '0'],
+    ['00', '01', '+1', '-0', '1', '0'],
+    ['00', '01', '+1', '-0', 'true', '0'],  # Other rows change no label.
   ],
 )
 def test_labels_in_text(read, labels):
@@ -105,6 +109,17 @@ def test_what_is_no_label_is_malformed(read, labels):
     assert example.endswith(
       f'(label: expected 0 or 1 (or false or true), got {label!r})'
     )
+
+
+def test_decimals_that_are_too_long_are_refused(tmp_path):
+  names = ('user_id', 'item_id', 'category_id', 'timestamp')
+  long = pa.array([1], pa.decimal256(50, 2))
+  pq.write_table(pa.table(dict.fromkeys(names, long)), tmp_path / 'l.parquet')
+  data = csv_log.get_config().data
+  data.input = str(tmp_path / 'l.parquet')
+  builder = csv_builder.CsvLog(options=data, data_dir=str(tmp_path))
+  with pytest.raises(errors.UsageError, match=r'38 digits at most'):
+    builder.read_log()
 
 
 def test_a_label_of_another_type_is_refused(read):
