@@ -119,6 +119,14 @@ def test_finished_runs_are_kept_and_failed_ones_repeated(fake, capfd):
   assert '1 of 3 runs were finished before' in capfd.readouterr().out
 
 
+@pytest.mark.parametrize('content', ['{"test', '[1]', '{"seed": 1}', '\0'])
+def test_a_damaged_result_is_made_anew(fake, tmp_path, content):
+  whole = fake(['good'])
+  (tmp_path / 'out' / 'runs' / 'good-1' / 'result.json').write_text(content)
+  assert fake(['good']) == whole
+  assert fake.starts('good') == 2
+
+
 def test_a_signal_reaches_the_run_which_saves(fake, tmp_path):
   stop = runs_lib.Stop()
   passed_to = stop.passed_to

@@ -93,9 +93,13 @@ class PlannedRun:
     return self.workdir.with_name(f'{self.workdir.name}.log')
 
   def result(self) -> dict[str, Any] | None:
-    """Returns what `result.json` holds; None if there is none."""
-    path = self.workdir / 'result.json'
-    return json.loads(path.read_text()) if path.is_file() else None
+    """Returns what `result.json` holds; None without one, or if damaged."""
+    try:
+      found = json.loads((self.workdir / 'result.json').read_text())
+    except (FileNotFoundError, ValueError):
+      return None  # `train` makes a damaged one anew.
+    is_whole = isinstance(found, dict) and 'config_hash' in found
+    return found if is_whole else None
 
   def is_finished(self) -> bool:
     """Is there the result of this very config?"""
