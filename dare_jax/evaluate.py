@@ -20,7 +20,9 @@ from dare_jax import errors
 
 
 def evaluate(
-  workdir: str | os.PathLike[str], split: str = 'test', which: str = 'best'
+  workdir: str | os.PathLike[str],
+  split: str = 'test',
+  which: str | int = 'best',
 ) -> dict[str, Any]:
   """Returns the metrics of one checkpoint on one split, and what is left out.
 
@@ -44,7 +46,7 @@ def evaluate(
   processes.in_turn(lambda: saved.experiment.check([split]))
   found = saved.experiment.predict(saved.state, split).report()
   return {
-    'checkpoint': which,
+    'checkpoint': str(which),
     'step': saved.step,
     'split': split,
     'metrics': found.values,

@@ -175,7 +175,7 @@ def _check_fields(
     )
 
 
-def load(workdir: str | os.PathLike[str], which: str = 'best') -> Trained:
+def load(workdir: str | os.PathLike[str], which: str | int = 'best') -> Trained:
   """Returns what a run has learned.
 
   Args:

@@ -31,12 +31,20 @@ def test_prints_nothing_but_the_metrics(workdir):
   assert done.stdout.startswith(f'{workdir}, step 4, test:\n  auc ')
 
 
+def test_a_step_is_a_number_or_its_text(workdir):
+  assert evaluate.evaluate(workdir, which=3) == evaluate.evaluate(
+    workdir, which='3'
+  )
+
+
 @pytest.mark.parametrize(
   ('split', 'which', 'named'),
   [
     ('tset', 'best', '--split=tset: expected one of train, val, test'),
     ('test', 'bset', '--checkpoint=bset: expected best, last or a step'),
     ('test', '99', 'no checkpoint of step 99; there are 3, 4'),
+    ('test', 99, 'no checkpoint of step 99; there are 3, 4'),
+    ('test', '\N{SUPERSCRIPT TWO}', 'expected best, last or a step'),
   ],
 )
 def test_refuses_before_anything_is_read(

@@ -40,7 +40,9 @@ class SavedRun:
 
 
 @numerics.of_runs()
-def restore(workdir: str | os.PathLike[str], which: str = 'best') -> SavedRun:
+def restore(
+  workdir: str | os.PathLike[str], which: str | int = 'best'
+) -> SavedRun:
   """Returns a checkpoint of the run in a workdir; writes nothing there.
 
   Args:
@@ -66,10 +68,11 @@ def restore(workdir: str | os.PathLike[str], which: str = 'best') -> SavedRun:
 
 def _step(
   checkpoints: checkpoint.Checkpoints,
-  which: str,
+  which: str | int,
   workdir: str | os.PathLike[str],
 ) -> int:
-  if which.isdigit():
+  which = str(which)
+  if which.isdecimal():
     checkpoints.manager_of(int(which))
     return int(which)
   if which not in ('best', 'last'):
