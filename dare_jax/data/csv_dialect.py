@@ -56,6 +56,13 @@ def hint(fields: Sequence[str], used: str) -> str:
         f' Fields must be separated by {_shown(used)}; line 1 has'
         f' {len(fields) - 1} {_shown(used)} and {count} {_shown(candidate)}.'
       )
+  if not any(fields):
+    return ' Line 1 is empty; take it out.'
+  if len(fields) == 1:
+    return (
+      f' Line 1 has no {_shown(used)}; if something else stands between its'
+      ' fields, say what with --config.data.columns.separator=SEPARATOR.'
+    )
   return '' if used == ',' else f' Fields are separated by {_shown(used)}.'
 
 

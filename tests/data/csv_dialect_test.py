@@ -91,3 +91,14 @@ def test_a_hint_says_what_separates():
   assert 'separated by commas; line 1 has 0 commas and 2 semicolons' in hint
   assert csv_dialect.hint(['a', 'b'], ',') == ''
   assert 'Fields are separated by tabs' in csv_dialect.hint(['a', 'b'], '\t')
+
+
+@pytest.mark.parametrize('line', ['user item time', 'user^item^time'])
+def test_a_hint_for_one_field_names_the_option(line):
+  hint = csv_dialect.hint([line], ',')
+  assert 'Line 1 has no commas' in hint
+  assert '--config.data.columns.separator=SEPARATOR' in hint
+
+
+def test_an_empty_first_line_is_told():
+  assert csv_dialect.hint([], ',') == ' Line 1 is empty; take it out.'
