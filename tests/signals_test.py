@@ -88,6 +88,7 @@ def test_ctrl_c_saves_a_training_and_the_same_command_goes_on(tmp_path):
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 75, stderr
-    assert stderr.startswith('stopped by SIGINT: the state is saved; run the')
+    last = stderr.splitlines()[-1]
+    assert last.startswith('stopped by SIGINT: the state is saved; run the')
     assert 'Traceback' not in stderr
     assert len(list((workdir / 'checkpoints' / 'last').iterdir())) == life + 1
