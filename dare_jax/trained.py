@@ -113,22 +113,19 @@ class Trained:
       )
     store, length = self.experiment.store, self.history_length
     context = {} if context is None else context
-    num_behaviors = _check_columns('history', history, store.fields)
-    num_candidates = _check_columns('candidates', candidates, store.fields)
+    behaviors = self._behaviors('history', history)
+    scored = self._behaviors('candidates', candidates)
     _check_fields('context', context, store.context_fields)
-    shown = min(num_behaviors, length)
+    shown = min(len(behaviors['item']), length)
+    num_candidates = len(scored['item'])
     room = 1 << max(num_candidates - 1, 0).bit_length()
-
-    def padded(columns: Any, field: str, before: int, after: int) -> np.ndarray:
-      return np.pad(self.ids(field, columns[field]), (before, after))
-
     past = {
-      field: padded(history, field, length, 0)[None, -length:]
-      for field in store.fields
+      field: np.pad(ids, (length, 0))[None, -length:]
+      for field, ids in behaviors.items()
     }
     targets = {
-      field: padded(candidates, field, 0, room - num_candidates)[None, None]
-      for field in store.fields
+      field: np.pad(ids, (0, room - num_candidates))[None, None]
+      for field, ids in scored.items()
     }
     weight = (np.arange(room) < num_candidates)[None, None].astype(np.float32)
     batch = types.Batch(
@@ -146,23 +143,24 @@ class Trained:
       logits = self._apply(self.variables, batch).logits
     return np.asarray(logits, np.float32)[0, 0, :num_candidates]
 
+  def _behaviors(
+    self, name: str, columns: Mapping[str, Sequence[Any]]
+  ) -> dict[str, Int32[np.ndarray, ' n']]:
+    """Returns the ids of columns, which are all fields, of one length."""
+    fields = self.experiment.store.fields
+    _check_fields(name, columns, fields)
+    found = {field: self.ids(field, columns[field]) for field in fields}
+    if len({len(ids) for ids in found.values()}) > 1:
+      lengths = [f'{len(ids)} of {field}' for field, ids in found.items()]
+      raise errors.UsageError(
+        f'{name}: expected as many values of each field, got'
+        f' {", ".join(lengths)}.'
+      )
+    return found
+
   @functools.cached_property
   def _apply(self) -> Any:
     return jax.jit(self.model.apply)
-
-
-def _check_columns(
-  name: str, columns: Mapping[str, Sequence[Any]], fields: Sequence[str]
-) -> int:
-  """Returns the common length of the columns of all fields."""
-  _check_fields(name, columns, fields)
-  lengths = {field: len(columns[field]) for field in fields}
-  if len(set(lengths.values())) > 1:
-    raise errors.UsageError(
-      f'{name}: expected as many values of each field, got'
-      f' {", ".join(f"{n} of {field}" for field, n in lengths.items())}.'
-    )
-  return next(iter(lengths.values()))
 
 
 def _check_fields(

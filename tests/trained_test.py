@@ -4,6 +4,7 @@ import csv
 
 import jax
 import numpy as np
+import polars as pl
 import pytest
 
 from dare_jax import errors
@@ -90,6 +91,18 @@ def test_scores_without_a_history_and_without_candidates(run):
       'candidates: .*, got item, category, brand',
     ),
     (
+      {'item': 'i1', 'category': 'c10'},
+      {},
+      None,
+      "raw values of 'item': str: expected a list",
+    ),
+    (
+      {'item': 1, 'category': 1},
+      {},
+      None,
+      "raw values of 'item': int: expected a list",
+    ),
+    (
       {'item': [], 'category': []},
       {'item': [], 'category': []},
       {'hour': 3},
@@ -120,6 +133,11 @@ def test_values_that_the_log_does_not_have_are_unknown(run):
     ('brand', [1], "field 'brand': expected one of category, item"),
     ('item', ['i1', [2]], "raw values of 'item': \\[2\\] \\(list\\), number 2"),
     ('item', 'i1', "raw values of 'item': str: expected a list"),
+    (
+      'item',
+      pl.DataFrame({'item': ['i1']}),
+      "raw values of 'item': DataFrame: expected a list",
+    ),
   ],
 )
 def test_what_cannot_be_looked_up_is_refused(run, field, raw, told):

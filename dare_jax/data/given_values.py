@@ -91,7 +91,7 @@ def _values(field: str, raw: Any) -> tuple[Sequence[Any], float]:
   exact = _EXACT.get(str(dtype).lower(), _EXACT['float64'])
   if isinstance(raw, pl.Series):
     return raw.to_list(), exact
-  if getattr(raw, 'ndim', 1) != 1:
+  if len(getattr(raw, 'shape', (0,))) != 1:
     raise errors.UsageError(f'{wrong} It has the shape {np.shape(raw)}.')
   if getattr(dtype, 'kind', '') in ('M', 'm'):
     raise errors.UsageError(
