@@ -54,6 +54,7 @@ def main() -> None:
   from dare_jax.comparison import runs as runs_lib
   from dare_jax.comparison import summary
   from dare_jax.comparison import table
+  from dare_jax.training import storage
 
   if not _MODELS.value:
     raise errors.UsageError('--models is missing: presets, with commas.')
@@ -80,15 +81,15 @@ def main() -> None:
 
   def write(outcomes: summary.Outcomes) -> None:
     found = made.table(outcomes)
-    has_figure = figure.draw(found, output / 'comparison.png')
+    path = output / 'comparison.png'
+    with storage.told(path):
+      has_figure = figure.draw(found, path)
     page = table.markdown(found, has_figure)
     for name, content in (
       ('table.md', page),
       ('table.json', json.dumps(found, indent=1)),
     ):
-      temporary = output / f'{name}.tmp'
-      temporary.write_text(content)
-      temporary.replace(output / name)
+      storage.write(storage.locate(output / name), content.encode())
 
   if not plots.can_draw():
     print(figure.MISSING, file=sys.stderr)

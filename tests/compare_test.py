@@ -127,6 +127,13 @@ def test_a_damaged_result_is_made_anew(fake, tmp_path, content):
   assert fake.starts('good') == 2
 
 
+@pytest.mark.parametrize('name', ['runs/lock', 'runs/good-1.log'])
+def test_what_cannot_be_written_is_one_line(fake, tmp_path, name):
+  (tmp_path / 'out' / name).mkdir(parents=True)
+  with pytest.raises(errors.UsageError, match=f'{name}: cannot be written'):
+    fake(['good'])
+
+
 def test_a_signal_reaches_the_run_which_saves(fake, tmp_path):
   stop = runs_lib.Stop()
   passed_to = stop.passed_to

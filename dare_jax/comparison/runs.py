@@ -26,6 +26,7 @@ from dare_jax import errors
 from dare_jax import signals
 from dare_jax.comparison import plan
 from dare_jax.comparison import progress
+from dare_jax.training import storage
 
 TRAIN = (sys.executable, '-m', 'dare_jax.train')
 
@@ -133,7 +134,9 @@ def _alone(path: pathlib.Path, stop: Stop) -> Iterator[int]:
   The runs inherit it, so it outlives a comparison that was killed. Such an
   orphan ends at its next line of output, which nobody reads any more.
   """
-  with path.open('a') as file:
+  with storage.told(path):
+    file = path.open('a')
+  with file:
     told = False
     while True:
       try:
@@ -163,7 +166,9 @@ def _run(
   command = [*TRAIN, *arguments, *run.variant.flags(run.seed)]
   command.append(f'--workdir={run.workdir}')
   lines: collections.deque[str] = collections.deque(maxlen=200)
-  with run.log.open('a') as log:
+  with storage.told(run.log):
+    log = run.log.open('a')
+  with log:
     # In a process group of its own: Ctrl-C is for us, and we pass SIGTERM.
     process = subprocess.Popen(
       command,
