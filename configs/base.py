@@ -113,9 +113,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   model.representation_init = 0.1  # of representation and shared tables
   model.two_outputs = False  # published: click and no click
   model.batch_statistics = False  # published: in evaluation, too
-  # Share of the running statistics that a step keeps; published: 0.9. None: by
-  # rows, the same for batches of any size.
-  model.norm_momentum = config_dict.placeholder(float)
+  # Share of the running statistics that a step keeps; published: 0.9.
+  model.norm_momentum = config_dict.placeholder(float)  # None: by rows
   # Of vectors and activations; losses, softmax and batch statistics stay wide.
   model.compute_dtype = 'float32'  # or bfloat16
   model.keep_padding = False  # published: padding fills up the top k
