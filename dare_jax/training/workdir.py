@@ -91,9 +91,13 @@ class Workdir:
       UsageError: another process trains there, or has trained another run; or
         it cannot be written.
     """
-    if not self._holder.is_held:
-      first = processes.is_first()
-      processes.in_turn(lambda: self._holder.take() if first else None)
+
+    def take() -> None:
+      # The first process alone holds it; all take part in the turns.
+      if processes.is_first() and not self._holder.is_held:
+        self._holder.take()
+
+    processes.in_turn(take)
     return self._has_begun()
 
   def _has_begun(self) -> bool:
