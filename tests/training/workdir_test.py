@@ -15,6 +15,7 @@ from dare_jax import errors
 from dare_jax import locks
 from dare_jax.data import datasets
 from dare_jax.training import checkpoint
+from dare_jax.training import metrics
 from dare_jax.training import run as run_lib
 from dare_jax.training import storage
 from dare_jax.training import workdir as workdir_lib
@@ -175,11 +176,11 @@ def test_who_lost_a_bucket_writes_no_metrics_more(bucket, root, monkeypatch):
   monkeypatch.setattr(run_lib.checkpoint, 'Checkpoints', _NoCheckpoints)
   run = run_lib.Run(tiny.config(root), 'gs://b/run')
   _, progress = run.restore_or_init()
-  run._write(progress, 'train', {'loss': 1.0})
+  run._write(progress, 'train', metrics.Report({'loss': 1.0}, {}))
   workdir_lib.Holder(run.workdir).take()
   before = dict(bucket.objects)
   with pytest.raises(errors.UsageError, match='taken over'):
-    run._write(progress, 'train', {'loss': 1.0})
+    run._write(progress, 'train', metrics.Report({'loss': 1.0}, {}))
   run.close()
   assert bucket.objects == before
 
@@ -270,5 +271,6 @@ def test_of_two_that_start_together_one_trains(root, tmp_path):
     codes = [process.returncode for process in pair]
     assert sorted(codes) in ([0, 2], [0, 0]), told  # The second came after all.
     assert (workdir / 'result.json').exists()
-    assert len(tiny.metric_lines(workdir)) == 4
+    lines = tiny.metric_lines(workdir)  # Of training, validation and test.
+    assert [line['step'] for line in lines] == [3, 4, 4]
     shutil.rmtree(workdir)
