@@ -16,7 +16,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.seed = 1  # of initial values, order, negatives
 
   config.data = data = ml_collections.ConfigDict()
-  data.name = 'complete_journey'  # dataset, a name in data/builders
+  data.name = 'complete_journey'  # dataset, a name in logs/builders
   data.input = config_dict.placeholder(str)  # raw log: file, folder, pattern
   data.data_dir = '~/.cache/dare_jax'  # where prepared data lies
   data.max_malformed_share = 0.001  # of a log's rows; above: an error

@@ -1,8 +1,8 @@
 """A made log with a known relevance, fixed before any model was tuned on it.
 
-Source: none; `dare_jax/data/synthetic.py` defines the process. The store keeps
-the true relevance of (target category, behavior category, position) in its
-folder `truth`. Vary `data.synthetic_seed`, `data.num_categories` and
+Source: none; `dare_jax/logs/builders/synthetic.py` defines the process. The
+store keeps the true relevance of (target category, behavior category, position)
+in its folder `truth`. Vary `data.synthetic_seed`, `data.num_categories` and
 `data.recency_scale` to check that a finding is not an accident of one log.
 
 The sections below `data` are a recipe of training, chosen on the validation

@@ -49,12 +49,12 @@ def train_arguments(arguments: Sequence[str]) -> list[str]:
 
 def main() -> None:
   """Compares as the flags say, and prints the table."""
+  from dare_jax import storage
   from dare_jax.comparison import figure
   from dare_jax.comparison import plan
   from dare_jax.comparison import runs as runs_lib
   from dare_jax.comparison import summary
   from dare_jax.comparison import table
-  from dare_jax.training import storage
 
   if not _MODELS.value:
     raise errors.UsageError('--models is missing: presets, with commas.')

@@ -77,7 +77,7 @@ def _connect(**where: Any) -> None:
   ours = signal.getsignal(signal.SIGTERM)
   try:
     jax.distributed.initialize(**where)
-    # JAX's preemption service has taken SIGTERM. `training.interrupt` handles
+    # JAX's preemption service has taken SIGTERM. `runs.interrupt` handles
     # it, sooner, and asks the service for notices that come another way.
     signal.signal(signal.SIGTERM, ours)
     _end_at_an_error()

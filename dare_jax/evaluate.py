@@ -36,7 +36,7 @@ def evaluate(
   """
   from dare_jax.data import splits
   from dare_jax.parallel import processes
-  from dare_jax.training import saved_run
+  from dare_jax.runs import saved_run
 
   if split not in splits.NAMES:
     raise errors.UsageError(
@@ -62,9 +62,9 @@ def main() -> None:
     raise errors.UsageError('--workdir is missing: the folder of a run.')
   workdir = _WORKDIR.value
   distributed.start()
+  from dare_jax import storage
   from dare_jax.parallel import processes
-  from dare_jax.training import report
-  from dare_jax.training import storage
+  from dare_jax.runs import report
 
   result = evaluate(workdir, _SPLIT.value, _CHECKPOINT.value)
   if not processes.is_first():

@@ -26,8 +26,8 @@ def prepare(config: ml_collections.ConfigDict) -> str:
     UsageError: bad config or input, or a folder that can't be written.
   """
   from dare_jax.data import data_card
-  from dare_jax.data import datasets
-  from dare_jax.training import config_check
+  from dare_jax.experiments import config_check
+  from dare_jax.store import datasets
 
   config_check.check(config)
   store = datasets.prepare(config.data)
@@ -51,7 +51,7 @@ def _config() -> ml_collections.ConfigDict:
 
 
 def _dataset_config(name: str) -> ml_collections.ConfigDict:
-  from dare_jax.data import datasets
+  from dare_jax.store import datasets
 
   datasets.builder_class(name)
   module = 'synthetic' if name == 'synthetic_lifelong' else name

@@ -24,8 +24,8 @@ from dare_jax import errors
 from dare_jax import numerics
 from dare_jax import runtime
 from dare_jax import signals
-from dare_jax.training import interrupt
-from dare_jax.training import report
+from dare_jax.runs import interrupt
+from dare_jax.runs import report
 
 
 @numerics.of_runs()
@@ -47,7 +47,7 @@ def train_and_evaluate(
     UsageError: bad config or data, another run's workdir, diverged loss.
     Stopped: a signal came; everything is saved.
   """
-  from dare_jax.training import run as run_lib  # Starts JAX's import.
+  from dare_jax.runs import run as run_lib  # Starts JAX's import.
 
   with stop.at_once():
     run = run_lib.Run(config, workdir)

@@ -66,7 +66,7 @@ class Batch:
   than the history each may see; None: from the window's beginning.
 
   `rows[field]`, where a field is in it, int32 and ascending, are the table rows
-  that the batch reads, as positions in storage (`parallel.layout`); the batch's
+  that the batch reads, as positions in storage (`tables.layout`); the batch's
   ids of that field then point into it. It starts with the padding row; what
   lies beyond the table is filling. On several devices, each has its own.
   """

@@ -12,8 +12,8 @@ from absl import flags
 import pytest
 
 from dare_jax import prepare
-from dare_jax.data import datasets
-from dare_jax.training import run_config
+from dare_jax.experiments import run_config
+from dare_jax.store import datasets
 from tests import tiny
 
 

@@ -17,7 +17,7 @@ from dare_jax.comparison import runs as runs_lib
 from dare_jax.comparison import summary
 from dare_jax.comparison import table
 from dare_jax.configs import base
-from dare_jax.training import metrics
+from dare_jax.evaluation import metrics
 from tests import tiny
 from tests.comparison import bootstrap_test
 

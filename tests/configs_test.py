@@ -12,9 +12,9 @@ from dare_jax import cli
 from dare_jax.configs import base
 from dare_jax.configs import taobao_official
 from dare_jax.configs import tmall_official
-from dare_jax.data import datasets
-from dare_jax.training import config_check
-from dare_jax.training import experiment
+from dare_jax.experiments import config_check
+from dare_jax.experiments import experiment
+from dare_jax.store import datasets
 
 _NAMES = sorted(
   file.stem

@@ -1,7 +1,10 @@
 """What all tests share: CPU, no silent broadcasting, warnings are errors."""
 
+from collections.abc import Callable
 import os
+import pathlib
 import signal
+from typing import Any
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
@@ -11,7 +14,7 @@ import jaxtyping
 import pytest
 
 from dare_jax.configs import base
-from dare_jax.data import datasets
+from dare_jax.store import datasets
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -21,6 +24,8 @@ jaxtyping.install_import_hook(
     'dare_jax.aggregate',
     'dare_jax.embeddings',
     'dare_jax.search',
+    'dare_jax.serving',
+    'dare_jax.topk',
     'dare_jax.training.losses',
   ],
   'beartype.beartype',
@@ -72,3 +77,25 @@ def journey_config(tmp_path_factory):
 def journey_store(journey_config):
   """The history store of the whole Complete Journey log."""
   return datasets.prepare(journey_config.data)
+
+
+@pytest.fixture
+def data(tmp_path: pathlib.Path) -> Any:
+  """The data section of the base config, with a data_dir of its own."""
+  section = base.get_config().data
+  section.data_dir = str(tmp_path / 'prepared')
+  return section
+
+
+@pytest.fixture
+def write(tmp_path: pathlib.Path) -> Callable[[str, str | bytes], str]:
+  """Writes a file and returns its path."""
+
+  def write_file(name: str, content: str | bytes) -> str:
+    path = tmp_path / name
+    if isinstance(content, str):
+      content = content.encode()
+    path.write_bytes(content)
+    return str(path)
+
+  return write_file

@@ -7,7 +7,7 @@ import pytest
 
 from dare_jax import errors
 from dare_jax import evaluate
-from dare_jax.training import experiment
+from dare_jax.experiments import experiment
 from tests import tiny
 
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from dare_jax import cli
 from dare_jax import train
+from dare_jax.checkpoints import checkpoint
 from dare_jax.configs import base
-from dare_jax.training import checkpoint
-from dare_jax.training import interrupt
-from dare_jax.training import run as run_lib
-from dare_jax.training import run_config
+from dare_jax.experiments import run_config
+from dare_jax.runs import interrupt
+from dare_jax.runs import run as run_lib
 
 # What depends on the clock, on being interrupted, or on the revision of the
 # code, which may be committed while tests run, and on nothing else.

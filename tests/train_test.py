@@ -16,12 +16,12 @@ import pytest
 
 from dare_jax import errors
 from dare_jax import evaluate
-from dare_jax.data import datasets
-from dare_jax.data import history_store
-from dare_jax.training import experiment
-from dare_jax.training import run as run_lib
+from dare_jax.experiments import experiment
+from dare_jax.runs import run as run_lib
+from dare_jax.runs import workdir as workdir_lib
+from dare_jax.store import datasets
+from dare_jax.store import history_store
 from dare_jax.training import state as train_state
-from dare_jax.training import workdir as workdir_lib
 from tests import tiny
 
 _RESULT_KEYS = [

@@ -9,8 +9,8 @@ import pytest
 
 from dare_jax import errors
 from dare_jax import trained
-from dare_jax.data import id_map
 from dare_jax.data import splits
+from dare_jax.logs import id_map
 from tests import tiny
 
 

@@ -9,19 +9,19 @@ from dare_jax import errors
 from dare_jax.analysis import attention_maps
 from dare_jax.analysis import cases
 from dare_jax.analysis import discriminability
-from dare_jax.analysis import discriminability_figures
-from dare_jax.analysis import figure
 from dare_jax.analysis import forward
 from dare_jax.analysis import information
 from dare_jax.analysis import planted
 from dare_jax.analysis import ranking
 from dare_jax.analysis import resampling
 from dare_jax.analysis import search
-from dare_jax.analysis import search_figures
 from dare_jax.analysis import search_quality
 from dare_jax.analysis import slices
-from dare_jax.analysis import slices_figures
 from dare_jax.analysis import sources
+from dare_jax.analysis.drawing import discriminability_figures
+from dare_jax.analysis.drawing import figure
+from dare_jax.analysis.drawing import search_figures
+from dare_jax.analysis.drawing import slices_figures
 from dare_jax.comparison import bootstrap
 
 ANALYSES = (

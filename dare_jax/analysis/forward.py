@@ -23,10 +23,10 @@ from dare_jax import models
 from dare_jax import search as searches
 from dare_jax import trained
 from dare_jax import types
+from dare_jax.evaluation import retrieval
 from dare_jax.models import head
 from dare_jax.models import ranker
-from dare_jax.search import selection
-from dare_jax.training import retrieval
+from dare_jax.topk import selection
 
 Arrays = dict[str, np.ndarray]
 

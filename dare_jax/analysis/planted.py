@@ -12,7 +12,7 @@ from dare_jax.analysis import forward
 from dare_jax.analysis import information
 from dare_jax.analysis import ranking
 from dare_jax.analysis import resampling
-from dare_jax.data import synthetic
+from dare_jax.logs.builders import synthetic
 
 MIN_SAMPLES = 700  # rows that have the behavior of a cell
 _BINS = 20

@@ -17,11 +17,11 @@ import pathlib
 import types
 from typing import Any
 
-from dare_jax.analysis import figure as figure_lib
-from dare_jax.analysis import panels
-from dare_jax.analysis import report
+from dare_jax import storage
 from dare_jax.analysis import sources as sources_lib
-from dare_jax.training import storage
+from dare_jax.analysis.drawing import figure as figure_lib
+from dare_jax.analysis.drawing import panels
+from dare_jax.analysis.drawing import report
 
 _MADE = 'made.json'
 Shown = list[tuple[figure_lib.Figure, Any]]

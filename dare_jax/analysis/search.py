@@ -16,8 +16,8 @@ from dare_jax.analysis import information
 from dare_jax.analysis import planted
 from dare_jax.analysis import search_quality
 from dare_jax.analysis import sources as sources_lib
-from dare_jax.data import id_map
-from dare_jax.training import retrieval
+from dare_jax.evaluation import retrieval
+from dare_jax.logs import id_map
 
 _TOLD_EVERY = 100
 

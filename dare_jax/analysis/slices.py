@@ -18,8 +18,8 @@ from dare_jax.analysis import forward
 from dare_jax.analysis import resampling
 from dare_jax.analysis import sources as sources_lib
 from dare_jax.comparison import bootstrap
-from dare_jax.data import history_store
-from dare_jax.training import metrics
+from dare_jax.evaluation import metrics
+from dare_jax.store import history_store
 
 REPLICATES = 200
 _QUANTILES = 4

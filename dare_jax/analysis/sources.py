@@ -16,14 +16,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from dare_jax import errors
+from dare_jax import storage
 from dare_jax import trained
 from dare_jax import types
 from dare_jax.analysis import information
-from dare_jax.data import history_store
+from dare_jax.checkpoints import checkpoint
 from dare_jax.data import pipeline
-from dare_jax.training import checkpoint
-from dare_jax.training import run_config
-from dare_jax.training import storage
+from dare_jax.experiments import run_config
+from dare_jax.store import history_store
 
 # Fields of data that change neither the rows of a split nor what they see.
 _FREE_FIELDS = (

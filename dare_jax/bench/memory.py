@@ -25,7 +25,7 @@ import ml_collections
 
 from dare_jax import cli
 from dare_jax import runtime
-from dare_jax.data import datasets
+from dare_jax.store import datasets
 
 # What may be held: so many times tables and slots, and so many bytes besides.
 _SHARE, _BESIDES = 1.3, 1.5e9
@@ -134,7 +134,7 @@ class _Meter:
     self, config: ml_collections.ConfigDict, workdir: pathlib.Path
   ) -> None:
     runtime.configure(config.runtime)
-    from dare_jax.training import run as run_lib  # After the allocator is set.
+    from dare_jax.runs import run as run_lib  # After the allocator is set.
 
     self.run = run_lib.Run(config, workdir)
     self._rows: list[dict[str, Any]] = []

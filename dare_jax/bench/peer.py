@@ -28,7 +28,7 @@ from dare_jax.bench import peer_model
 from dare_jax.bench import process
 from dare_jax.bench import random_log
 from dare_jax.bench import train
-from dare_jax.data import history_store
+from dare_jax.store import history_store
 
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:

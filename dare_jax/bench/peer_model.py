@@ -17,9 +17,9 @@ import numpy as np
 from dare_jax import errors
 from dare_jax import types
 from dare_jax.bench import process
-from dare_jax.data import history_store
 from dare_jax.data import pipeline
 from dare_jax.data import splits
+from dare_jax.store import history_store
 
 _MODEL_FILE = 'model/din_pytorch.py'
 _BATCHES = 4

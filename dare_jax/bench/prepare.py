@@ -24,7 +24,7 @@ _SECONDS = 777_600
 _PREPARE = """
 import json, pathlib, sys, time
 from dare_jax.configs import taobao
-from dare_jax.data import datasets
+from dare_jax.store import datasets
 data = taobao.get_config().data
 data.input, data.data_dir = sys.argv[1:]
 start = time.perf_counter()

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from dare_jax import errors
-from dare_jax.data import history_store
-from dare_jax.data import id_map
-from dare_jax.data import store_writer
+from dare_jax.logs import id_map
+from dare_jax.store import history_store
+from dare_jax.store import store_writer
 
 _NUM_USERS = 2_000
 

@@ -21,8 +21,8 @@ from dare_jax import models
 from dare_jax import trained
 from dare_jax import types
 from dare_jax.bench import overlap
-from dare_jax.search import user_state
-from dare_jax.training import metrics
+from dare_jax.evaluation import metrics
+from dare_jax.serving import user_state
 
 # Rows of the test split at once.
 _BATCH_SIZE = 256

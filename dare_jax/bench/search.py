@@ -28,7 +28,7 @@ from dare_jax import runtime
 from dare_jax.bench import search_calls
 from dare_jax.bench import search_figure
 from dare_jax.bench import search_peers
-from dare_jax.search import user_state
+from dare_jax.serving import user_state
 
 _JUDGED_S = 1e-3
 

@@ -18,7 +18,7 @@ from dare_jax import search
 from dare_jax import types
 from dare_jax.bench import overlap
 from dare_jax.models import by_windows
-from dare_jax.search import user_state
+from dare_jax.serving import user_state
 
 # From cached keys; whole, or with the category's half scored by category.
 STATES = ('score', 'score_by_category')

@@ -25,7 +25,7 @@ from dare_jax import plots
 from dare_jax.bench import process
 from dare_jax.bench import random_log
 from dare_jax.bench import train_figure
-from dare_jax.data import history_store
+from dare_jax.store import history_store
 
 if TYPE_CHECKING:  # At run time, after the allocator is set.
   from dare_jax.bench import step_timing
@@ -188,8 +188,8 @@ def timer_of(
   from dare_jax.data import known_ids
   from dare_jax.data import pipeline
   from dare_jax.data import splits
-  from dare_jax.training import config_check
-  from dare_jax.training import experiment
+  from dare_jax.experiments import config_check
+  from dare_jax.experiments import experiment
   from dare_jax.training import feed
   from dare_jax.training import state as train_state
 

@@ -17,13 +17,13 @@ import numpy as np
 from dare_jax import cli
 from dare_jax import errors
 from dare_jax import types
-from dare_jax.data import datasets
-from dare_jax.data import history_store
 from dare_jax.data import label_counts
 from dare_jax.data import pipeline
 from dare_jax.data import splits
-from dare_jax.training import judge
-from dare_jax.training import metrics
+from dare_jax.evaluation import judge
+from dare_jax.evaluation import metrics
+from dare_jax.store import datasets
+from dare_jax.store import history_store
 
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:

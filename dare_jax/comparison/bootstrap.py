@@ -21,7 +21,7 @@ import dataclasses
 
 import numpy as np
 
-from dare_jax.training import metrics
+from dare_jax.evaluation import metrics
 
 REPLICATES = 1000
 _CHUNK = 100_000  # weights held at once; more leave the cache

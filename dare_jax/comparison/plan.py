@@ -15,11 +15,11 @@ from typing import Any
 import ml_collections
 
 from dare_jax import errors
-from dare_jax.training import config_check
-from dare_jax.training import experiment
-from dare_jax.training import run_config
-from dare_jax.training import storage
-from dare_jax.training import workdir as workdir_lib
+from dare_jax import storage
+from dare_jax.experiments import config_check
+from dare_jax.experiments import experiment
+from dare_jax.experiments import run_config
+from dare_jax.runs import workdir as workdir_lib
 
 
 @dataclasses.dataclass(frozen=True)

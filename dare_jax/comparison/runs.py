@@ -24,9 +24,9 @@ from typing import Any
 from dare_jax import cli
 from dare_jax import errors
 from dare_jax import signals
+from dare_jax import storage
 from dare_jax.comparison import plan
 from dare_jax.comparison import progress
-from dare_jax.training import storage
 
 TRAIN = (sys.executable, '-m', 'dare_jax.train')
 

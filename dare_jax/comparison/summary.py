@@ -13,8 +13,8 @@ import numpy as np
 from dare_jax.comparison import bootstrap
 from dare_jax.comparison import plan
 from dare_jax.comparison import runs as runs_lib
-from dare_jax.training import metrics
-from dare_jax.training import retrieval
+from dare_jax.evaluation import metrics
+from dare_jax.evaluation import retrieval
 
 METRICS = (
   'auc',

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
-from dare_jax.training import report
-from dare_jax.training import retrieval
+from dare_jax.evaluation import retrieval
+from dare_jax.runs import report
 
 Row = Mapping[str, Any]
 # Heading -> what a row has there; None leaves the cell empty.

@@ -1,1 +1,1 @@
-"""From a raw log to batches: builders, the history store, splits, negatives."""
+"""From the history store to batches: splits, negatives, windows, ids known."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import types
-from dare_jax.parallel import layout
+from dare_jax.tables import layout
 
 _SMALLEST = 256
 
@@ -38,7 +38,7 @@ class Compactor:
   """Gives a batch ids into the rows that it reads, for each device apart.
 
   The batch's windows are split evenly; each device gets rows of its own, as
-  positions in storage (`parallel.layout`), and as much room as any other.
+  positions in storage (`tables.layout`), and as much room as any other.
 
   Not for two threads at once: it keeps an int32 for each row of each table, so
   that finding the distinct ids takes no sort and no pass over the rows.

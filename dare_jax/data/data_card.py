@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from dare_jax import errors
-from dare_jax.data import history_store
-from dare_jax.data import id_map
 from dare_jax.data import known_ids
 from dare_jax.data import split_advice
 from dare_jax.data import split_times
 from dare_jax.data import splits
-from dare_jax.data import time_units
 from dare_jax.data import unknown_report
+from dare_jax.logs import id_map
+from dare_jax.logs import time_units
+from dare_jax.store import history_store
 
 _QUANTILES = (0, 10, 50, 90, 99, 100)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dare_jax.data import history_store
-from dare_jax.data import id_map
 from dare_jax.data import splits
+from dare_jax.logs import id_map
+from dare_jax.store import history_store
 
 _BLOCK = 1 << 22  # rows of a column that are looked at together
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dare_jax.data import history_store
 from dare_jax.data import splits
+from dare_jax.store import history_store
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax.data import counter_rng
-from dare_jax.data import history_store
-from dare_jax.data import store_writer
+from dare_jax.store import history_store
+from dare_jax.store import store_writer
 
 EXCLUDE = ('user_log', 'positive_only', 'none')
 _MAX_ROUNDS = 200

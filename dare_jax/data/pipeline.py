@@ -19,14 +19,14 @@ import numpy as np
 from dare_jax import errors
 from dare_jax import types
 from dare_jax.data import counter_rng
-from dare_jax.data import history_store
-from dare_jax.data import id_map
 from dare_jax.data import length_buckets
 from dare_jax.data import slices
 from dare_jax.data import splits
 from dare_jax.data import targets as targets_lib
 from dare_jax.data import unknown_ids
 from dare_jax.data import windows
+from dare_jax.logs import id_map
+from dare_jax.store import history_store
 
 
 @dataclasses.dataclass(frozen=True)

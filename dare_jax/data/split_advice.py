@@ -12,9 +12,9 @@ import ml_collections
 import numpy as np
 
 from dare_jax import errors
-from dare_jax.data import history_store
 from dare_jax.data import split_times
-from dare_jax.data import time_units
+from dare_jax.logs import time_units
+from dare_jax.store import history_store
 
 _Changes = dict[str, Any]  # field of the config's data section -> value
 _SHARES = (0.8, 0.9)  # of the events come before validation and test begin

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from dare_jax import errors
-from dare_jax.data import history_store
-from dare_jax.data import time_units
+from dare_jax.logs import time_units
+from dare_jax.store import history_store
 
 FIELDS = ('train_from', 'val_from', 'test_from')
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from dare_jax import errors
-from dare_jax.data import history_store
 from dare_jax.data import split_advice
 from dare_jax.data import split_times
+from dare_jax.store import history_store
 
 NAMES = ('train', 'val', 'test')
 

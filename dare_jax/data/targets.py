@@ -8,10 +8,10 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax.data import counter_rng
-from dare_jax.data import history_store
-from dare_jax.data import id_map
 from dare_jax.data import negatives
 from dare_jax.data import splits
+from dare_jax.logs import id_map
+from dare_jax.store import history_store
 
 # ids by field, context fields among them, label and weight: each [n, c].
 Targets = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]

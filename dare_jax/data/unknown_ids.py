@@ -16,7 +16,7 @@ import numpy as np
 
 from dare_jax import types
 from dare_jax.data import counter_rng
-from dare_jax.data import id_map
+from dare_jax.logs import id_map
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from dare_jax.data import history_store
-from dare_jax.data import id_map
 from dare_jax.data import splits
 from dare_jax.data import targets
+from dare_jax.logs import id_map
+from dare_jax.store import history_store
 
 # Moments of a split whose targets are looked at, evenly spread over it.
 _MOMENTS = 50_000

@@ -1,13 +1,13 @@
 """Embedding tables, the plans that share them, and positions in time."""
 
 from dare_jax.embeddings.encoder import FeatureEncoder
+from dare_jax.embeddings.plans import Feature
+from dare_jax.embeddings.plans import Plan
+from dare_jax.embeddings.plans import PLANS
 from dare_jax.embeddings.positions import num_position_ids
 from dare_jax.embeddings.positions import position_ids
 from dare_jax.embeddings.projections import KERNEL_INITS
 from dare_jax.embeddings.projections import Projection
-from dare_jax.embeddings.tables import Feature
-from dare_jax.embeddings.tables import Plan
-from dare_jax.embeddings.tables import PLANS
 
 __all__ = [
   'Feature',

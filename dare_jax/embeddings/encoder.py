@@ -14,8 +14,8 @@ from jaxtyping import Int
 import numpy as np
 
 from dare_jax import layers
+from dare_jax.embeddings import plans
 from dare_jax.embeddings import projections
-from dare_jax.embeddings import tables
 
 COLLECTION = 'tables'
 
@@ -37,9 +37,9 @@ class FeatureEncoder(nn.Module):
       read, so that the gradients of a row that occurs often are summed wide.
   """
 
-  content: tuple[tables.Feature, ...]
-  time: tables.Feature | None
-  plan: tables.Plan
+  content: tuple[plans.Feature, ...]
+  time: plans.Feature | None
+  plan: plans.Plan
   init_std: Mapping[str, float]
   projection_init: str = 'lecun'
   compute_dtype: str = 'float32'
@@ -65,15 +65,13 @@ class FeatureEncoder(nn.Module):
         for use in uses
       }
     else:
-      width = {
-        role: sum(f.dim(role) for f in features) for role in tables.ROLES
-      }
+      width = {role: sum(f.dim(role) for f in features) for role in plans.ROLES}
       self.joint_projection = {
         use: layers.Affine(width[role], width[role], kernel_init)
         for use, role in uses.items()
       }
 
-  def _table(self, feature: tables.Feature, suffix: str, name: str) -> Any:
+  def _table(self, feature: plans.Feature, suffix: str, name: str) -> Any:
     role = self.plan.role_of(suffix)
     shape = (feature.vocab_size, feature.dim(role))
     std = self.init_std[role]
@@ -198,7 +196,7 @@ class FeatureEncoder(nn.Module):
     return rows
 
   def _use(
-    self, feature: tables.Feature, role: str, side: str, ids: Any
+    self, feature: plans.Feature, role: str, side: str, ids: Any
   ) -> Float[Array, '... d']:
     suffix = self.plan.table_of[role, side]
     table = self._tables[f'{feature.name}_{suffix}'].value

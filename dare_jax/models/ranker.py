@@ -114,7 +114,7 @@ class Ranker(nn.Module):
     Args:
       history: behaviors.
       categories_apart: leave out the category's part of the keys, which is
-        that of `encode_categories`. For `search.user_state`.
+        that of `encode_categories`. For `serving.user_state`.
     """
     if categories_apart:
       return self.encoder.search_keys_without('category', history.ids)

@@ -44,7 +44,7 @@ def look_up(module: nn.Module, history: types.History) -> types.History:
       'batch: history.row is missing: this model searches clusters, which are'
       ' known for the rows of its history store; give history.row, as the'
       " run's pipelines do, or for other behaviors history.clusters, made from"
-      ' their item vectors by search.clusters.hierarchical_clusters.'
+      ' their item vectors by training.clusters.hierarchical_clusters.'
     )
   found = jax.tree.map(
     lambda entries: entries[history.row],

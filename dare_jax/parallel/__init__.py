@@ -1,1 +1,1 @@
-"""One mesh axis over all devices: tables by rows, batches by windows."""
+"""One mesh axis over all devices, and what their processes tell each other."""

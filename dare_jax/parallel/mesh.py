@@ -9,11 +9,13 @@ import jax
 import numpy as np
 
 from dare_jax import errors
-from dare_jax.parallel import layout
 
 AXIS = 'devices'
 SPLIT = jax.sharding.PartitionSpec(AXIS)
 WHOLE = jax.sharding.PartitionSpec()
+# What is split over a mesh is split into so many parts, 2^10 * 3 * 5, which the
+# device counts that occur divide.
+PARTS = 15_360
 
 
 def make(devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
@@ -23,10 +25,10 @@ def make(devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
     UsageError: tables cannot be split evenly over so many.
   """
   devices = jax.devices() if devices is None else devices
-  if layout.PARTS % len(devices):
-    fitting = max(n for n in range(1, len(devices)) if layout.PARTS % n == 0)
+  if PARTS % len(devices):
+    fitting = max(n for n in range(1, len(devices)) if PARTS % n == 0)
     raise errors.UsageError(
-      f'{len(devices)} devices: tables are split into {layout.PARTS} parts, so'
+      f'{len(devices)} devices: tables are split into {PARTS} parts, so'
       f' that number must divide them; use {fitting} devices.'
     )
   return jax.sharding.Mesh(np.asarray(devices), (AXIS,))

@@ -1,6 +1,5 @@
 """Search: which behaviors of a history matter to a target, and how much."""
 
-from dare_jax.search import user_state
 from dare_jax.search.cluster_search import ClusterSearch
 from dare_jax.search.inner_product import DotScorer
 from dare_jax.search.inner_product import inner_product_scores
@@ -10,14 +9,14 @@ from dare_jax.search.methods import FullSearch
 from dare_jax.search.methods import ProjectedSearch
 from dare_jax.search.methods import ScoreSearch
 from dare_jax.search.network import NetworkScorer
-from dare_jax.search.selection import sharded_top_k
-from dare_jax.search.selection import top_k
 from dare_jax.search.simhash import hamming_distance
 from dare_jax.search.simhash import sign_codes
 from dare_jax.search.simhash import SimHashSearch
 from dare_jax.search.view import Attention
 from dare_jax.search.view import SearchOptions
 from dare_jax.search.view import SearchView
+from dare_jax.topk.selection import sharded_top_k
+from dare_jax.topk.selection import top_k
 
 SCORERS = {
   'dot': DotScorer,
@@ -53,5 +52,4 @@ __all__ = [
   'sharded_top_k',
   'sign_codes',
   'top_k',
-  'user_state',
 ]

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from jaxtyping import Int
 
 from dare_jax.search import methods
-from dare_jax.search import selection
 from dare_jax.search import view as search_view
+from dare_jax.topk import selection
 
 
 def cluster_view(

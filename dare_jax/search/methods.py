@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from dare_jax import types
-from dare_jax.search import selection
 from dare_jax.search import view as search_view
+from dare_jax.topk import selection
 
 Found = tuple[types.SearchResult, search_view.Attention]
 

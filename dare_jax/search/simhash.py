@@ -13,8 +13,8 @@ from jaxtyping import Int32
 from jaxtyping import UInt32
 
 from dare_jax.search import methods
-from dare_jax.search import selection
 from dare_jax.search import view as search_view
+from dare_jax.topk import selection
 
 # Fixed projections: never trained, saved with the model.
 COLLECTION = 'constants'

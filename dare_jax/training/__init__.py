@@ -1,1 +1,1 @@
-"""State and step, losses, metrics, checkpoints: what the loop stands on."""
+"""State and step, losses, batches onto the mesh, clusters learned from time."""

@@ -19,15 +19,15 @@ import numpy as np
 
 from dare_jax import embeddings
 from dare_jax import types
-from dare_jax.data import history_store
 from dare_jax.data import pipeline
 from dare_jax.data import unknown_ids
-from dare_jax.parallel import exchange
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
-from dare_jax.search import clusters
+from dare_jax.store import history_store
+from dare_jax.tables import exchange
+from dare_jax.tables import updates
+from dare_jax.training import clusters
 from dare_jax.training import state as train_state
-from dare_jax.training import table_updates
 
 _CHUNK = 1 << 16  # Rows that a device asks for at a time.
 
@@ -61,7 +61,7 @@ def refresh(
   state: train_state.TrainState,
   store: history_store.HistoryStore,
   plan: str,
-  updater: table_updates.TableUpdater,
+  updater: updates.TableUpdater,
   max_size: int,
   held_out: Iterable[pipeline.Pipeline],
   known: np.ndarray | None = None,

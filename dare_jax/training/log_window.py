@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dare_jax.training import metrics
+from dare_jax.evaluation import metrics
 
 # Sums over the targets since the last log line; all that a log line needs.
 SUM_NAMES = (

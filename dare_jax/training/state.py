@@ -15,15 +15,15 @@ from dare_jax import embeddings
 from dare_jax import layers
 from dare_jax import models
 from dare_jax import types
+from dare_jax.evaluation import retrieval
 from dare_jax.models import published
 from dare_jax.models import store_clusters
 from dare_jax.parallel import mesh as mesh_lib
+from dare_jax.tables import optimizers
+from dare_jax.tables import updates
 from dare_jax.training import log_window
 from dare_jax.training import losses
-from dare_jax.training import optimizers
-from dare_jax.training import retrieval
 from dare_jax.training import role_balance
-from dare_jax.training import table_updates
 
 
 @struct.dataclass
@@ -84,7 +84,7 @@ class Trainer:
     learner = role_balance.by_role(model) if optim.balance_gradients else model
     self._learner = _on_axis(learner)
     self._dense = optimizers.dense_optimizer(optim, total_steps)
-    self.tables = table_updates.TableUpdater(model.config, optim, total_steps)
+    self.tables = updates.TableUpdater(model.config, optim, total_steps)
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
     self.predict_step = jax.jit(self._predict_step, static_argnums=2)
 
@@ -367,7 +367,7 @@ def is_finite(state: TrainState) -> jax.Array:
 
 
 def count_parameters(
-  state: TrainState, updater: table_updates.TableUpdater
+  state: TrainState, updater: updates.TableUpdater
 ) -> dict[str, int]:
   """Returns parameters by role; a table of both counts as representation."""
   counts = {'attention_tables': 0, 'representation_tables': 0, 'other': 0}

@@ -6,7 +6,7 @@ import numpy as np
 
 from dare_jax.analysis import information
 from dare_jax.analysis import planted
-from dare_jax.data import synthetic
+from dare_jax.logs.builders import synthetic
 
 
 def truth():

@@ -9,8 +9,8 @@ import pytest
 from dare_jax.analysis import resampling
 from dare_jax.analysis import slices
 from dare_jax.analysis import sources
-from dare_jax.data import history_store
-from dare_jax.training import metrics
+from dare_jax.evaluation import metrics
+from dare_jax.store import history_store
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from dare_jax import trained
 from dare_jax.analysis import sources
-from dare_jax.training import experiment
+from dare_jax.experiments import experiment
 from tests import tiny
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dare_jax.comparison import bootstrap
-from dare_jax.training import metrics
-from tests.training import metrics_test
+from dare_jax.evaluation import metrics
+from tests.evaluation import metrics_test
 
 
 def predictions(logit, label, user, weight=None) -> metrics.Predictions:

@@ -7,7 +7,7 @@ import pytest
 from dare_jax import errors
 from dare_jax.comparison import plan
 from dare_jax.configs import base
-from dare_jax.training import run_config
+from dare_jax.experiments import run_config
 
 
 def planned(entries, output, seeds=1):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dare_jax.data import compact
-from dare_jax.parallel import layout
+from dare_jax.tables import layout
 from tests.models import examples
 
 

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from dare_jax.configs import base
-from dare_jax.data import datasets
 from dare_jax.data import pipeline
 from dare_jax.data import splits
+from dare_jax.store import datasets
 from tests.data import stores
 
 # Facts of the package: rows of `transactions.parquet`, distinct households,

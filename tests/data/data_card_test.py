@@ -7,7 +7,7 @@ import re
 import pytest
 
 from dare_jax.data import data_card
-from dare_jax.data import datasets
+from dare_jax.store import datasets
 from tests.data import stores
 
 

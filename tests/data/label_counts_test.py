@@ -2,10 +2,10 @@
 
 import pytest
 
-from dare_jax.data import event_log
 from dare_jax.data import label_counts
 from dare_jax.data import pipeline
 from dare_jax.data import splits
+from dare_jax.logs import event_log
 from tests.data import stores
 
 

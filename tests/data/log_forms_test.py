@@ -14,9 +14,9 @@ import pytest
 
 from dare_jax import errors
 from dare_jax.configs import base
-from dare_jax.data import datasets
-from dare_jax.data import raw_csv
-from tests.data import builders_test
+from dare_jax.logs.csv import raw_csv
+from dare_jax.store import datasets
+from tests.logs import builders_test
 
 _NAMES = ['user_id', 'item_id', 'category_id', 'timestamp', 'shop']
 _PACKS = {

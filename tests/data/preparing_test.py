@@ -3,15 +3,15 @@
 import subprocess
 import sys
 
-from dare_jax.data import datasets
-from dare_jax.data import history_store
+from dare_jax.store import datasets
+from dare_jax.store import history_store
 from tests import tiny
 
 
 def test_the_second_waits_and_takes_what_the_first_made(tmp_path):
   tiny.write_log(tmp_path / 'log.csv')
   made = tiny.config(tmp_path)
-  code = 'from tests import tiny; from dare_jax.data import datasets; '
+  code = 'from tests import tiny; from dare_jax.store import datasets; '
   code += 'import pathlib, sys; made = tiny.config(pathlib.Path(sys.argv[1]));'
   code += 'datasets.open_or_prepare(made.data)'
   pair = [

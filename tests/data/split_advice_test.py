@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import pytest
 
 from dare_jax import errors
-from dare_jax.data import event_log
 from dare_jax.data import splits
+from dare_jax.logs import event_log
 from tests.data import stores
 
 _DAY = 86_400

@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from dare_jax import errors
-from dare_jax.data import raw_log
 from dare_jax.data import split_times
 from dare_jax.data import splits
+from dare_jax.logs import raw_log
 from tests.data import stores
 
 _DAY = 86_400

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dare_jax import errors
-from dare_jax.data import event_log
 from dare_jax.data import splits
+from dare_jax.logs import event_log
 from tests.data import stores
 
 _ROWS = stores.logs()

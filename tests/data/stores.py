@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 
 from dare_jax.configs import base
-from dare_jax.data import event_log
-from dare_jax.data import history_store
-from dare_jax.data import raw_log
-from dare_jax.data import store_writer
+from dare_jax.logs import event_log
+from dare_jax.logs import raw_log
+from dare_jax.store import history_store
+from dare_jax.store import store_writer
 
 PLAIN = event_log.LogSchema()
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dare_jax.data import counter_rng
-from dare_jax.data import event_log
 from dare_jax.data import pipeline
 from dare_jax.data import splits
+from dare_jax.logs import event_log
 from tests import tiny
 from tests.data import stores
 

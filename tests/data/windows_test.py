@@ -11,12 +11,12 @@ import pytest
 
 from dare_jax import errors
 from dare_jax import types
-from dare_jax.data import event_log
 from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.data import windows
-from dare_jax.training import config_check
-from dare_jax.training import experiment
+from dare_jax.experiments import config_check
+from dare_jax.experiments import experiment
+from dare_jax.logs import event_log
 from tests import tiny
 from tests.data import stores
 from tests.models import examples

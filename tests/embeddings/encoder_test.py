@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import embeddings
-from dare_jax.embeddings import tables
+from dare_jax.embeddings import plans
 
 _FIELDS = ('item', 'category', 'brand')
 
@@ -60,7 +60,7 @@ class EncoderTest(parameterized.TestCase):
   @parameterized.named_parameters(*((name, name) for name in embeddings.PLANS))
   def test_each_use_reads_its_table(self, plan):
     encoder, ids = _encoder(plan), _ids()
-    uses = [(role, side) for role in tables.ROLES for side in tables.SIDES]
+    uses = [(role, side) for role in plans.ROLES for side in plans.SIDES]
 
     def every_use(module):
       return [

@@ -33,7 +33,7 @@ from dare_jax import models
 from dare_jax import types
 from dare_jax.configs import taobao_official
 from dare_jax.configs import tmall_official
-from dare_jax.training import experiment
+from dare_jax.experiments import experiment
 from dare_jax.training import losses
 
 _FOLDER = pathlib.Path(__file__).parent / 'official'

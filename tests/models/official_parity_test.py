@@ -30,8 +30,8 @@ import optax
 from dare_jax import aggregate
 from dare_jax import models
 from dare_jax import types
+from dare_jax.tables import optimizers
 from dare_jax.training import losses
-from dare_jax.training import optimizers
 from tests.models import examples
 
 _FOLDER = pathlib.Path(__file__).parent / 'official'

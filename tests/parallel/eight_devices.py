@@ -12,15 +12,15 @@ import pytest
 
 from dare_jax import errors
 from dare_jax import search
+from dare_jax.aot import traffic
+from dare_jax.checkpoints import checkpoint
 from dare_jax.data import compact
-from dare_jax.parallel import exchange
-from dare_jax.parallel import layout
 from dare_jax.parallel import mesh as mesh_lib
-from dare_jax.parallel import traffic
-from dare_jax.training import checkpoint
-from dare_jax.training import growing
-from dare_jax.training import memory_plan
+from dare_jax.runs import memory_plan
+from dare_jax.tables import exchange
+from dare_jax.tables import layout
 from dare_jax.training import state as train_state
+from dare_jax.warm_start import starting
 from tests import tiny
 from tests.models import examples
 from tests.parallel import parity
@@ -204,7 +204,7 @@ def test_a_checkpoint_fits_any_number_of_devices(tmp_path):
 @pytest.mark.parametrize('width', [3, 2])
 def test_rows_of_another_run_come_from_all_devices(count, width, monkeypatch):
   """In several chunks, and in an order that asks one owner for much."""
-  monkeypatch.setattr(growing, '_CHUNK', 500)
+  monkeypatch.setattr(starting, '_CHUNK', 500)
   rng = np.random.default_rng(0)
   new, old = layout.PARTS, 2 * layout.PARTS
   source = np.where(rng.random(new) < 0.2, -1, rng.permutation(old)[:new])
@@ -217,8 +217,8 @@ def test_rows_of_another_run_come_from_all_devices(count, width, monkeypatch):
   matrix = None if width == 3 else np.eye(3, 2, dtype=np.float32) * 2
   sharding = jax.sharding.NamedSharding(_mesh(count), mesh_lib.SPLIT)
   placed = [jax.device_put(table, sharding) for table in tables]
-  moved = growing._move(
-    growing._move_split, *placed, source.astype(np.int32), matrix
+  moved = starting._move(
+    starting._move_split, *placed, source.astype(np.int32), matrix
   )
   expected = tables[1][source]
   expected = expected if matrix is None else expected @ matrix

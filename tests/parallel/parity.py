@@ -22,8 +22,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from dare_jax.evaluation import metrics
 from dare_jax.parallel import mesh as mesh_lib
-from dare_jax.training import metrics
 from dare_jax.training import state as train_state
 from tests.models import examples
 

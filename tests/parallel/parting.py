@@ -24,7 +24,7 @@ import numpy as np
 import optax
 
 from dare_jax.parallel import mesh as mesh_lib
-from dare_jax.training import optimizers
+from dare_jax.tables import optimizers
 from dare_jax.training import state as train_state
 from tests.models import examples
 from tests.parallel import parity

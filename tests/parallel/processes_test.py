@@ -154,7 +154,7 @@ _NOTICED = """
 import sys, time
 import jax
 from dare_jax import errors
-from dare_jax.training import interrupt
+from dare_jax.runs import interrupt
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 stop = interrupt.StopSignal()  # Not installed: SIGTERM goes to JAX's service.
 for number in range(2000):
@@ -280,7 +280,7 @@ def test_a_bug_in_one_process_ends_all(root, tmp_path, victim):
   code = f"""
 import runpy
 import jax
-from dare_jax.training import run
+from dare_jax.runs import run
 
 log = run.Run.log
 

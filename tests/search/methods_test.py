@@ -14,7 +14,7 @@ import numpy as np
 from dare_jax import aggregate
 from dare_jax import search
 from dare_jax import types
-from dare_jax.search import clusters as cluster_lib
+from dare_jax.training import clusters as cluster_lib
 from tests.models import reference
 from tests.search import views
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dare_jax import errors
-from dare_jax.training import experiment
+from dare_jax.experiments import experiment
 from tests import tiny
 
 

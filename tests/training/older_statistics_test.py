@@ -9,7 +9,7 @@ import pytest
 from dare_jax import errors
 from dare_jax import layers
 from dare_jax import trained
-from dare_jax.training import run_config
+from dare_jax.experiments import run_config
 from tests import tiny
 
 

@@ -22,7 +22,7 @@ import ml_collections
 import numpy as np
 
 from dare_jax import layers
-from dare_jax.training import experiment
+from dare_jax.experiments import experiment
 from dare_jax.training import state as train_state
 
 # Of one batch: head -> mean and variance; and its rows.

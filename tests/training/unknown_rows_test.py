@@ -13,8 +13,8 @@ from dare_jax import errors
 from dare_jax import evaluate
 from dare_jax import trained
 from dare_jax import types
-from dare_jax.training import experiment
-from dare_jax.training import lineage
+from dare_jax.experiments import experiment
+from dare_jax.warm_start import lineage
 from tests import tiny
 
 _FIELDS = {

@@ -1,0 +1,1 @@
+"""Figures and the report, drawn from the JSON of the analyses."""

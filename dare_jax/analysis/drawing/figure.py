@@ -1,0 +1,86 @@
+"""What an analysis and its figures are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import types
+from typing import Any
+
+from dare_jax.analysis import sources
+from dare_jax.analysis.drawing import panels
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Rows of text under a title; columns but the first are numbers."""
+
+  title: str
+  columns: Sequence[str]
+  rows: Sequence[Sequence[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+  """How the JSON of a figure is shown; nothing else is read.
+
+  Attributes:
+    name: of its files.
+    title: in the report.
+    sentence: says what the numbers show.
+    panels: to draw; none for a figure that is a table.
+    tables: to set under them.
+  """
+
+  name: str
+  title: str
+  sentence: Callable[[Any], str]
+  panels: Callable[[Any], list[panels.Panel]]
+  tables: Callable[[Any], list[Table]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+  """A measurement and the figures that show it.
+
+  Attributes:
+    name: in `--only`.
+    measure: returns figure name -> what its JSON holds; a figure may be left
+      out where the log has nothing for it. It is told how to tell progress,
+      and the folder of the report, for further files.
+    figures: in the order of the report.
+    modules: whose code makes the numbers; a change makes them anew.
+  """
+
+  name: str
+  measure: Callable[
+    [sources.Sources, Callable[[str], None], Any], Mapping[str, Any]
+  ]
+  figures: Sequence[Figure]
+  modules: Sequence[types.ModuleType]
+
+
+def listed(words: Sequence[str]) -> str:
+  """Returns words as a sentence lists them.
+
+  >>> listed(['a', 'b', 'c'])
+  'a, b and c'
+  """
+  if len(words) < 2:
+    return ''.join(words)
+  return f'{", ".join(words[:-1])} and {words[-1]}'
+
+
+def number(value: float | None, digits: int = 3) -> str:
+  """Returns a number for a table; a dash where there is none."""
+  return '–' if value is None else f'{value:.{digits}f}'
+
+
+def estimate(value: Mapping[str, float] | None, digits: int = 3) -> str:
+  """Returns a mean and its interval for a table."""
+  if value is None:
+    return '–'
+  mean, low, high = (f'{value[k]:.{digits}f}' for k in ('mean', 'low', 'high'))
+  return f'{mean} ({low} to {high})'

@@ -1,0 +1,1 @@
+"""What compilers say of machines that are not here."""

@@ -1,0 +1,270 @@
+"""Compiles the training step for a TPU pod, without one.
+
+Does the model fit, what does a step send, and how long does the compiler think
+that it takes? The compiler for TPUs tells: it comes with the extra `tpu-aot`
+and needs no TPU. Nothing is run: tables of any size take no memory here.
+
+    python -m dare_jax.bench pod --topology=v5e:16x16 --rows=1000000000
+
+`--topology=cpu:8` compiles for eight devices made of this machine's CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+import pathlib
+import re
+import time
+from typing import Any
+
+from absl import flags
+import ml_collections
+
+from dare_jax import cli
+from dare_jax import errors
+from dare_jax import plots
+from dare_jax.aot import scaling_figure
+
+_CATEGORIES = 10_000
+# GiB of memory of a chip, from the pages of cloud.google.com/tpu/docs.
+_MEMORY_GIB = {
+  'TPU v4': 32,
+  'TPU v5 lite': 16,
+  'TPU v5': 95,
+  'TPU v6 lite': 32,
+}
+_FULL = re.compile(r'(?:Used |memory required for .*?\()([\d.]+)([KMGT])')
+_UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+
+
+def define_flags() -> Callable[[], list[dict[str, Any]]]:
+  """Defines the flags; returns the measurement."""
+  config = cli.define_config()
+  topology = flags.DEFINE_list(
+    'topology',
+    ['v5e:2x4'],
+    'TPU slices, such as v5e:16x16, v6e:2x4, v5p:2x2x2; or cpu:8.',
+  )
+  rows = flags.DEFINE_list('rows', ['1000000'], 'Rows of the item tables.')
+  windows = flags.DEFINE_integer(
+    'windows', 64, 'Windows of histories on each chip.', lower_bound=1
+  )
+  distinct = flags.DEFINE_float(
+    'distinct', 0.5, 'Of the items that a chip reads, the distinct share.'
+  )
+
+  figure = flags.DEFINE_string(
+    'figure', None, 'Draw memory and bytes of a chip here, as PNG.'
+  )
+
+  def measure() -> list[dict[str, Any]]:
+    if figure.value:
+      plots.require('--figure')
+    make_cpu_devices(topology.value)
+    found = [
+      measure_one(config.value, name, int(size), windows.value, distinct.value)
+      for name in topology.value
+      for size in rows.value
+    ]
+    if figure.value:
+      scaling_figure.draw(found, pathlib.Path(figure.value))
+    return found
+
+  return measure
+
+
+def make_cpu_devices(topologies: list[str]) -> None:
+  """Prepares the CPU to be as many devices as any topology asks for.
+
+  Raises:
+    UsageError: not a number of devices.
+  """
+  counts = []
+  for name in topologies:
+    kind, _, count = name.partition(':')
+    if kind == 'cpu':
+      if not count.isdecimal() or int(count) < 1:
+        raise errors.UsageError(f'--topology={name}: expected such as cpu:8.')
+      counts.append(int(count))
+  if counts:
+    import jax
+
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_num_cpu_devices', max(counts))
+
+
+def devices_of(topology: str) -> list[Any]:
+  """Returns the abstract chips of a TPU slice, or devices of this CPU.
+
+  Raises:
+    UsageError: no compiler for TPUs, or no such slice.
+  """
+  import jax
+  from jax.experimental import topologies
+
+  if topology.startswith('cpu:'):
+    return jax.devices('cpu')[: int(topology.removeprefix('cpu:'))]
+  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+  os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'none')
+  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')  # No TPU is opened.
+  jax.config.update('jax_platforms', 'cpu')
+  try:
+    found = topologies.get_topology_desc(platform='tpu', topology_name=topology)
+  except Exception as error:  # Whatever the plugin raises.
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    raise errors.UsageError(
+      f'--topology={topology}: {reason}. It needs the compiler for TPUs'
+      f' ({errors.install("tpu-aot")}) and a name such as v5e:2x4.'
+    ) from None
+  return list(found.devices)
+
+
+def measure_one(
+  config: ml_collections.ConfigDict,
+  topology: str,
+  num_items: int,
+  windows: int,
+  distinct: float,
+) -> dict[str, Any]:
+  """Returns what the compiler says of the step of one configuration."""
+  devices = devices_of(topology)
+  import jax
+
+  from dare_jax.experiments import experiment
+  from dare_jax.parallel import mesh as mesh_lib
+  from dare_jax.training import state as train_state
+
+  mesh = mesh_lib.make(devices)
+  vocab = {'item': num_items, 'category': _CATEGORIES}
+  model = experiment.build_options(config, vocab)
+  trainer = train_state.Trainer(model, config.optim, 1, mesh)
+  batch = _batch(config, windows * mesh.size, mesh.size, trainer, distinct)
+  split = jax.sharding.NamedSharding(mesh, mesh_lib.SPLIT)
+  batch = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), batch
+  )
+  state = trainer.abstract_state(batch)
+  begin = time.perf_counter()
+  told = _compile(lambda: trainer.train_step.lower(state, batch).compile())
+  seconds = time.perf_counter() - begin
+  memory = _MEMORY_GIB.get(devices[0].device_kind)
+  needed = told.pop('needed_mb')
+  return {
+    'topology': topology,
+    'chips': mesh.size,
+    'model': config.model.name,
+    'rows': num_items,
+    'dim': config.model.attention_dim,
+    'windows_per_chip': windows,
+    'needed_mb': needed,
+    'chip_mb': memory and memory * 2**30 / 1e6,
+    # What does not fit is refused by the compiler, which sets some aside.
+    'fits': told['state_and_batch_mb'] is not None
+    and (memory is None or needed <= memory * 2**30 / 1e6),
+    **told,
+    'compile_s': seconds,
+  }
+
+
+def _compile(make: Callable[[], Any]) -> dict[str, Any]:
+  """Returns what a compiled program says of itself; None where it says none.
+
+  A program that the compiler refuses, because the chip's memory is too small,
+  says only what it needs.
+  """
+  told: dict[str, Any] = dict.fromkeys(
+    (
+      *('needed_mb', 'state_and_batch_mb', 'temporary_mb', 'all_to_all_mb'),
+      *('other_collectives_mb', 'gflop', 'bytes_accessed_mb', 'estimate_ms'),
+    )
+  )
+  try:
+    compiled = make()
+  except Exception as error:
+    if (full := _FULL.search(str(error))) is None:
+      raise
+    told['needed_mb'] = float(full[1]) * _UNITS[full[2]] / 1e6
+    return told
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+  arguments, temporary = (
+    memory.argument_size_in_bytes,
+    memory.temp_size_in_bytes,
+  )
+  beside = memory.output_size_in_bytes - memory.alias_size_in_bytes
+  code = memory.generated_code_size_in_bytes
+  estimate = cost.get('optimal_seconds', 0.0)
+  return told | {
+    'needed_mb': (arguments + temporary + beside + code) / 1e6,
+    'state_and_batch_mb': arguments / 1e6,
+    'temporary_mb': temporary / 1e6,
+    **_sent(compiled),
+    'gflop': cost.get('flops', 0.0) / 1e9,
+    'bytes_accessed_mb': cost.get('bytes accessed', 0.0) / 1e6,
+    'estimate_ms': estimate * 1e3 if estimate > 0 else None,
+  }
+
+
+def _sent(compiled: Any) -> dict[str, float]:
+  """Returns the bytes of exchanges, where the program can be printed.
+
+  The compiler for TPU v5p fuses exchanges into forms that jaxlib 0.10 cannot.
+  """
+  import jax
+
+  from dare_jax.aot import traffic
+
+  try:
+    sent = traffic.collective_bytes(compiled.as_text() or '')
+  except jax.errors.JaxRuntimeError:
+    return {}
+  swapped = sent.get('all-to-all', 0)
+  return {
+    'all_to_all_mb': swapped / 1e6,
+    'other_collectives_mb': (sum(sent.values()) - swapped) / 1e6,
+  }
+
+
+def _batch(
+  config: ml_collections.ConfigDict,
+  windows: int,
+  chips: int,
+  trainer: Any,
+  distinct: float,
+) -> Any:
+  """Returns a batch of shapes alone, with room for the rows of each chip."""
+  import jax
+  import numpy as np
+
+  from dare_jax import types
+  from dare_jax.data import compact
+
+  moments = config.train.moments_per_window
+  candidates = 1 + config.data.num_negatives
+  shared = 2 if moments > 1 else 1  # A window has room for moments apart.
+  length = shared * config.data.history_length
+  ids = jax.ShapeDtypeStruct((windows, length), np.int32)
+  target = jax.ShapeDtypeStruct((windows, moments, candidates), np.int32)
+  value = jax.ShapeDtypeStruct(target.shape, np.float32)
+  end = jax.ShapeDtypeStruct((windows, moments), np.int32)
+  read = (windows // chips) * (length + moments * candidates)
+  rows = {
+    field: jax.ShapeDtypeStruct(
+      (chips * compact.bucket(int(min(size, distinct * read))),), np.int32
+    )
+    for field, size in trainer.tables.vocab_sizes.items()
+  }
+  fields = ('item', 'category')
+  return types.Batch(
+    history=types.History(
+      ids=dict.fromkeys(fields, ids),
+      mask=jax.ShapeDtypeStruct(ids.shape, np.bool_),
+    ),
+    end=end,
+    targets=types.Targets(
+      ids=dict.fromkeys(fields, target), label=value, weight=value
+    ),
+    start=end if moments > 1 else None,
+    rows=rows,
+  )

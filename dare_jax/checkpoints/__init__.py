@@ -1,0 +1,1 @@
+"""State on disk or in a bucket: written, verified, read back."""

@@ -1,0 +1,59 @@
+"""What is told beside a checkpoint: a JSON with a checksum of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import json
+from typing import Any
+import zlib
+
+from etils import epath
+import orbax.checkpoint as ocp
+
+from dare_jax import storage
+
+# Of the values, which orbax does not check, and of the description itself.
+VALUES = 'values_checksum'
+_CHECKSUM = 'crc32'
+
+
+def seal(description: Mapping[str, Any], values: int) -> dict[str, Any]:
+  """Returns a description as JSON has it, with the checksums."""
+  sealed = json.loads(json.dumps({**description, VALUES: values}))
+  return sealed | {_CHECKSUM: _crc(sealed)}
+
+
+def read(path: epath.Path) -> dict[str, Any]:
+  """Returns the description of the checkpoint in a folder.
+
+  Raises:
+    Exception: of any kind, where it is damaged.
+  """
+  handler = ocp.JsonCheckpointHandler()
+  sealed = dict(handler.restore(path / 'description'))
+  if sealed.pop(_CHECKSUM, None) != _crc(sealed):
+    raise ValueError('the checksum of description does not match')
+  return sealed
+
+
+def trained_on(directory: epath.Path) -> str | None:
+  """Returns the fingerprint of the data that checkpoints were trained on.
+
+  Args:
+    directory: of a run's checkpoints. Damaged ones are passed over.
+
+  Returns:
+    None if there is no checkpoint that tells.
+  """
+  for kind in ('last', 'best'):
+    names = storage.names(directory / kind)
+    for step in sorted((int(n) for n in names if n.isdigit()), reverse=True):
+      try:
+        return str(read(directory / kind / str(step))['data_fingerprint'])
+      except Exception:  # Whatever a damaged file makes orbax raise.
+        continue
+  return None
+
+
+def _crc(description: Mapping[str, Any]) -> int:
+  return zlib.crc32(json.dumps(description, sort_keys=True).encode())

@@ -1,0 +1,1 @@
+"""Metrics of predictions and of searches; which validation is best."""

@@ -1,0 +1,1 @@
+"""A config, what it must hold, and the parts that it makes."""

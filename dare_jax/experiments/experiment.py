@@ -1,0 +1,313 @@
+"""From a config to the things a run is made of, with every field checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+import dataclasses
+import functools
+import math
+
+import ml_collections
+import numpy as np
+
+from dare_jax import errors
+from dare_jax import models
+from dare_jax import numerics
+from dare_jax import search as searches
+from dare_jax import types
+from dare_jax.data import known_ids
+from dare_jax.data import label_counts
+from dare_jax.data import pipeline
+from dare_jax.data import splits
+from dare_jax.data import unknown_ids
+from dare_jax.data import unknown_report
+from dare_jax.evaluation import judge
+from dare_jax.evaluation import metrics
+from dare_jax.evaluation import retrieval
+from dare_jax.experiments import config_check
+from dare_jax.logs.builders import synthetic
+from dare_jax.parallel import mesh as mesh_lib
+from dare_jax.parallel import processes
+from dare_jax.store import datasets
+from dare_jax.store import history_store
+from dare_jax.training import clustering
+from dare_jax.training import feed
+from dare_jax.training import prediction
+from dare_jax.training import state as train_state
+
+Known = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A run's parts.
+
+  Attributes:
+    config: the resolved config.
+    store: the open history store.
+    pipelines: 'train', 'val', 'test'.
+    trainer: model, losses and optimizers.
+    total_steps: of the whole run, train.steps or train.epochs in steps.
+    known: field -> bool [ids], whether training, or that of the runs that it
+      starts from, reads an id.
+  """
+
+  config: ml_collections.ConfigDict
+  store: history_store.HistoryStore
+  pipelines: Mapping[str, pipeline.Pipeline]
+  trainer: train_state.Trainer
+  total_steps: int
+  known: Known
+
+  @property
+  def steps_per_epoch(self) -> float:
+    return self.pipelines['train'].steps_an_epoch(self.config.train.batch_size)
+
+  @functools.cached_property
+  def labels(self) -> judge.Labels:
+    """Targets by label, of each split: those that an evaluation counts."""
+    rows = dict.fromkeys(self.pipelines)
+    if self.config.eval.drop_last:
+      size = self.config.eval.batch_size
+      for split in ('val', 'test'):
+        examples = self.pipelines[split].num_examples
+        rows[split] = examples // size * size
+    return {
+      split: label_counts.count(
+        self.store, batches.moments, self.config.data, rows[split]
+      )
+      for split, batches in self.pipelines.items()
+    }
+
+  def train_batches(self, start: int) -> feed.Feed:
+    """Returns the stream of training batches from a step on."""
+    train, size = self.pipelines['train'], self.config.train.batch_size
+    return feed.Feed(
+      self._placer(),
+      lambda step: (train.train_batch(step, size), None),
+      start,
+      self.config.data.prefetch,
+    )
+
+  def _placer(self) -> feed.Placer:
+    on_host = self.config.optim.unique_rows == 'host'
+    vocab_sizes = self.trainer.tables.vocab_sizes if on_host else {}
+    return feed.Placer(self.trainer.mesh, vocab_sizes)
+
+  def first_batch(self) -> types.Batch:
+    """Returns this process's part of step 0's batch, on the host."""
+    train = self.pipelines['train']
+    return train.train_batch(0, self.config.train.batch_size)
+
+  def init_state(self) -> train_state.TrainState:
+    """Returns the fresh state of step 0."""
+    state = self.trainer.init(self.config.seed, self.first_batch())
+    if self.clusters_history:
+      state = clustering.blank(state, self.store, self.trainer.mesh)
+    return state
+
+  def abstract_state(self) -> train_state.TrainState:
+    """Returns shapes, dtypes and shardings of a state; allocates nothing."""
+    state = self.trainer.abstract_state(self.first_batch())
+    if self.clusters_history:
+      shapes = clustering.shapes(self.store, self.trainer.mesh)
+      state = dataclasses.replace(state, clusters=shapes)
+    return state
+
+  @numerics.of_runs()
+  def predict(
+    self,
+    state: train_state.TrainState,
+    split: str,
+    check_stop: Callable[[], None] = lambda: None,
+  ) -> metrics.Predictions:
+    """Returns a state's predictions for a split, as `prediction.predict`."""
+    return prediction.predict(
+      self.trainer,
+      state,
+      self.pipelines[split],
+      self._placer(),
+      self.config.eval.batch_size,
+      check_stop,
+      self._truth,
+      self.config.eval.drop_last,
+    )
+
+  def unknown_report(self) -> str:
+    """Returns how many ids are unknown, and what share of the targets is."""
+    moments = {name: made.moments for name, made in self.pipelines.items()}
+    lines = unknown_report.lines(
+      self.store, moments, self.config.data, self.known
+    )
+    return '\n'.join(f'{name} {text}' for name, text in lines)
+
+  def as_read(self, field: str, ids: np.ndarray) -> np.ndarray:
+    """Returns ids as the model reads them: unknown ones for those not known."""
+    return unknown_ids.as_known(ids, self._known_or_all.get(field))
+
+  def batch_as_read(self, batch: types.Batch) -> types.Batch:
+    """Returns a batch of the store's ids as the model reads it."""
+    return unknown_ids.batch_as_known(batch, self._known_or_all)
+
+  @property
+  def _known_or_all(self) -> Known:
+    return self.known if self.config.data.unknown_rate > 0 else {}
+
+  def check(self, parts: Iterable[str] = splits.NAMES) -> None:
+    """Checks what would else be found in the midst of a run.
+
+    Args:
+      parts: the splits that will be used.
+
+    Raises:
+      UsageError: a split without a possible negative for some moment, or a
+        made log's planted truth that is damaged.
+    """
+    for name in parts:
+      self.pipelines[name].check()
+    retrieval.truth_of(self.store)
+
+  @functools.cached_property
+  def _truth(self) -> synthetic.Truth | None:
+    """Read and checked once, not at every validation."""
+    return processes.in_turn(lambda: retrieval.truth_of(self.store))
+
+  @property
+  def clusters_history(self) -> bool:
+    """Whether the search works on clusters of behaviors."""
+    return clusters_history(self.trainer.model.config)
+
+  def cluster(self, state: train_state.TrainState) -> train_state.TrainState:
+    """Returns the state with the histories clustered by its tables."""
+    return clustering.refresh(
+      state,
+      self.store,
+      self.trainer.model.config.plan,
+      self.trainer.tables,
+      self.config.model.cluster_size,
+      [self.pipelines[split] for split in ('val', 'test')],
+      self._known_or_all.get('item'),
+    )
+
+
+def clusters_history(model: models.RankerConfig) -> bool:
+  """Whether a model's search works on clusters of behaviors."""
+  return searches.SEARCHES[model.search].clusters_history
+
+
+def load(
+  config: ml_collections.ConfigDict,
+  open_store: Callable[[], history_store.HistoryStore] | None = None,
+  known_before: Callable[[history_store.HistoryStore], Known] | None = None,
+) -> Experiment:
+  """Checks the config, opens the data, builds the model.
+
+  Args:
+    config: a run's.
+    open_store: called on each process in turn; by default, what was prepared
+      of the log that the config names is opened, or it is prepared.
+    known_before: returns the ids of a store that earlier runs knew, as
+      `lineage.known_before`.
+
+  Raises:
+    UsageError: a field out of range, an unknown name, bad data.
+  """
+  config_check.check(config)
+  # A bad model section is told before the data is read.
+  build_options(config, {'item': 2, 'category': 2})
+  is_first = processes.is_first()
+  store = processes.in_turn(
+    open_store
+    or (lambda: datasets.open_or_prepare(config.data, check_input=is_first))
+  )
+  processes.agree_on({'the fingerprint of the data': store.fingerprint})
+  moments = splits.make_splits(store, config.data)
+  known = known_ids.of_training(store, moments['train'], config.data)
+  if known_before is not None:
+    before = known_before(store)
+    known = {field: flags | before[field] for field, flags in known.items()}
+  shared = {'train': config.train.moments_per_window}
+  model = model_of(config, store)
+  mesh = mesh_lib.make()
+  layout = pipeline.Layout(
+    feed.share_of(mesh), config.model.top_k, clusters_history(model.config)
+  )
+  pipelines = {
+    name: pipeline.Pipeline(
+      store,
+      part,
+      name,
+      config.data,
+      config.seed,
+      shared.get(name, 1),
+      layout,
+      known,
+    )
+    for name, part in moments.items()
+  }
+  for name in ('val', 'test'):
+    rows = pipelines[name].num_examples
+    if config.eval.drop_last and rows < config.eval.batch_size:
+      raise errors.UsageError(
+        f'eval.drop_last=True leaves out all {rows} rows of {name}: they are'
+        f' fewer than eval.batch_size={config.eval.batch_size}; lower that.'
+      )
+  steps = _total_steps(config, pipelines['train'])
+  trainer = train_state.Trainer(model, config.optim, steps, mesh)
+  return Experiment(config, store, pipelines, trainer, steps, known)
+
+
+def model_of(
+  config: ml_collections.ConfigDict, store: history_store.HistoryStore
+) -> models.Ranker:
+  """Returns the model of a config for the fields and ids of a store."""
+  vocab = store.vocab_sizes
+  return build_options(
+    config,
+    {field: vocab[field] for field in store.fields},
+    {field: vocab[field] for field in store.context_fields},
+    num_clusters=int(np.diff(store.behaviors.offsets).max(initial=1)),
+  )
+
+
+def _total_steps(
+  config: ml_collections.ConfigDict, batches: pipeline.Pipeline
+) -> int:
+  train = config.train
+  if train.steps is not None:
+    return train.steps
+  return math.ceil(train.epochs * batches.steps_an_epoch(train.batch_size))
+
+
+def build_options(
+  config: ml_collections.ConfigDict,
+  vocab_sizes: Mapping[str, int],
+  context: Mapping[str, int] | None = None,
+  num_clusters: int = 1,
+) -> models.Ranker:
+  """Returns the model of the config's model section.
+
+  Args:
+    config: a run's.
+    vocab_sizes: field -> table rows.
+    context: the same for fields of the head alone.
+    num_clusters: bound of the cluster numbers of a user.
+  """
+  options = config.model.to_dict()
+  name = options.pop('name')
+  for field in ('cluster_size', 'cluster_every_steps'):
+    options.pop(field)
+  if options.pop('published_search'):
+    options = models.published_options(name, options)
+  try:
+    return models.build(
+      name,
+      vocab_sizes=vocab_sizes,
+      context=context,
+      num_clusters=num_clusters,
+      **options,
+    )
+  except ValueError as error:
+    raise errors.UsageError(str(error)) from None

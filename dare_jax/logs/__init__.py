@@ -1,0 +1,1 @@
+"""Raw logs: files of any kind to events with dense ids."""

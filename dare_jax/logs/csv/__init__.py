@@ -1,0 +1,1 @@
+"""CSV as it comes: separators, quotes, spaces, columns."""

@@ -1,0 +1,166 @@
+"""What a run will hold in memory, told, and checked, before it is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from dare_jax import errors
+from dare_jax import types
+from dare_jax.tables import updates
+from dare_jax.training import state as train_state
+
+# Besides those that wait: one being made, one in use, one just used.
+_MORE_BATCHES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryPlan:
+  """Bytes on each device.
+
+  Attributes:
+    parts: what for -> bytes.
+    limit: bytes that there are; None if the device does not tell.
+    devices: how many of this process share them: all, on CPUs.
+    kind: of the devices.
+  """
+
+  parts: Mapping[str, int]
+  limit: int | None
+  devices: int
+  kind: str
+
+  @property
+  def total(self) -> int:
+    """Bytes on all devices that share the limit."""
+    return self.devices * sum(self.parts.values())
+
+  def check(self) -> None:
+    """Raises UsageError if it does not fit."""
+    if self.limit is None or self.total <= self.limit:
+      return
+    largest = sorted(self.parts, key=lambda name: -self.parts[name])[:2]
+    main = ', '.join(f'{_text(self.parts[name])} of {name}' for name in largest)
+    where = f'a {self.kind} device' if self.devices == 1 else 'its devices'
+    raise errors.UsageError(
+      f'training needs {_text(self.total)} of memory on {where} ({main}), but'
+      f' there are {_text(self.limit)}; use more devices, smaller'
+      ' model.attention_dim and model.representation_dim, a higher'
+      ' data.min_item_count, or optim.tables=row_adagrad, whose slots are one'
+      ' number a row.'
+    )
+
+  def __str__(self) -> str:
+    there = '' if self.limit is None else f' of {self.limit / 1e6:,.0f}'
+    count = f' x {self.devices}' if self.devices > 1 else ''
+    lines = [f'memory of each {self.kind} device, MB:']
+    lines += [
+      f'  {name:<38}{size / 1e6:>12,.1f}' for name, size in self.parts.items()
+    ]
+    lines.append(f'  {"all" + count:<38}{self.total / 1e6:>12,.1f}{there}')
+    return '\n'.join(lines)
+
+
+def of_state(state: train_state.TrainState) -> MemoryPlan:
+  """Returns what a state takes, which is nearly all.
+
+  Args:
+    state: shapes, dtypes and shardings.
+  """
+  sharding: Any = state.step.sharding
+  device: Any = next(iter(sharding.addressable_devices))
+  is_cpu = device.platform == 'cpu'
+  whole = _bytes(state)
+  tables, slots = _bytes(state.tables), _bytes(state.table_slots)
+  parts = {
+    'tables': tables,
+    'slots of their optimizers': slots,
+    'heads and all else in the state': whole - tables - slots,
+  }
+  if is_cpu:  # Elsewhere it is not in the device's memory.
+    parts['a copy while a checkpoint is written'] = whole
+  limit = available() if is_cpu else _device_limit(device)
+  devices = jax.local_device_count() if is_cpu else 1
+  return MemoryPlan(parts, limit, devices, device.platform)
+
+
+def of_step(
+  state: train_state.TrainState,
+  batch: types.Batch,
+  program: Any,
+  updater: updates.TableUpdater,
+  prefetch: int,
+) -> MemoryPlan:
+  """Returns what training takes.
+
+  Args:
+    state: as in `of_state`.
+    batch: with the rows that it reads, on the mesh; or its shapes.
+    program: the step, compiled for it.
+    updater: knows the large tables.
+    prefetch: batches that wait.
+  """
+  plan = of_state(state)
+  analysis = program.memory_analysis()
+  temporary = 0 if analysis is None else analysis.temp_size_in_bytes
+  compact = 2 * updater.compact_bytes(
+    state.tables['encoder'],
+    {field: _shard(rows)[0] for field, rows in batch.rows.items()},
+  )
+  compact = min(compact, temporary)
+  more = {
+    'rows of the batch, and gradients': compact,
+    'activations and other temporaries': temporary - compact,
+    'batches': (prefetch + _MORE_BATCHES) * _bytes(batch),
+  }
+  if plan.kind == 'cpu' and batch.rows:
+    rows = sum(updater.vocab_sizes.values())
+    more['finding the rows of batches'] = 4 * rows // plan.devices
+  return dataclasses.replace(plan, parts={**plan.parts, **more})
+
+
+def _shard(leaf: Any) -> tuple[int, ...]:
+  return leaf.sharding.shard_shape(leaf.shape)
+
+
+def _bytes(tree: Any) -> int:
+  """Returns the bytes that a tree takes on each device."""
+  return sum(
+    int(np.prod(_shard(leaf), dtype=object)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(tree)
+  )
+
+
+def _text(size: int) -> str:
+  return f'{size / 1e9:,.1f} GB' if size >= 1e9 else f'{size / 1e6:,.1f} MB'
+
+
+def _device_limit(device: Any) -> int | None:
+  return (device.memory_stats() or {}).get('bytes_limit')
+
+
+def available() -> int | None:
+  """Returns the bytes that this process may still take; None if unknown."""
+  found = []
+  try:
+    lines = pathlib.Path('/proc/meminfo').read_text().split('\n')
+    sizes = dict(line.split(':', 1) for line in lines if ':' in line)
+    found.append(int(sizes['MemAvailable'].split()[0]) * 1024)
+  except (OSError, KeyError, ValueError):
+    pass
+  for most, used in (
+    ('memory.max', 'memory.current'),
+    ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes'),
+  ):
+    group = pathlib.Path('/sys/fs/cgroup')
+    try:
+      limit = int((group / most).read_text())
+      found.append(limit - int((group / used).read_text()))
+    except (OSError, ValueError):  # No such group, or its limit is `max`.
+      pass
+  return min(found, default=None)

@@ -1,0 +1,63 @@
+"""What a run says of itself: in `result.json`, and beside each checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from dare_jax.evaluation import metrics
+from dare_jax.experiments import experiment
+from dare_jax.experiments import run_config
+from dare_jax.runs import environment
+from dare_jax.runs import progress as progress_lib
+from dare_jax.store import log_origin
+
+
+def description(
+  parts: experiment.Experiment, progress: progress_lib.Progress
+) -> dict[str, Any]:
+  """Returns what is saved beside a checkpoint."""
+  return {
+    'progress': dataclasses.asdict(progress),
+    'config': run_config.flatten(parts.config),
+    'code_version': environment.code_version(),
+    'data_fingerprint': parts.store.fingerprint,
+    'data_made_from': (
+      log_origin.path_of(parts.store) or parts.config.data.name
+    ),
+  }
+
+
+def make(
+  parts: experiment.Experiment,
+  progress: progress_lib.Progress,
+  test: metrics.Report,
+  parameters: dict[str, int],
+) -> dict[str, Any]:
+  """Returns what `result.json` holds.
+
+  Args:
+    parts: of the run.
+    progress: at its end.
+    test: of the step that was tested, `progress.tested_step`.
+    parameters: their numbers by role.
+  """
+  config, seconds = parts.config, progress.train_time_s
+  return {
+    'model': config.model.name,
+    'dataset': config.data.name,
+    'seed': config.seed,
+    'steps': progress.step,
+    'best_step': progress.tested_step,
+    'best_by': progress.best_by if progress.has_best else None,
+    'test': test.values,
+    'val': progress.best_val,
+    'left_out': test.left_out,
+    'examples_per_s': progress.targets / max(seconds, 1e-9),
+    'train_time_s': seconds,
+    'parameters': parameters,
+    'environment': environment.versions(),
+    'config_hash': run_config.digest(config),
+    'data_fingerprint': parts.store.fingerprint,
+    'resumed_from': progress.resumed_from,
+  }

@@ -1,0 +1,386 @@
+"""One run in its workdir: files, periods, checkpoints, result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+import json
+from typing import Any
+
+from etils import epath
+import jax
+import ml_collections
+import numpy as np
+
+from dare_jax import errors
+from dare_jax import storage
+from dare_jax import types
+from dare_jax.checkpoints import checkpoint
+from dare_jax.evaluation import judge
+from dare_jax.evaluation import metrics
+from dare_jax.experiments import experiment
+from dare_jax.experiments import run_config
+from dare_jax.experiments import run_data
+from dare_jax.parallel import processes
+from dare_jax.runs import memory_plan
+from dare_jax.runs import programs
+from dare_jax.runs import progress as progress_lib
+from dare_jax.runs import report
+from dare_jax.runs import result as result_lib
+from dare_jax.runs import workdir as workdir_lib
+from dare_jax.runs import writer
+from dare_jax.training import feed
+from dare_jax.training import log_window
+from dare_jax.training import state as train_state
+from dare_jax.warm_start import lineage
+from dare_jax.warm_start import starting
+
+Progress = progress_lib.Progress
+TrainState = train_state.TrainState
+
+
+class Run:
+  """A run that is under way, or finished."""
+
+  def __init__(
+    self, config: ml_collections.ConfigDict, workdir: epath.PathLike
+  ) -> None:
+    """Opens data and workdir, which may be in a bucket.
+
+    Raises:
+      UsageError: bad config or data, another run's or an unwritable workdir;
+        processes that were not given the same.
+    """
+    self.config = config
+    self.workdir = storage.locate(workdir)
+    fields = run_config.flatten(config)
+    processes.agree_on({'the workdir': self.workdir, **fields})
+    self._folder = workdir_lib.Workdir(self.workdir, config)
+    self._checkpoints: checkpoint.Checkpoints | None = None
+    self._writer: writer.MetricsWriter | None = None
+    self._console: writer.Console | None = None
+    self._clock = progress_lib.Clock()
+    self._checked_step = 0
+    self._window = (0.0, 0)
+    try:
+      has_begun = self._folder.open()
+      known = lineage.known_before(config, self.workdir, has_begun)
+      opener = lambda: run_data.open_or_prepare(config, self.workdir)
+      self.experiment = experiment.load(
+        config, opener if has_begun else None, known
+      )
+      if not has_begun:
+        parts = self.experiment
+        judge.check(parts.store, config.data.split, parts.labels)
+    except BaseException:
+      self._folder.release()
+      raise
+    self.trainer = self.experiment.trainer
+    self.total_steps = self.experiment.total_steps
+    self._programs = programs.Programs(self.trainer.train_step)
+
+  @property
+  def checkpoints(self) -> checkpoint.Checkpoints:
+    """The checkpoints, once `restore_or_init` has opened them."""
+    assert self._checkpoints is not None
+    return self._checkpoints
+
+  def finished(self) -> dict[str, Any] | None:
+    """Returns the result if the run is done to its full length."""
+    try:
+      result = json.loads(storage.read(self.workdir / 'result.json') or b'')
+      return result if result['steps'] == self.total_steps else None
+    except (ValueError, KeyError, TypeError):
+      return None  # None there, or a damaged one, which is made anew.
+
+  def restore_or_init(self) -> tuple[TrainState, Progress]:
+    """Returns the state to go on from, and opens the files of the workdir.
+
+    Nothing is written there before all is checked that can be.
+    """
+    has_begun = self._folder.hold()
+    processes.in_turn(self.experiment.check)
+    report = processes.in_turn(self.experiment.unknown_report)
+    if processes.is_first():
+      print(report, flush=True)
+    shapes = self.experiment.abstract_state()
+    processes.in_turn(memory_plan.of_state(shapes).check)
+    older = None if has_begun else self._older()
+    self._plan_memory(shapes)
+    progress = Progress()
+    state = None if has_begun else self._fresh_state(older)
+    self._checkpoints = checkpoint.Checkpoints(
+      self.workdir / 'checkpoints', self.config.checkpoint.keep_last
+    )
+    restored = self._checkpoints.restore_last(
+      shapes, self.experiment.store.fingerprint
+    )
+    if restored is not None:
+      state, saved = restored
+      progress = Progress(**saved['progress'])
+      progress.resumed_from.append(progress.step)
+      if processes.is_first():
+        print(f'resuming {self.workdir} from step {progress.step}', flush=True)
+    elif state is None:
+      state = self._fresh_state(self._older())
+    self._open_files(progress)
+    return state, progress
+
+  def _open_files(self, progress: Progress) -> None:
+    self._folder.claim(lambda: lineage.save(self.workdir, self.experiment))
+    self._writer = self._folder.write(
+      lambda: writer.MetricsWriter(
+        self.workdir,
+        progress.step,
+        progress.metric_lines,
+        progress.metric_crc,
+      )
+    )
+    if progress.best_by is None:
+      progress.best_by = judge.choose(self.experiment.labels['val'])
+    if processes.is_first():
+      for line in judge.notes(self.experiment.labels, progress.best_by):
+        print(line, flush=True)
+    self._console = writer.Console(self.total_steps, progress.step)
+    self._checked_step = progress.step
+    self._window = (progress.train_time_s, progress.targets)
+
+  def _plan_memory(self, shapes: TrainState) -> None:
+    """Tells what will be held in memory.
+
+    Raises:
+      UsageError: there is not so much.
+    """
+    steps = workdir_lib.saved_steps(self.workdir)
+    with self.batches(processes.largest(max(steps, default=0))) as stream:
+      fed = stream.next()
+    assert fed is not None
+    plan = memory_plan.of_step(
+      shapes,
+      fed.batch,
+      self._programs.compiled(shapes, fed.batch),
+      self.trainer.tables,
+      self.config.data.prefetch,
+    )
+    processes.in_turn(plan.check)
+    if processes.is_first():
+      print(plan, flush=True)
+
+  def _older(self) -> starting.Older | None:
+    """Returns the run to start from, if there is to be one."""
+    origin = self.config.train.init_from
+    if origin is None:
+      return None
+    return starting.Older(self.experiment, storage.locate(origin))
+
+  def _fresh_state(self, older: starting.Older | None) -> TrainState:
+    if older is None:
+      return self.experiment.init_state()
+    return starting.start_from(self.experiment, older)
+
+  def batches(self, step: int) -> feed.Feed:
+    """Returns the stream of training batches from `step` on."""
+    return self.experiment.train_batches(step)
+
+  def compile(
+    self, state: TrainState, progress: Progress
+  ) -> Callable[[TrainState, types.Batch], tuple[TrainState, jax.Array]]:
+    """Returns the training step, compiled for the batch of this step.
+
+    A batch that reads more rows, or fewer, than there is room for in a program,
+    or has histories of another length, has another compiled; that is no
+    training time either.
+    """
+
+    def step(
+      state: TrainState, batch: types.Batch
+    ) -> tuple[TrainState, jax.Array]:
+      if batch not in self._programs:
+        with self._clock.paused(state, progress):
+          self._programs.compiled(state, batch)
+      return self._programs.compiled(state, batch)(state, batch)
+
+    with self.batches(progress.step) as stream:
+      fed = stream.next()
+      assert fed is not None
+      self._programs.compiled(state, fed.batch)
+    return step
+
+  def due(self, section: str, step: int) -> bool:
+    """Is it time to evaluate, or to save, by `<section>.every_steps`?"""
+    period = self.config[section].every_steps
+    return step > 0 and period > 0 and step % period == 0
+
+  def timed(
+    self, progress: Progress
+  ) -> contextlib.AbstractContextManager[None]:
+    """Counts the time inside as training time."""
+    return self._clock.running(progress)
+
+  def cluster(self, state: TrainState, progress: Progress) -> TrainState:
+    """Clusters the histories anew at fixed steps, if the search needs it.
+
+    A function of the step and the state: a resumed run does the same.
+    """
+    period = self.config.model.cluster_every_steps
+    if not self.experiment.clusters_history or progress.step % period:
+      return state
+    self._check_state(state, progress.step)
+    return self.experiment.cluster(state)
+
+  def log(self, state: TrainState, progress: Progress) -> TrainState:
+    """Writes the running metrics; returns the state with empty sums."""
+    with self._clock.paused(state, progress):
+      sums = jax.device_get(state.sums)
+      self._check_finite(np.isfinite(sums['loss']), progress.step)
+      found = log_window.summarize(sums)
+      seconds = progress.train_time_s - self._window[0]
+      targets = progress.targets - self._window[1]
+      found.values['examples_per_s'] = targets / max(seconds, 1e-9)
+      self._window = (progress.train_time_s, progress.targets)
+      self._write(progress, 'train', found)
+    return dataclasses.replace(state, sums=self.trainer.empty_sums())
+
+  def _write(
+    self, progress: Progress, split: str, found: metrics.Report
+  ) -> None:
+    assert self._writer is not None and self._console is not None
+    values = found.values
+    epoch = progress.step / self.experiment.steps_per_epoch
+    named = {f'{split}/{name}': value for name, value in values.items()}
+    write = self._writer.write
+    self._folder.write(
+      lambda: write(progress.step, epoch, progress.train_time_s, named)
+    )
+    progress.metric_lines = self._writer.lines
+    progress.metric_crc = self._writer.crc
+    shown = ('loss', 'auc', 'gauc', 'logloss', 'accuracy', 'examples_per_s')
+    self._console.show(
+      progress.step,
+      {f'{split}/{name}': values[name] for name in shown if name in values},
+    )
+    for line in report.left_out_lines(split, found.left_out, progress.best_by):
+      self._console.note(progress.step, line)
+
+  def _sync_metrics(self) -> None:
+    """Lets no checkpoint count lines that a broken machine would lose."""
+    assert self._writer is not None
+    self._folder.write(self._writer.sync)
+
+  def advance(self) -> None:
+    """Moves the progress bar."""
+    assert self._console is not None
+    self._console.advance()
+
+  def validate(
+    self,
+    state: TrainState,
+    progress: Progress,
+    check_stop: Callable[[], None],
+  ) -> None:
+    """Evaluates on the validation split once a step, and keeps the best."""
+    if progress.evaluated_step == progress.step:
+      return
+    with self._clock.paused(state, progress):
+      self._check_state(state, progress.step)
+      found = self.evaluate(state, 'val', check_stop)
+      progress.evaluated_step = progress.step
+      self._write(progress, 'val', found)
+      assert progress.best_by is not None
+      if judge.is_better(progress.best_by, found.values, progress.best_val):
+        progress.best_step = progress.step
+        progress.best_val = found.values
+        self._sync_metrics()
+        self.checkpoints.save_best(
+          progress.step, state, self._describe(progress)
+        )
+
+  def evaluate(
+    self,
+    state: TrainState,
+    split: str,
+    check_stop: Callable[[], None] = lambda: None,
+  ) -> metrics.Report:
+    """Returns the metrics of a split."""
+    return self.experiment.predict(state, split, check_stop).report()
+
+  def save(self, state: TrainState, progress: Progress) -> None:
+    """Saves the state to go on from, in the background."""
+    if self.checkpoints.has_last(progress.step):
+      return  # And `finish` may have given up the state.
+    with self._clock.paused(state, progress):
+      self._check_state(state, progress.step)
+      self._sync_metrics()
+      self.checkpoints.save_last(progress.step, state, self._describe(progress))
+
+  def wait(self) -> None:
+    """Waits for the save under way; raises if it failed."""
+    self.checkpoints.wait()
+
+  def _describe(self, progress: Progress) -> dict[str, Any]:
+    return result_lib.description(self.experiment, progress)
+
+  def _check_state(self, state: TrainState, step: int) -> None:
+    self._check_finite(bool(train_state.is_finite(state)), step)
+
+  def _check_finite(self, finite: bool, step: int) -> None:
+    if finite:
+      self._checked_step = step
+      return
+    good = max(self.checkpoints.steps(), default=None)
+    raise errors.UsageError(
+      'the loss, or a parameter, is not finite somewhere in steps'
+      f' {self._checked_step + 1} to {step}; the last good checkpoint is'
+      f' {f"that of step {good}" if good else "none yet"}, in'
+      f' {self.workdir / "checkpoints"}. Lower optim.learning_rate, or look'
+      ' at the data, and start in another workdir.'
+    )
+
+  def finish(
+    self,
+    state: TrainState,
+    progress: Progress,
+    check_stop: Callable[[], None],
+  ) -> dict[str, Any]:
+    """Tests the best checkpoint; writes its predictions, then the result.
+
+    The state is given up, so that the best one takes its place in memory.
+    """
+    self.checkpoints.wait()
+    parameters = train_state.count_parameters(state, self.trainer.tables)
+    for leaf in jax.tree.leaves(state):
+      leaf.delete()
+    best, _ = self.checkpoints.restore(
+      progress.tested_step,
+      self.experiment.abstract_state(),
+      self.experiment.store.fingerprint,
+    )
+    predictions = self.experiment.predict(best, 'test', check_stop)
+    test = predictions.report()
+    self._write(progress, 'test', test)
+    result = result_lib.make(self.experiment, progress, test, parameters)
+    self._folder.write(lambda: self._write_result(predictions, result))
+    return result
+
+  def _write_result(
+    self, predictions: metrics.Predictions, result: Mapping[str, Any]
+  ) -> None:
+    if processes.is_first():
+      metrics.save(predictions, self.workdir / 'predictions_test.npz')
+      storage.write(self.workdir / 'result.json', _json(result))
+
+  def close(self) -> None:
+    """Waits for the save under way, closes the files, leaves the workdir."""
+    # Closing the metrics would write them, over those of who has taken over.
+    metrics_writer = None if self._folder.has_lost else self._writer
+    with contextlib.ExitStack() as stack:
+      stack.callback(self._folder.release)
+      for part in (self._checkpoints, metrics_writer, self._console):
+        if part is not None:
+          stack.callback(part.close)
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+  return json.dumps(content, indent=1).encode()

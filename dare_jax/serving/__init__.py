@@ -1,0 +1,1 @@
+"""Search from the cached attention keys of a user."""

@@ -1,0 +1,141 @@
+"""The search kernel for GPU (Pallas, Triton).
+
+A program goes over the keys of one history for one tile of targets, with the
+lists of `lanes` in registers. Compiled for, not yet run on, a GPU.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plt
+import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float
+from jaxtyping import Int
+
+from dare_jax.serving.kernels import lanes as lists
+
+# The least that its matrix units take, of targets and of dimensions.
+_UNIT = 16
+# Lists of a row, which is also the behaviors scored at once.
+_WIDTH = 64
+_WARPS = 4
+
+
+def search(
+  queries: Float[Array, 'b c d'],
+  keys: Float[Array, 'b l d'] | Int[Array, 'b l d'],
+  bias: Float[Array, 'b l'],
+  scale: Float[Array, 'b l'] | None,
+  k: int,
+  interpret: bool = False,
+) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k']]:
+  """Returns the k best behaviors of each row and their scores.
+
+  Arguments as those of `tpu.search`.
+  """
+
+  def run(depth: int) -> tuple[Any, Any, Any]:
+    return _call(queries, keys, bias, scale, k, depth, interpret)
+
+  rows = queries.shape[0] * queries.shape[1]
+  return lists.exact(run, k, keys.shape[1], rows, _WIDTH)
+
+
+def _call(
+  queries: Any,
+  keys: Any,
+  bias: Any,
+  scale: Any,
+  k: int,
+  depth: int,
+  interpret: bool,
+) -> tuple[Any, Any, Any]:
+  """Returns indices, scores, and above 0 where a list ran out."""
+  b, c, d = queries.shape
+  rows = -(-c // _UNIT) * _UNIT
+  dim, kept = _power(max(d, _UNIT)), _power(k)
+  padding = ((0, 0), (0, rows - c), (0, dim - d))
+  operands = [jnp.pad(queries, padding), keys, bias]
+  if scale is not None:
+    operands.append(scale)
+  indices, scores, ran_out = pl.pallas_call(
+    functools.partial(_kernel, k, depth),
+    grid=(b, rows // _UNIT),
+    in_specs=[_target_spec(dim), *(_history_spec(x) for x in operands[1:])],
+    out_specs=tuple(_target_spec(size) for size in (kept, kept, 1)),
+    out_shape=(
+      jax.ShapeDtypeStruct((b, rows, kept), jnp.int32),
+      jax.ShapeDtypeStruct((b, rows, kept), jnp.float32),
+      jax.ShapeDtypeStruct((b, rows, 1), jnp.int32),
+    ),
+    compiler_params=plt.CompilerParams(num_warps=_WARPS, num_stages=2),
+    interpret=interpret,
+    name='search_top_k',
+  )(*operands)
+  return indices[:, :c, :k], scores[:, :c, :k], ran_out[:, :c]
+
+
+def _target_spec(size: int) -> pl.BlockSpec:
+  return pl.BlockSpec((None, _UNIT, size), lambda i, j: (i, j, 0))
+
+
+def _history_spec(operand: Any) -> pl.BlockSpec:
+  zeros = (0,) * (operand.ndim - 1)
+  return pl.BlockSpec((None, *operand.shape[1:]), lambda i, j: (i, *zeros))
+
+
+def _kernel(k: int, depth: int, query: Any, key: Any, *refs: Any) -> None:
+  bias, *scale, indices, found, ran_out = refs
+  length, d = key.shape
+  query = query[...]
+  tile, dim = query.shape
+  shape = (tile, _WIDTH)
+
+  def take_in(step: Any, state: Any) -> Any:
+    at = pl.ds(step * _WIDTH, _WIDTH)
+    behavior = step * _WIDTH + jnp.arange(_WIDTH)[:, None]
+    column = jnp.arange(dim)[None, :]
+    inside = behavior[:, 0] < length
+    real = (behavior < length) & (column < d)
+    block = plt.load(key.at[behavior, column], mask=real, other=0)
+    row = plt.load(bias.at[at], mask=inside, other=-jnp.inf)
+    product = lists.products(query, block, 1)
+    for ref in scale:
+      product *= plt.load(ref.at[at], mask=inside, other=0)[None, :]
+    values, steps = state
+    scores = lists.rank(product, row[None, :])
+    return lists.insert(values, steps, scores, step)
+
+  values = (jnp.full(shape, -jnp.inf, jnp.float32),) * depth
+  steps = (jnp.full(shape, lists.EMPTY, jnp.int32),) * depth
+  state = jax.lax.fori_loop(
+    0, pl.cdiv(length, _WIDTH), take_in, (values, steps)
+  )
+
+  def draw(place: Any, carried: Any) -> Any:
+    state, index, score = carried
+    best, behavior, *state = lists.draw(*state)
+    here = jax.lax.broadcasted_iota(jnp.int32, index.shape, 1) == place
+    return (
+      tuple(state),
+      jnp.where(here, behavior, index),
+      jnp.where(here, best, score),
+    )
+
+  index = jnp.zeros(indices.shape, jnp.int32)
+  score = jnp.zeros(indices.shape, jnp.float32)
+  state, index, score = jax.lax.fori_loop(0, k, draw, (state, index, score))
+  indices[...] = index
+  found[...] = score
+  gave_all = lists.ran_out(state[1]).astype(jnp.int32)
+  ran_out[...] = jnp.max(gave_all, axis=1, keepdims=True)
+
+
+def _power(size: int) -> int:
+  """Returns the least power of two that is not below `size`."""
+  return 1 << (size - 1).bit_length()

@@ -1,0 +1,367 @@
+"""Users' attention keys, kept ready for searching.
+
+The keys of a history hold items and categories but no positions: what a
+position adds to a score is one vector for all targets. So a new behavior
+changes one column and makes nothing else stale. Keys are of one version of the
+attention tables: keep that version beside a state, and build it anew when the
+tables change.
+
+The category's part of a score is the same for all behaviors of a category.
+Where categories are few, a state need not hold that part of the keys: it holds
+the category of each behavior, a target is scored against every category once,
+and each behavior looks its score up. See `categories.suit`.
+
+A model has learned the positions of as many behaviors as it was shown. So a
+state shows no more than `history_length`: however many are appended, what lies
+farther back is never found.
+
+Columns are a ring of `capacity` slots, l for short.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Bool
+from jaxtyping import Float
+from jaxtyping import Int
+
+from dare_jax import types
+from dare_jax.serving import categories
+from dare_jax.serving import products
+from dare_jax.serving import state_check
+from dare_jax.topk import counting
+from dare_jax.topk import rows as rows_lib
+from dare_jax.topk import selection
+from dare_jax.topk import turns
+
+PRECISIONS = products.PRECISIONS
+# Scores held at once; beyond it, users and candidates are taken in turns.
+_CHUNK_BYTES = 1 << 25
+# Candidates of the exact scores for each behavior kept.
+_OVERFETCH = 2
+# In rows shorter than so many times as those, all are scored exactly: it takes
+# less time than to choose and to gather them.
+_SHORT = 16
+
+
+@struct.dataclass
+class UserState:
+  """The searchable histories of b users.
+
+  Fields are untyped: transformations of JAX fill them with other things.
+
+  Attributes:
+    keys: as `products.narrow` gives them.
+    scale: the same.
+    exact: float32 [b, l, d], where `keys` are narrower, else None: they alone
+      decide the order of the behaviors that the narrow ones let through.
+    category: of each behavior, integers [b, l], where the keys are without
+      the category's part; else None.
+    newest: int32 [b], slot of each user's most recent behavior.
+    count: int32 [b], how many behaviors are shown, at most `history_length`.
+    width: d.
+    precision: one of `PRECISIONS`.
+    history_length: how far back behaviors are shown; 1 is the most recent.
+  """
+
+  keys: Any
+  scale: Any
+  exact: Any
+  category: Any
+  newest: Any
+  count: Any
+  width: int = struct.field(pytree_node=False)
+  precision: str = struct.field(pytree_node=False)
+  history_length: int = struct.field(pytree_node=False)
+
+  @property
+  def capacity(self) -> int:
+    """Slots of a user, see `capacity_of`."""
+    return int(self.keys.shape[-1])
+
+
+def capacity_of(length: int) -> int:
+  """Returns the slots of a state with some history length.
+
+  A multiple, so that nothing is filled up when it is searched.
+  """
+  group = selection.GROUP
+  unit = group if length <= group * counting.WHOLE else group**2
+  return -(-length // unit) * unit
+
+
+def build(
+  keys: Float[Array, 'b l d'],
+  mask: Bool[Array, 'b l'],
+  precision: str = 'float32',
+  category: Int[Array, 'b l'] | None = None,
+  num_categories: int = 1 << 31,
+  history_length: int | None = None,
+) -> UserState:
+  """Returns the state of histories, from `Ranker.encode_history`.
+
+  Args:
+    keys: of right-aligned histories: padding first, the most recent last.
+    mask: True for behaviors.
+    precision: one of `PRECISIONS`.
+    category: of each behavior, where the keys are without its part.
+    num_categories: ids below it are told apart, in as few bytes as they fit.
+    history_length: behaviors shown of each user, those appended included:
+      what the model was trained with. A behavior farther back is never found.
+      None: l, with the padding. There are slots for as many: a larger number
+      than the model's makes the state, on purpose, find behaviors at positions
+      that no step has trained.
+
+  Returns:
+    A state of at least `history_length` slots; the last holds the most recent
+    behavior.
+
+  Raises:
+    ValueError: shapes or a mask that do not fit, an unknown precision, or a
+      history length that is no whole number above 0.
+  """
+  if precision not in PRECISIONS:
+    raise ValueError(
+      f'precision={precision!r}: expected one of {", ".join(PRECISIONS)}.'
+    )
+  state_check.histories(keys, mask, category)
+  if history_length is None:
+    history_length = keys.shape[1]
+  state_check.history_length(history_length)
+  capacity = capacity_of(history_length)
+  keys, mask = keys[:, -history_length:], mask[:, -history_length:]
+  fill = capacity - keys.shape[1]
+  keys = jnp.pad(keys.astype(jnp.float32), [(0, 0), (fill, 0), (0, 0)])
+  users, _, width = keys.shape
+  if category is not None:
+    category = categories.stored(category[:, -history_length:], num_categories)
+    category = jnp.pad(category, [(0, 0), (fill, 0)])
+  columns, scale = products.narrow(jnp.swapaxes(keys, 1, 2), precision)
+  return UserState(
+    keys=columns,
+    scale=scale,
+    exact=None if precision == 'float32' else keys,
+    category=category,
+    newest=jnp.full(users, capacity - 1, jnp.int32),
+    count=jnp.sum(mask, axis=1, dtype=jnp.int32),
+    width=width,
+    precision=precision,
+    history_length=history_length,
+  )
+
+
+def append(
+  state: UserState,
+  keys: Float[Array, 'b d'],
+  category: Int[Array, ' b'] | None = None,
+) -> UserState:
+  """Returns the state with one more behavior of each user.
+
+  Writes one column; the oldest makes room where the ring is full. What is then
+  farther back than the state's history length is not found any more. In a
+  `jit` that donates the state nothing else is touched. `category` is given
+  where `build` was given categories.
+
+  Raises:
+    ValueError: what does not fit the state.
+  """
+  state_check.newest(state, keys, category)
+  slot = (state.newest + 1) % state.capacity
+  user = jnp.arange(len(slot))
+  keys = keys.astype(jnp.float32)
+  column, scale = products.narrow(keys[..., None], state.precision)
+  new = {}
+  if state.scale is not None and scale is not None:
+    new['scale'] = state.scale.at[user, slot].set(scale[:, 0])
+  if state.exact is not None:
+    new['exact'] = state.exact.at[user, slot].set(keys)
+  if category is not None:
+    category = categories.fitted(category, state.category.dtype)
+    new['category'] = state.category.at[user, slot].set(category)
+  return dataclasses.replace(
+    state,
+    keys=state.keys.at[user, :, slot].set(column[..., 0]),
+    newest=slot,
+    count=jnp.minimum(state.count + 1, state.history_length),
+    **new,
+  )
+
+
+def search(
+  state: UserState,
+  query: Float[Array, 'b c d'],
+  bias_by_distance: Float[Array, ' p'],
+  k: int,
+  category_keys: Float[Array, 'n e'] | None = None,
+) -> types.SearchResult:
+  """Returns the k behaviors with the best scores for each target.
+
+  Scores are those of `inner_product_scores`. From float32 keys the behaviors
+  are those of `Ranker.search`. From narrower ones, those are ranked by float32
+  scores that are among the 2 k best by narrow scores, or, in short rows, all
+  are ranked by float32 scores. Int8 scores are sums of
+  products of integers, times the scales of behavior and target.
+
+  Args:
+    state: of the users.
+    query: attention vectors of the targets, the category's part last.
+    bias_by_distance: score of each position alone, of distances 0 to the
+      capacity or beyond: from `Ranker.encode_targets` with that length.
+    k: behaviors to keep, at most the capacity; `mask` is False where fewer
+      are shown.
+    category_keys: of all categories, from `Ranker.encode_categories`, where
+      the state holds categories. A category beyond is scored as the last.
+
+  Returns:
+    Arrays [b, 1, c, k]; `indices` are slots. See `in_windows`.
+
+  Raises:
+    ValueError: what does not fit the state.
+  """
+  state_check.targets(state, query, bias_by_distance, category_keys)
+  capacity = state.capacity
+  query = query * query.shape[-1] ** -0.5
+  # Runs over the positions from the oldest to the most recent, twice: where a
+  # user's ring begins, so does a slice.
+  back = capacity - jnp.arange(capacity, dtype=jnp.int32)
+  bias = jnp.take(bias_by_distance, back)
+  bias = jnp.concatenate([bias, bias])
+
+  found = _in_turns(state, query, bias, k, category_keys)
+  indices, scores, distance = (x[:, None] for x in found)
+  return types.SearchResult(
+    indices=indices,
+    scores=scores,
+    mask=scores != -jnp.inf,
+    distance=distance,
+  )
+
+
+def in_windows(found: types.SearchResult, length: int) -> types.SearchResult:
+  """Returns what a search found, for `Ranker.score`.
+
+  Args:
+    found: by `search`: `indices` are slots of the ring.
+    length: of right-aligned histories that hold all behaviors that the state
+      shows: its history length will do.
+
+  Returns:
+    The same; `indices` are those of the histories.
+  """
+  return dataclasses.replace(
+    found, indices=jnp.maximum(length - found.distance, 0)
+  )
+
+
+def _in_turns(
+  state: UserState,
+  query: Float[Array, 'b c d'],
+  bias: Float[Array, ' p'],
+  k: int,
+  table: Float[Array, 'n e'] | None,
+) -> Any:
+  """Returns what `_search_users` does, with few scores in memory at once."""
+  users, candidates, width = query.shape
+  row = 4 * max(state.capacity, 0 if table is None else len(table))
+  most = max(1, _CHUNK_BYTES // row)
+  if candidates > most:
+    parts = -(-candidates // most)
+    fill = parts * most - candidates
+    query = jnp.pad(query, [(0, 0), (0, fill), (0, 0)])
+    query = jnp.swapaxes(query.reshape(users, parts, most, width), 0, 1)
+    of_part = lambda part: _in_turns(state, part, bias, k, table)
+    found = jax.lax.map(of_part, query)
+    return tuple(
+      jnp.swapaxes(x, 0, 1).reshape(users, -1, k)[:, :candidates] for x in found
+    )
+  # Many candidates of narrow keys need them widened.
+  of_user = row * max(candidates, width if candidates > products.FEW else 1)
+  most = max(1, _CHUNK_BYTES // of_user)
+
+  some = lambda take: _search_users(
+    jax.tree.map(take, state), take(query), bias, k, table
+  )
+  return turns.of_users(some, users, most)
+
+
+def _search_users(
+  state: UserState,
+  query: Float[Array, 'b c d'],
+  bias: Float[Array, ' p'],
+  k: int,
+  table: Float[Array, 'n e'] | None,
+) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
+  """Returns slots, scores and distances of what a few users keep."""
+  capacity = state.capacity
+  start = (capacity - 1 - state.newest)[:, None, None]
+  slot = jnp.arange(capacity, dtype=jnp.int32)[None]
+  newest = state.newest[:, None]
+  age = rows_lib.age(slot, newest, capacity)
+  fetch = _OVERFETCH * k
+  short = state.exact is not None and capacity < _SHORT * fetch
+  content = (_exact_scores if short else content_scores)(state, query, table)
+  rows = rows_lib.Rows(
+    content,
+    (age < state.count[:, None])[:, None],
+    newest[..., None],
+    bias,
+  )
+  chosen = short or state.exact is None
+  index, best = selection.best_of_rows(rows, k if chosen else fetch)
+  distance = 1 + (newest[..., None] - index) % capacity
+  if chosen:
+    return index, best, distance
+  users = jnp.arange(len(index)).reshape(-1, 1, 1)
+  keys = state.exact[users, index]
+  if table is not None:
+    category = state.category[users, index]
+    own = jnp.take(table, category, axis=0, mode='clip')
+    keys = jnp.concatenate([keys, own], axis=-1)
+  exact = jnp.einsum('bcd,bckd->bck', query, keys)
+  exact += jnp.take(bias, start + index)
+  exact = jnp.where(best == -jnp.inf, best, exact)
+  place, best = selection.best_of(exact, distance, k)
+  take = lambda x: jnp.take_along_axis(x, place, axis=-1)
+  return take(index), best, take(distance)
+
+
+def content_scores(
+  state: UserState,
+  query: Float[Array, 'b c d'],
+  category_keys: Float[Array, 'n e'] | None = None,
+) -> Float[Array, 'b c l']:
+  """Returns <q, k> of all slots, as the precision of the keys gives it.
+
+  The part of categories is float32.
+  """
+  if category_keys is None:
+    return products.scores(query, state.keys, state.scale)
+  if state.scale is None and not categories.are_looked_up(
+    query.shape[1], category_keys
+  ):
+    # One product is faster than the sum of two.
+    items = products.widened(state.keys, state.width)
+    rest = categories.columns(state.category, category_keys)
+    return products.scores(query, jnp.concatenate([items, rest], 1), None)
+  own, rest = jnp.split(query, [state.width], axis=-1)
+  scores = products.scores(own, state.keys, state.scale)
+  return scores + categories.scores(rest, state.category, category_keys)
+
+
+def _exact_scores(
+  state: UserState,
+  query: Float[Array, 'b c d'],
+  category_keys: Float[Array, 'n e'] | None,
+) -> Float[Array, 'b c l']:
+  """Returns <q, k> of all slots, from the float32 keys beside narrow ones."""
+  own, rest = jnp.split(query, [state.width], axis=-1)
+  scores = jnp.einsum('bcd,bld->bcl', own, state.exact)
+  if category_keys is None:
+    return scores
+  return scores + categories.scores(rest, state.category, category_keys)

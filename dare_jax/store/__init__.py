@@ -1,0 +1,1 @@
+"""The history store: every event of every user, once."""

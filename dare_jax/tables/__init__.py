@@ -1,0 +1,1 @@
+"""Large embedding tables: where rows lie, how they are read and moved."""

@@ -1,0 +1,121 @@
+"""One optimizer step of some rows of a table, written back in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dare_jax.tables import exchange
+
+
+class RowMove:
+  """Moves given rows of a block of a table, and their slots, by one step."""
+
+  def __init__(
+    self,
+    optimizer: optax.GradientTransformation,
+    rows: jax.Array,
+    padding: jax.Array,
+    seed: jax.Array,
+  ) -> None:
+    """Makes a move.
+
+    Args:
+      optimizer: of the table.
+      rows: which move, ascending and distinct; those beyond the block do not.
+      padding: the block's row that never moves, if it has it.
+      seed: for the rounding of a bfloat16 table.
+    """
+    self._optimizer = optimizer
+    self._rows = rows
+    self._padding = padding
+    self._seed = seed
+
+  def __call__(
+    self, table: jax.Array, slots: Any, before: Any, grads: jax.Array
+  ) -> tuple[jax.Array, Any]:
+    """Returns the table and its slots.
+
+    Args:
+      table: the block.
+      slots: of its optimizer, as the rounds before have left them.
+      before: the same as of the start of the step: counts are taken from
+        there, however many rounds there are.
+      grads: of the rows.
+    """
+    is_row = row_leaves(self._optimizer, table.shape[1])
+    take = lambda slot: exchange.take(slot, self._rows)
+    values = as_float32(take(table))
+    own = _map_rows(is_row, lambda old, slot: take(slot), before, slots)
+    update, own = self._optimizer.update(grads, own, values)
+    moved = rounded(self._seed, values + update, table.dtype)
+    put = lambda new, old: self._put(old, new)
+    return put(moved, table), _map_rows(is_row, put, own, slots)
+
+  def _put(self, table: jax.Array, values: jax.Array) -> jax.Array:
+    """Writes rows back in place, but for the padding row."""
+    beyond = jnp.iinfo(self._rows.dtype).max
+    rows = jnp.where(self._rows == self._padding, beyond, self._rows)
+    return table.at[rows].set(values, mode='drop', unique_indices=True)
+
+
+def row_leaves(optimizer: optax.GradientTransformation, width: int) -> Any:
+  """Returns which slots have a row for each of the table's, as a tree.
+
+  Found by what happens to their shapes when a table gets more rows.
+
+  Raises:
+    ValueError: a slot follows the table's rows otherwise than row by row.
+  """
+  shapes = [
+    jax.eval_shape(
+      optimizer.init, jax.ShapeDtypeStruct((rows, width), jnp.float32)
+    )
+    for rows in (3, 5)
+  ]
+
+  def is_row(few: Any, many: Any) -> bool:
+    if few.shape == many.shape:
+      return False
+    if (few.shape, many.shape) == ((3, *few.shape[1:]), (5, *few.shape[1:])):
+      return True
+    raise ValueError(
+      'a table optimizer has a slot that depends on the number of rows, but'
+      ' has no row for each of them; it cannot train tables by rows.'
+    )
+
+  return jax.tree.map(is_row, *shapes)
+
+
+def _map_rows(is_row: Any, function: Any, new: Any, *old: Any) -> Any:
+  """Applies a function to the slots that have rows; keeps the others of new."""
+  return jax.tree.map(
+    lambda flag, leaf, *rest: function(leaf, *rest) if flag else leaf,
+    is_row,
+    new,
+    *old,
+  )
+
+
+def rounded(key: jax.Array, values: jax.Array, dtype: Any) -> jax.Array:
+  """Returns float32 values in `dtype`; bfloat16 is rounded stochastically.
+
+  The expected value of the result is the value: steps below half a bfloat16
+  apart are not lost. Random bits below the 16 that are cut off carry into them
+  with the right probability.
+  """
+  if dtype == values.dtype:
+    return values
+  bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
+  noise = jax.random.bits(key, values.shape, jnp.uint32) >> 16
+  kept = (bits + noise) & jnp.uint32(0xFFFF0000)
+  nearest = jax.lax.bitcast_convert_type(kept, jnp.float32)
+  return jnp.where(jnp.isfinite(values), nearest, values).astype(dtype)
+
+
+def as_float32(values: jax.Array) -> jax.Array:
+  """Returns values that may be narrower, or wider, at least so wide."""
+  return values.astype(jnp.promote_types(values.dtype, jnp.float32))

@@ -1,0 +1,1 @@
+"""Exact choice of the k largest, as fast as the scores can be read."""

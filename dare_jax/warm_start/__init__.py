@@ -1,0 +1,1 @@
+"""Runs that start from what an earlier run has learned."""

@@ -1,0 +1,47 @@
+"""Checksums a little at a time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dare_jax.checkpoints import checksum
+
+
+def _of_blocks(array, chunk, monkeypatch):
+  """The sum for an array of one leaf, `chunk` elements at a time."""
+  with monkeypatch.context() as patch:
+    patch.setattr(checksum, '_CHUNK', chunk)
+    jax.clear_caches()
+    found = checksum.of_values([jnp.zeros(3), array])
+  jax.clear_caches()
+  return found
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int32', 'int8'])
+def test_a_checksum_is_that_of_all_chunks(dtype, monkeypatch):
+  array = jnp.asarray(np.arange(7 * 11).reshape(11, 7) % 5).astype(dtype)
+  whole = _of_blocks(array, 1 << 20, monkeypatch)
+  for chunk in (1, 14, 28, 70):  # One row; chunks that do and do not fit.
+    assert _of_blocks(array, chunk, monkeypatch) == whole
+
+
+def test_each_bit_and_place_counts():
+  rng = np.random.default_rng(0)
+  values = rng.normal(size=(40, 3)).astype(np.float32)
+  start = checksum.of_values([jnp.asarray(values)])
+  for row in range(40):
+    changed = values.copy()
+    changed[row, row % 3] = np.nextafter(changed[row, row % 3], 9)
+    assert checksum.of_values([jnp.asarray(changed)]) != start
+  assert checksum.of_values([jnp.asarray(values[::-1].copy())]) != start
+  assert checksum.of_values([jnp.zeros(1), jnp.asarray(values)]) != start
+
+
+def test_a_checksum_takes_little_memory():
+  block = jax.ShapeDtypeStruct((1_000_000, 16), np.float32)
+  seed = jax.ShapeDtypeStruct((), np.uint32)
+  corner = jax.ShapeDtypeStruct((2,), np.uint32)
+  compiled = checksum._sum.lower(block, seed, corner).compile()
+  used = compiled.memory_analysis().temp_size_in_bytes
+  assert used < 0.3 * 16e6 * 4
