@@ -166,14 +166,16 @@ def run(
     re.match(r'--?config(=|$)', arg) for arg in argv
   ):
     argv.insert(1, f'--config=configs/{default_config}.py')
-  signals.install()
   try:
+    signals.install()
     _parse(argv)
     _log_warnings()
     main()
+    signals.install(signals.let_end)
   except errors.UsageError as error:
     _fail(str(error))
   except errors.Stopped as error:
+    signals.install(signals.let_end)
     print(f'stopped {error}; run the same command to go on', file=sys.stderr)
     sys.exit(EXIT_STOPPED)
   except errors.Interrupted as error:

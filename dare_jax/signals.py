@@ -35,6 +35,16 @@ def interrupt(number: int) -> None:
     raise errors.Interrupted(number)
 
 
+def leave_before_start(number: int) -> None:
+  """Ends a command that is still importing its modules."""
+  name = signal.Signals(number).name
+  leave(f'stopped by {name}: nothing had begun', 128 + number)
+
+
+def let_end(unused_number: int) -> None:
+  """Lets a command end that has done its work; Ctrl-C twice ends it at once."""
+
+
 def install(first: Callable[[int], None] = interrupt) -> None:
   """Takes both signals over; call it in the main thread.
 

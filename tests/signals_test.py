@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM in real processes: saved, or left in one line."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -29,9 +30,10 @@ cli.run(main, [pause])
 """
 
 
-def _start(*command):
+def _start(*command, **options):
   return subprocess.Popen(
     [sys.executable, *command],
+    **options,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -69,6 +71,52 @@ def test_a_second_ctrl_c_ends_at_once():
   assert process.returncode == 130
   assert time.monotonic() - begin < 20
   assert 'Traceback' not in stderr and 'second Ctrl-C' in stderr
+
+
+_COMMANDS = ('train', 'evaluate', 'prepare', 'compare', 'analyze', 'bench')
+
+
+@pytest.mark.parametrize('command', _COMMANDS)
+def test_a_command_that_still_imports_ends_in_one_line(command, tmp_path):
+  # A library that all commands import, and that takes its time.
+  library = 'import time; print("importing", flush=True); time.sleep(60)'
+  (tmp_path / 'ml_collections.py').write_text(library)
+  for number in (signal.SIGINT, signal.SIGTERM):
+    process = _start(
+      *('-m', f'dare_jax.{command}'),
+      env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{os.getcwd()}'},
+    )
+    assert process.stdout.readline() == 'importing\n'
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (128 + number, ''), stderr
+    name = signal.Signals(number).name
+    assert stderr.strip() == f'stopped by {name}: nothing had begun'
+
+
+def test_a_command_that_has_done_its_work_ends_well():
+  code = """
+import atexit, time
+from dare_jax import cli
+
+@atexit.register
+def end():
+  print('ending', flush=True)
+  time.sleep(1)
+
+cli.run(lambda: None, ['x'])
+"""
+  process = _start('-c', code)
+  assert process.stdout.readline() == 'ending\n'
+  process.send_signal(signal.SIGINT)
+  _, stderr = process.communicate(timeout=60)
+  assert (process.returncode, stderr) == (0, '')
+
+
+def test_importing_the_package_leaves_the_signals_alone():
+  code = 'import signal, dare_jax; print(signal.getsignal(signal.SIGTERM))'
+  stdout, _ = _start('-c', code).communicate(timeout=60)
+  assert stdout.strip() == str(signal.Handlers.SIG_DFL)
 
 
 @pytest.mark.slow
