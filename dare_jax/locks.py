@@ -52,6 +52,19 @@ class Holder:
     except (ValueError, TypeError):
       return None
 
+  @property
+  def has_ended(self) -> bool:
+    """Whether the process is one of this host, and is no more."""
+    if self.host != socket.gethostname():
+      return False
+    try:
+      os.kill(self.pid, 0)
+    except ProcessLookupError:
+      return True
+    except OSError:  # It is another user's.
+      pass
+    return False
+
   def to_bytes(self) -> bytes:
     return json.dumps(dataclasses.asdict(self), indent=1).encode()
 
@@ -134,6 +147,10 @@ class Lock:
     except FileNotFoundError:
       return False
     return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+  def fileno(self) -> int:
+    """Returns the open file: a process that inherits it holds the lock, too."""
+    return self._file.fileno()
 
   def release(self) -> None:
     """Frees the lock and removes its file; a second call does nothing."""

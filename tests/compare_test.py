@@ -68,6 +68,7 @@ def fake(tmp_path, monkeypatch):
   script = tmp_path / 'fake.py'
   script.write_text(_FAKE)
   monkeypatch.setattr(runs_lib, 'TRAIN', (sys.executable, str(script)))
+  monkeypatch.setattr(runs_lib, 'CHECK', (sys.executable, '-c', ''))
   monkeypatch.setattr(plan.PlannedRun, 'is_finished', plan.PlannedRun.result)
 
   def run(labels, stop=None, on_change=lambda outcomes: None):
@@ -139,7 +140,7 @@ def test_a_signal_reaches_the_run_which_saves(fake, tmp_path):
   passed_to = stop.passed_to
 
   def interrupted(process):
-    if 'slow' in process.args[-1]:
+    if process.args[-1].endswith('slow-1'):
       stop._handle(signal.SIGTERM)
       time.sleep(0.5)  # The fake has its handler by the next one.
     return passed_to(process)
@@ -154,18 +155,70 @@ def test_a_signal_reaches_the_run_which_saves(fake, tmp_path):
   assert [fake.starts(label) for label in ('good', 'slow', 'more')] == [1, 2, 1]
 
 
-def test_an_orphan_is_waited_for(fake, tmp_path, capfd):
-  (tmp_path / 'out' / 'runs').mkdir(parents=True)
+_HOLD = """
+import dataclasses, pathlib, subprocess, sys
+from dare_jax import locks
+path = pathlib.Path(sys.argv[1])
+path.parent.mkdir(parents=True)
+lock = locks.Lock(path)
+# What a run does, which inherits the lock.
+run = subprocess.Popen(
+  [sys.executable, '-c', 'import time; time.sleep(1.5)'],
+  pass_fds=[lock.fileno()],
+)
+print(locks.Holder.parse(path.read_bytes()), flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+  """Another comparison in the folder, with a run that takes a second."""
   lock = tmp_path / 'out' / 'runs' / 'lock'
-  hold = f'import fcntl, time; f = open({str(lock)!r}, "a");'
-  hold += ' fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); time.sleep(1)'
   with subprocess.Popen(
-    [sys.executable, '-c', hold], stdout=subprocess.PIPE
-  ) as orphan:
-    orphan.stdout.readline()
-    assert fake(['good'])[0].result
-    assert orphan.poll() is not None
-  assert 'waiting: another comparison' in capfd.readouterr().err
+    [sys.executable, '-c', _HOLD, lock],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as process:
+    process.holder = process.stdout.readline().strip()
+    yield process
+    process.kill()
+
+
+def test_another_comparison_is_named(fake, other, tmp_path):
+  begin = time.monotonic()
+  with pytest.raises(errors.UsageError) as refusal:
+    fake(['good'])
+  assert time.monotonic() - begin < 1
+  assert f'out: {other.holder}, is comparing there;' in str(refusal.value)
+  assert 'another --output' in str(refusal.value)
+  assert not (tmp_path / 'out' / 'runs' / 'good-1').exists()
+
+
+def test_the_run_that_a_killed_comparison_leaves_is_waited_for(
+  fake, other, capfd
+):
+  other.kill()
+  other.wait()
+  assert fake(['good'])[0].result
+  found = capfd.readouterr().err
+  assert f'that a comparison ({other.holder}), now ended, has left' in found
+  assert fake(['good', 'more'])[1].result
+
+
+def test_models_are_checked_before_the_first_run(
+  fake, monkeypatch, tmp_path, capfd
+):
+  refuses = 'import sys; print("preparing"); sys.exit("error: --models: b: no")'
+  monkeypatch.setattr(runs_lib, 'CHECK', (sys.executable, '-c', refuses))
+  with pytest.raises(errors.UsageError, match='^--models: b: no$'):
+    fake(['good', 'b'])
+  assert 'preparing' in capfd.readouterr().err
+  assert not (tmp_path / 'out' / 'runs' / 'good-1').exists()
+  # What is finished, or has begun, is not checked again.
+  monkeypatch.setattr(plan.PlannedRun, 'has_begun', lambda run: True)
+  assert fake(['good'])[0].result
 
 
 def _planned(tmp_path, seeds):

@@ -36,6 +36,12 @@ class Variant:
   preset: str
   fields: tuple[tuple[str, str], ...] = ()
 
+  @property
+  def entry(self) -> str:
+    """What `--models` calls it."""
+    settings = [f'{name}={value}' for name, value in self.fields]
+    return ':'.join([f'{self.label}={self.preset}', *settings])
+
   def flags(self, seed: int) -> list[str]:
     """Returns what makes a `train` command that of this model and seed."""
     settings = [('seed', str(seed)), ('model.name', self.preset)]
@@ -100,6 +106,10 @@ class PlannedRun:
       return None  # `train` makes a damaged one anew.
     is_whole = isinstance(found, dict) and 'config_hash' in found
     return found if is_whole else None
+
+  def has_begun(self) -> bool:
+    """Whether there are checkpoints to go on from."""
+    return bool(workdir_lib.saved_steps(storage.locate(self.workdir)))
 
   def is_finished(self) -> bool:
     """Is there the result of this very config?"""

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
-import fcntl
 import pathlib
 import re
 import signal
@@ -23,12 +22,14 @@ from typing import Any
 
 from dare_jax import cli
 from dare_jax import errors
+from dare_jax import locks
 from dare_jax import signals
 from dare_jax import storage
 from dare_jax.comparison import plan
 from dare_jax.comparison import progress
 
 TRAIN = (sys.executable, '-m', 'dare_jax.train')
+CHECK = (sys.executable, '-m', 'dare_jax.comparison.checks')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +99,8 @@ def run_all(
 
   Raises:
     Stopped: a signal came; the run under way has saved its state.
+    UsageError: another comparison is at work there, the folder cannot be
+      written, or a model does not fit the data.
   """
   outcomes: dict[pathlib.Path, Outcome] = {}
   try:
@@ -107,10 +110,12 @@ def run_all(
       f'--output={output}: cannot be written ({error.strerror}); choose'
       ' another folder.'
     ) from None
-  with _alone(output / 'runs' / 'lock', stop) as lock:
+  with _alone(output, stop) as inherited:
     for run in runs:
       if run.is_finished():
         outcomes[run.workdir] = Outcome(run.result())
+    left = [run for run in runs if run.workdir not in outcomes]
+    _check(left, arguments, stop, inherited)
     on_change(outcomes)
     with contextlib.closing(
       progress.Progress(len(runs), len(outcomes))
@@ -120,7 +125,7 @@ def run_all(
         if run.workdir in outcomes:
           continue
         shown.start(number, run.name)
-        outcome = _run(run, arguments, stop, lock, shown)
+        outcome = _run(run, arguments, stop, inherited, shown)
         outcomes[run.workdir] = outcome
         shown.end(_describe(outcome))
         on_change(outcomes)
@@ -128,72 +133,133 @@ def run_all(
 
 
 @contextlib.contextmanager
-def _alone(path: pathlib.Path, stop: Stop) -> Iterator[int]:
-  """Holds a lock, by which no two processes ever train in one workdir.
+def _alone(output: pathlib.Path, stop: Stop) -> Iterator[list[int]]:
+  """Holds the folder's lock; yields its file, for the runs to inherit.
 
-  The runs inherit it, so it outlives a comparison that was killed. Such an
-  orphan ends at its next line of output, which nobody reads any more.
+  So the lock outlives a comparison that was killed. The run that this one
+  leaves behind ends at its next line of output, which nobody reads any more.
+
+  Raises:
+    UsageError: another comparison holds it, or it cannot be written.
   """
-  with storage.told(path):
-    file = path.open('a')
-  with file:
-    told = False
-    while True:
-      try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        break
-      except BlockingIOError:
-        if not told:
-          print(
-            f'waiting: another comparison, or a run that one has left behind,'
-            f' is still at work in {path.parent}',
-            file=sys.stderr,
-            flush=True,
-          )
-          told = True
-        stop.check()
-        time.sleep(0.1)
-    yield file.fileno()
+  path = storage.locate(output / 'runs' / 'lock')
+  told = False
+  while True:
+    try:
+      with storage.told(path):
+        lock = locks.Lock(path)
+      break
+    except locks.HeldError as error:
+      holder = error.holder
+      if holder is None or not holder.has_ended:
+        raise errors.UsageError(
+          f'--output={output}: {locks.describe(holder)}, is comparing there;'
+          ' let it end, or stop it (SIGTERM, which saves), or choose another'
+          ' --output.'
+        ) from None
+    except locks.UnsupportedError:  # Each run guards its own folder.
+      yield []
+      return
+    if not told:
+      print(
+        f'waiting for a run in {path.parent} that a comparison'
+        f' ({holder}), now ended, has left behind',
+        file=sys.stderr,
+        flush=True,
+      )
+      told = True
+    stop.check()
+    time.sleep(0.1)
+  try:
+    yield [lock.fileno()]
+  finally:
+    lock.release()
+
+
+def _check(
+  runs: Sequence[plan.PlannedRun],
+  arguments: Sequence[str],
+  stop: Stop,
+  inherited: Sequence[int],
+) -> None:
+  """Checks the models of runs that have not begun against the data.
+
+  A process of its own does it, which gives the devices back: the runs need
+  them. It prepares the data, if that is yet to be done.
+
+  Raises:
+    UsageError: one of the runs would fail before its first step.
+  """
+  fresh = [run for run in runs if not run.has_begun()]
+  if not fresh:
+    return
+  labels = dict.fromkeys(run.variant for run in fresh)
+  models = ','.join(variant.entry for variant in labels)
+  command = [*CHECK, *arguments, f'--models={models}']
+
+  def show(line: str) -> None:
+    if not line.startswith('error: '):
+      print(line, end='', file=sys.stderr, flush=True)
+
+  code, lines = _process(command, stop, inherited, show)
+  stop.check()
+  if code:
+    raise errors.UsageError(_reason(code, lines))
 
 
 def _run(
   run: plan.PlannedRun,
   arguments: Sequence[str],
   stop: Stop,
-  lock: int,
+  inherited: Sequence[int],
   shown: progress.Progress,
 ) -> Outcome:
   command = [*TRAIN, *arguments, *run.variant.flags(run.seed)]
   command.append(f'--workdir={run.workdir}')
-  lines: collections.deque[str] = collections.deque(maxlen=200)
-  with storage.told(run.log):
+  with storage.told(storage.locate(run.log)):
     log = run.log.open('a')
+
+  def take(line: str) -> None:
+    log.write(line)
+    log.flush()
+    shown.line(line.rstrip())
+
   with log:
-    # In a process group of its own: Ctrl-C is for us, and we pass SIGTERM.
-    process = subprocess.Popen(
-      command,
-      stdin=subprocess.DEVNULL,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-      errors='replace',
-      pass_fds=[lock],
-      process_group=0,
-    )
-    with process, stop.passed_to(process):
-      assert process.stdout is not None
-      for line in process.stdout:
-        log.write(line)
-        log.flush()
-        lines.append(line)
-        shown.line(line.rstrip())
-  if process.returncode == cli.EXIT_STOPPED:
+    code, lines = _process(command, stop, inherited, take)
+  if code == cli.EXIT_STOPPED:
     stop.check(f'{run.name} is saved')
     raise errors.Stopped(f'by SIGTERM: {run.name} is saved')
-  if process.returncode == 0 and (result := run.result()) is not None:
+  if code == 0 and (result := run.result()) is not None:
     return Outcome(result)
   stop.check(f'{run.name} is saved up to its last checkpoint')
-  return Outcome(None, _reason(process.returncode, lines))
+  return Outcome(None, _reason(code, lines))
+
+
+def _process(
+  command: Sequence[str],
+  stop: Stop,
+  inherited: Sequence[int],
+  on_line: Callable[[str], None],
+) -> tuple[int, collections.deque[str]]:
+  """Returns the exit code of a command and the last lines that it printed."""
+  lines: collections.deque[str] = collections.deque(maxlen=200)
+  # In a process group of its own: Ctrl-C is for us, and we pass SIGTERM.
+  process = subprocess.Popen(
+    command,
+    stdin=subprocess.DEVNULL,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    errors='replace',
+    pass_fds=inherited,
+    process_group=0,
+  )
+  with process, stop.passed_to(process):
+    assert process.stdout is not None
+    for line in process.stdout:
+      lines.append(line)
+      on_line(line)
+  return process.returncode, lines
 
 
 def _reason(code: int, lines: Iterable[str]) -> str:

@@ -1,0 +1,80 @@
+"""Checks the models of a comparison against the data; trains nothing.
+
+    python -m dare_jax.comparison.checks --models=a,b [--config=...]
+                                         [--config.a.b=v ...]
+
+`compare` starts it, in a process of its own, before the first run. It finds
+what `train` would refuse before its first step, and prepares the data if that
+is yet to be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags
+import ml_collections
+
+from dare_jax import cli
+from dare_jax import errors
+from dare_jax import numerics
+from dare_jax import storage
+from dare_jax.comparison import plan
+from dare_jax.data import splits
+from dare_jax.evaluation import judge
+from dare_jax.experiments import experiment
+from dare_jax.runs import memory_plan
+from dare_jax.store import datasets
+from dare_jax.store import history_store
+from dare_jax.warm_start import lineage
+from dare_jax.warm_start import starting
+
+
+@numerics.of_runs()
+def check(config: ml_collections.ConfigDict, entries: Sequence[str]) -> None:
+  """Checks each model with the data of a config.
+
+  Args:
+    config: what the models share.
+    entries: the models, as `--models` of `compare` has them.
+
+  Raises:
+    UsageError: bad data, or the first model that does not fit; names it.
+  """
+  store = datasets.open_or_prepare(config.data)
+  splits.make_splits(store, config.data)  # Refused: no model is to blame.
+  for number, variant in enumerate(plan.parse_models(entries)):
+    try:
+      parts = _check_model(variant.apply(config, seed=1), store)
+    except errors.UsageError as error:
+      raise errors.UsageError(f'--models: {variant.label}: {error}') from None
+    if number == 0:  # What depends on the data alone.
+      judge.check(store, config.data.split, parts.labels)
+      parts.check()
+
+
+def _check_model(
+  config: ml_collections.ConfigDict, store: history_store.HistoryStore
+) -> experiment.Experiment:
+  """Returns the parts of a run, which has not begun, if they fit together."""
+  older = config.train.init_from
+  folder = storage.locate(
+    '.'
+  )  # Of no run: it tells nothing about earlier ones.
+  known = lineage.known_before(config, folder, has_begun=False)
+  parts = experiment.load(config, lambda: store, known)
+  memory_plan.of_state(parts.abstract_state()).check()
+  if older is not None:
+    starting.Older(parts, storage.locate(older))
+  return parts
+
+
+def main() -> None:
+  """Checks the models as the flags say."""
+  check(_CONFIG.value, _MODELS.value)
+
+
+if __name__ == '__main__':
+  _CONFIG = cli.define_config()
+  _MODELS = flags.DEFINE_list('models', [], 'The models to check.')
+  cli.run(main, default_config='quickstart')
