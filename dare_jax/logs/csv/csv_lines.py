@@ -85,7 +85,7 @@ def parse(
   if not is_utf_8:
     is_odd[:] = [not is_text(line) for line in lines]
   if has_quotes:
-    is_odd[_lines_with_odd_quotes(block, dialect)] = True
+    is_odd[lines_with_odd_quotes(block, dialect)] = True
   return _mixed(lines, is_odd, names, is_last, dialect)
 
 
@@ -170,6 +170,35 @@ def _read(
   raise ValueError(reason)
 
 
+def row_at(
+  lines: Sequence[bytes],
+  at: int,
+  width: int,
+  is_last: bool,
+  dialect: Dialect,
+) -> tuple[list[str] | None, int]:
+  """Returns the row that begins at a line of a block, and its lines.
+
+  Args:
+    lines: of the block.
+    at: the line, from 0.
+    width: expected number of fields.
+    is_last: whether no line follows the block.
+    dialect: what separates the fields.
+
+  Returns:
+    The fields, None where that line is no row of so many;
+    how many lines the row is made of: 0 if the block cuts it, 1 if it is none.
+  """
+  window = lines[at : at + MAX_ROW_LINES]
+  try:
+    found, used = _read(window, width, dialect)
+  except ValueError as error:
+    is_cut = isinstance(error, _CutError) and not is_last
+    return None, 0 if is_cut and len(window) < MAX_ROW_LINES else 1
+  return (found, used) if len(found) == width else (None, 1)
+
+
 def _texts(lines: Sequence[bytes]) -> Iterator[str]:
   for line in lines:
     yield line.decode() + '\n'
@@ -185,7 +214,7 @@ def encloses_fields(block: bytes, dialect: Dialect = COMMAS) -> bool:
   )
 
 
-def _lines_with_odd_quotes(block: bytes, dialect: Dialect) -> np.ndarray:
+def lines_with_odd_quotes(block: bytes, dialect: Dialect) -> np.ndarray:
   """Returns the lines, from 0, in which quotes do not enclose whole fields."""
   data, quotes = _quotes(block)
   line = np.searchsorted(np.flatnonzero(data == _BREAK), quotes)
@@ -244,21 +273,13 @@ def _mixed(
   for at in np.flatnonzero(is_odd).tolist():
     if at < end:
       continue
-    window = lines[at : at + MAX_ROW_LINES]
-    row: list[str | None] = [*[None] * len(names), 'no row']
-    end = at + 1
-    try:
-      found, used = _read(window, len(names), dialect)
-    except ValueError as error:
-      found, used = [], 1
-      is_cut = isinstance(error, _CutError) and not is_last
-      if is_cut and len(window) < MAX_ROW_LINES:
-        lines, taken = lines[:at], taken[:at]
-        break
-    if len(found) == len(names):
-      row = [*found, None]
-      end = at + used
+    found, used = row_at(lines, at, len(names), is_last, dialect)
+    if not used:
+      lines, taken = lines[:at], taken[:at]
+      break
+    end = at + used
     taken[at:end] = True
+    row = [*[None] * len(names), 'no row'] if found is None else [*found, None]
     single.append((at, row))
   rest = [line for line, done in zip(lines, taken, strict=True) if not done]
   frames = [_regular(b''.join(line + b'\n' for line in rest), names, dialect)]
@@ -280,7 +301,7 @@ def _regular(
     separator = _absent(block)
     block = block.replace(dialect.separator.encode(), separator.encode())
   has_quotes = dialect.has_quotes and b'"' in block
-  return pl.read_csv(
+  frame = pl.read_csv(
     block,
     has_header=False,
     schema=dict.fromkeys([*names, EXTRA], pl.String),
@@ -291,6 +312,55 @@ def _regular(
     missing_columns='insert',
     raise_if_empty=False,
   )
+  longer = _longer_rows(frame, block, separator, has_quotes)
+  if not len(longer):
+    return frame
+  is_longer = np.zeros(len(frame), bool)
+  is_longer[longer] = True
+  extra = pl.when(pl.Series(is_longer)).then(pl.lit('longer'))
+  return frame.with_columns(extra.otherwise(pl.col(EXTRA)).alias(EXTRA))
+
+
+def _longer_rows(
+  frame: pl.DataFrame, block: bytes, separator: str, has_quotes: bool
+) -> np.ndarray:
+  """Returns the rows with a field, not empty, beyond the first too many.
+
+  That one Polars has read as `EXTRA`; those after it, it has dropped.
+
+  Args:
+    frame: a block as Polars has read it, the column `EXTRA` the last.
+    block: lines, each a row; or more lines than rows, of which none are found.
+    separator: of one character.
+    has_quotes: whether there are fields in quotes.
+  """
+  width = frame.width - 1
+  data = np.frombuffer(block, np.uint8)
+  is_mark = data == ord(separator)
+  has_enough = not frame[:, width - 1].null_count()
+  if has_enough and np.count_nonzero(is_mark) == (width - 1) * len(frame):
+    return np.zeros(0, np.int64)  # Then no row has more: the usual case.
+  marks, ends = np.flatnonzero(is_mark), np.flatnonzero(data == _BREAK)
+  if has_quotes:
+    quotes = np.flatnonzero(data == _QUOTE)
+    marks = marks[np.searchsorted(quotes, marks) % 2 == 0]
+  if not block.endswith(b'\n'):
+    ends = np.append(ends, len(data))
+  if len(ends) != len(frame):
+    return np.zeros(0, np.int64)
+  stop = np.searchsorted(marks, ends)
+  count = np.diff(stop, prepend=0)
+  found = np.flatnonzero(count > width)
+  # The separators too many are all that is left of a line, if nothing is
+  # between them.
+  first = marks[stop[found] - count[found] + width - 1]
+  end = ends[found] - (data[ends[found] - 1] == _RETURN)
+  found = found[end - first > count[found] - width + 1]
+  if has_quotes and len(found):  # Perhaps empty ones, in quotes.
+    lines, dialect = split(block), Dialect(separator)
+    rows = [_read([lines[row]], width, dialect)[0] for row in found]
+    found = found[[len(row) > width for row in rows]]
+  return found
 
 
 def _absent(block: bytes) -> str:

@@ -6,6 +6,8 @@ in quotes or not; those within quotes, or between words, do.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from dare_jax.logs.csv import csv_lines
@@ -14,7 +16,12 @@ _BLANKS = b' \t'
 _QUOTE, _RETURN, _BREAK = b'"\r\n'
 
 
-def strip(block: bytes, separator: str = ',', is_last: bool = True) -> bytes:
+def strip(
+  block: bytes,
+  separator: str = ',',
+  is_last: bool = True,
+  width: int | None = None,
+) -> bytes:
   """Returns a block of whole lines without spaces and tabs around fields.
 
   Args:
@@ -22,15 +29,16 @@ def strip(block: bytes, separator: str = ',', is_last: bool = True) -> bytes:
     separator: between fields; if it is of several bytes, quotes mean nothing.
     is_last: whether no line follows. If one does, the block may cut a field in
       quotes, the spaces of which stay.
+    width: fields of a row; None: each line is a row.
   """
   mark = separator.encode()
-  blanks = [blank for blank in _BLANKS if blank not in mark]
+  kinds = [blank for blank in _BLANKS if blank not in mark]
   # Most logs have none, which is seen at the speed of memory.
-  if separator == ' ' or not any(blank in block for blank in blanks):
+  if separator == ' ' or not any(blank in block for blank in kinds):
     return block
   data = np.frombuffer(block, np.uint8)
   is_blank = np.zeros(len(data), bool)
-  for blank in blanks:
+  for blank in kinds:
     is_blank |= data == blank
   first, stop = _runs(np.flatnonzero(is_blank))
   outer = _follows_edge(data, first, mark) | _precedes_edge(data, stop, mark)
@@ -40,19 +48,89 @@ def strip(block: bytes, separator: str = ',', is_last: bool = True) -> bytes:
   if len(mark) > 1 or _QUOTE not in block:
     return _without(data, first, stop)
   quotes = np.flatnonzero(data == _QUOTE)
-  before = np.searchsorted(quotes, first)
-  outside = before % 2 == 0
-  stripped = _without(data, first[outside], stop[outside])
+  blanks = _Blanks(data, first, stop, np.searchsorted(quotes, first))
+  stripped = blanks.without(0)
   is_cut = not is_last and _may_be_cut(data, quotes)
   whole = stripped + b'"' if is_cut else stripped
-  if csv_lines.encloses_fields(whole, csv_lines.Dialect(separator)):
+  dialect = csv_lines.Dialect(separator)
+  if csv_lines.encloses_fields(whole, dialect):
     return stripped
-  # A stray quote is to change no other line: each is read by itself.
-  breaks = np.flatnonzero(data == _BREAK)
-  line = np.searchsorted(breaks, first)
-  begin = np.append(0, breaks + 1)[line]
-  outside = (before - np.searchsorted(quotes, begin)) % 2 == 0
-  return _without(data, first[outside], stop[outside])
+  # A stray quote is to change no other row: each is read by itself.
+  return _of_rows(blanks, quotes, dialect, is_last, width)
+
+
+def _of_rows(
+  blanks: _Blanks,
+  quotes: np.ndarray,
+  dialect: csv_lines.Dialect,
+  is_last: bool,
+  width: int | None,
+) -> bytes:
+  """As `strip`, for a block in which quotes do not enclose whole fields.
+
+  Args:
+    blanks: of the block.
+    quotes: int [quotes], where they are in it.
+    dialect: what separates the fields.
+    is_last: as for `strip`.
+    width: as for `strip`.
+  """
+  data = blanks.data
+  begins = np.append(0, np.flatnonzero(data == _BREAK) + 1)
+  line = np.searchsorted(begins, blanks.first, side='right') - 1
+  quotes_before = np.searchsorted(quotes, begins)
+  stripped = blanks.without(quotes_before[line])
+  if width is None:
+    return stripped
+  row = np.arange(len(begins))  # The line at which the row of a line begins.
+  for at in csv_lines.lines_with_odd_quotes(stripped, dialect).tolist():
+    if row[at] < at:
+      continue
+    # As the lines that follow are, should they belong to this row.
+    stop_line = min(at + csv_lines.MAX_ROW_LINES, len(begins))
+    end = begins[stop_line] if stop_line < len(begins) else len(data)
+    of_window = blanks.between(begins[at], end)
+    lines = csv_lines.split(of_window.without(quotes_before[at]))
+    _, used = csv_lines.row_at(lines, 0, width, is_last, dialect)
+    row[at : at + (used or len(row))] = at
+  return blanks.without(quotes_before[row[line]])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blanks:
+  """Blanks beside separators and line breaks, in quotes or not.
+
+  Attributes:
+    data: uint8 [bytes], a block.
+    first: int [blanks], where a run of blanks begins.
+    stop: int [blanks], where it ends.
+    quotes: int [blanks], how many quotes of the block come before it.
+  """
+
+  data: np.ndarray
+  first: np.ndarray
+  stop: np.ndarray
+  quotes: np.ndarray
+
+  def without(self, quotes_before: int | np.ndarray) -> bytes:
+    """Returns the data without the blanks that are not in quotes.
+
+    Args:
+      quotes_before: how many quotes of the block come before the row of each
+        blank, int [blanks], or before that of all.
+    """
+    outside = (self.quotes - quotes_before) % 2 == 0
+    return _without(self.data, self.first[outside], self.stop[outside])
+
+  def between(self, begin: int, end: int) -> _Blanks:
+    """Returns the part from one byte to another, both where lines begin."""
+    own = slice(*np.searchsorted(self.first, [begin, end]))
+    return _Blanks(
+      self.data[begin:end],
+      self.first[own] - begin,
+      self.stop[own] - begin,
+      self.quotes[own],
+    )
 
 
 def _may_be_cut(data: np.ndarray, quotes: np.ndarray) -> bool:

@@ -76,6 +76,7 @@ def read(
   the selected ones, a value that is not of its column's kind, quotes that do
   not enclose a whole field, or bytes that are not UTF-8. A malformed last line
   without a line break is taken for a truncated file: reported, never an error.
+  Blank lines at the end are no rows.
 
   Args:
     file: what to read.
@@ -91,7 +92,9 @@ def read(
   line = 1
   rest = b''
   for block, is_last in _blocks(file.path):
-    block = csv_spaces.strip(rest + block, file.separator, is_last)
+    block = csv_spaces.strip(
+      rest + block, file.separator, is_last, len(file.columns)
+    )
     if line == 1 and not rest:
       block = _check_first_line(file, block)
       line += file.header
@@ -153,12 +156,23 @@ def _blocks(path: pathlib.Path) -> Iterator[tuple[bytes, bool]]:
       is_last = len(chunk) < _BLOCK_BYTES
       chunk = rest + chunk.removeprefix(mark)
       mark = b''
-      cut = len(chunk) if is_last else chunk.rfind(b'\n') + 1
+      cut = _without_blank_end(chunk)
+      if not is_last:
+        cut = min(cut, chunk.rfind(b'\n') + 1)
       rest = chunk[cut:]
       if cut or is_last:
         yield chunk[:cut], is_last
-      else:
+      elif chunk.strip():
         _refuse_line_ends(path, chunk)
+
+
+def _without_blank_end(chunk: bytes) -> int:
+  """Returns where the blank lines begin in which a chunk ends."""
+  end = len(chunk)
+  while end and chunk[end - 1] in b' \t\r\n':
+    end -= 1
+  line_break = chunk.find(b'\n', end)
+  return line_break + 1 if end and line_break >= 0 else end and len(chunk)
 
 
 def _refuse_line_ends(path: pathlib.Path, line: bytes) -> None:

@@ -28,10 +28,16 @@ from dare_jax.logs.csv import csv_spaces
     # A stray quote changes no other line.
     ('a", b\nc, " d , e"\n', 'a", b\nc," d , e"\n'),
     ('a, "b\nc, d\n', 'a,"b\nc,d\n'),
+    # Nor one of another row, of which a field holds line breaks.
+    ('a", b\n"d , \n , e" , f\n', 'a", b\n"d , \n , e",f\n'),
+    ('"d , \n , e" , f\na, b"c "\n', '"d , \n , e",f\na,b"c "\n'),
+    ('a, "b\n"d , \n, e", f\n', 'a,"b\n"d , \n, e",f\n'),
   ],
 )
 def test_spaces_around_fields_go_and_others_stay(block, stripped):
-  assert csv_spaces.strip(block.encode()) == stripped.encode()
+  width = 1 + stripped.partition('\n')[0].count(',')
+  found = csv_spaces.strip(block.encode(), width=width)
+  assert found == stripped.encode()
 
 
 @pytest.mark.parametrize(
@@ -53,11 +59,12 @@ def test_other_separators(block, separator, stripped):
   [
     ('a, b\nc, "d , \n , e\n', False, 'a,b\nc,"d , \n , e\n'),
     ('a, b\nc, "d , \n , e\n', True, 'a,b\nc,"d , \n,e\n'),
+    ('a", b\nc, "d , \n , e\n', False, 'a", b\nc,"d , \n , e\n'),
     ('a, "b\n' + 100 * 'c, d\n', False, 'a,"b\n' + 100 * 'c,d\n'),
   ],
 )
 def test_a_field_that_the_block_cuts_keeps_its_spaces(block, is_last, stripped):
-  found = csv_spaces.strip(block.encode(), is_last=is_last)
+  found = csv_spaces.strip(block.encode(), is_last=is_last, width=2)
   assert found == stripped.encode()
 
 
@@ -79,3 +86,8 @@ def test_quoted_fields_keep_all_of_theirs(rows, draw):
   text = ''.join(','.join(map(quoted, row)) + '\n' for row in rows)
   found = csv_spaces.strip(text.encode()).decode()
   assert list(csv.reader(io.StringIO(found, newline=''))) == rows
+  # Nor does a stray quote in another row change that.
+  stray = b'a", b, c\n'
+  for block in (stray + text.encode(), text.encode() + stray):
+    alone = csv_spaces.strip(block, width=3)
+    assert alone.replace(stray, b'').decode() == found

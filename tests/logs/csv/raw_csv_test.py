@@ -37,6 +37,8 @@ def _read(
   [
     ('1,x', '2 fields, expected 3'),
     ('1,x,2,3', '4 fields, expected 3'),
+    ('1,x,2,,3', '5 fields, expected 3'),
+    ('1,x,2,,,,"3"', '7 fields, expected 3'),
     ('one,x,2', "a: expected an integer of 0 or more, got 'one'"),
     ('-1,x,2', "a: expected an integer of 0 or more, got '-1'"),
     (f'{2**63},x,2', f"a: expected an integer of 0 or more, got '{2**63}'"),
@@ -79,7 +81,7 @@ def test_a_stray_quote_changes_no_other_line(write):
 
 
 @pytest.mark.parametrize('size', [16, 64 << 20])
-@pytest.mark.parametrize('more', ['3', '3,4', ',', '3,,,,,'])
+@pytest.mark.parametrize('more', ['3', '3,4', ',', '3,,,,,', ',3', ',,,3,'])
 def test_a_block_may_begin_with_too_many_fields(write, monkeypatch, size, more):
   monkeypatch.setattr(raw_csv, '_BLOCK_BYTES', size)
   row, bad = '10000,x,20000\n', f'10000,x,20000,{more}\n'
@@ -203,6 +205,35 @@ def test_a_header_that_is_a_name_short(write):
 def test_an_empty_field_too_many_is_let_pass(write):
   path = write('log.csv', 'a,b,c\n1,x,2,\n3,"y\n",4,\n')
   assert _read(path, header=True)[0] == [(1, 'x', 2), (3, 'y\n', 4)]
+
+
+@pytest.mark.parametrize('separator', [',', '::'])
+def test_empty_fields_too_many_are_let_pass_and_others_counted(
+  write, separator
+):
+  text = '12,u,13\n1,x,2,,\n3,y,4,,,5\n6,z,7,,,,,,\r\n8,v,9,,w,\n10,,11\n'
+  path = write('log.dat', text.replace(',', separator))
+  rows, report = _read(path, separator=separator)
+  assert rows == [(12, 'u', 13), (1, 'x', 2), (6, 'z', 7)]
+  assert [text[:6] for text in report.examples] == [
+    *('line 3', 'line 5', 'line 6')
+  ]
+
+
+def test_blank_lines_at_the_end_are_no_rows(write, monkeypatch):
+  for size in (16, 64 << 20):
+    monkeypatch.setattr(raw_csv, '_BLOCK_BYTES', size)
+    for end in ('\n\n', '\n \t\n\n\n' + 30 * '\n', '\r\n\r\n', '\n  '):
+      path = write('log.csv', 'a,b,c\n' + 3 * '1,x,2\n' + f'3,y,4{end}')
+      rows, report = _read(path, header=True, share=0.0)
+      assert rows == [(1, 'x', 2)] * 3 + [(3, 'y', 4)]
+      assert report.rows_read == 4 and not report.dropped
+  path = write('log.csv', '1,x,2\n\n3,y,4\n')  # One between rows may be a loss.
+  assert _read(path)[1].dropped == {'malformed': 1}
+  path = write('log.tsv', 'a\tb\tc\n1\tx\t\n\n')
+  optional = (*_COLUMNS[:2], raw_log.Column('c', 'str', required=False))
+  rows, _ = _read(path, optional, header=True, separator='\t')
+  assert rows == [(1, 'x', '')]
 
 
 def test_windows_line_ends(write):
