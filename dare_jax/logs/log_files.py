@@ -22,6 +22,7 @@ _PARTITION = re.compile(r'([^=/]+)=([^/]*)')
 _PATTERN = re.compile(r'[*?[]')
 _COMPRESSED = ('.gz', '.gzip', '.zst', '.zstd')
 _SHOWN = 4
+_PARQUET = 'Parquet'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,11 +198,20 @@ def _partition(name: str) -> dict[str, str | None]:
 
 def _require_one_kind(given: str, parts: Sequence[Part]) -> None:
   """Refuses files that cannot all be of one log."""
-  kinds: dict[str, Part] = {}
+  kinds: dict[str, list[Part]] = {}
   for part in parts:
-    kinds.setdefault(_kind(part.path), part)
+    kinds.setdefault(_kind(part.path), []).append(part)
+  for kind, others in kinds.items():
+    if '' in kinds and kind not in ('', _PARQUET):  # `part-0`, `part-1.csv`
+      patterns = {_pattern(part.path) for part in others}
+      if all(_pattern(part.path) in patterns for part in kinds['']):
+        del kinds['']
+        break
   if len(kinds) > 1:
-    names = [part.name for part in kinds.values()]
+    names = [
+      f'{found[0].name} ({kind or "no ending"})'
+      for kind, found in kinds.items()
+    ]
     more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
     raise errors.UsageError(
       f'data.input={given}: holds files of {len(kinds)} kinds,'
@@ -210,9 +220,15 @@ def _require_one_kind(given: str, parts: Sequence[Part]) -> None:
     )
 
 
+def _pattern(path: pathlib.Path) -> str:
+  """Returns a name without its ending, # for each number; '' without any."""
+  stem = path.name.partition('.')[0]
+  return re.sub(r'\d+', '#', stem) if re.search(r'\d', stem) else ''
+
+
 def _kind(path: pathlib.Path) -> str:
   if compression.is_parquet(path):
-    return 'Parquet'
+    return _PARQUET
   suffix = path.suffix.lower()
   if suffix in _COMPRESSED:
     suffix = path.with_suffix('').suffix.lower()

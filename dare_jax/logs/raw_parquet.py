@@ -17,6 +17,9 @@ from dare_jax.logs import raw_log
 from dare_jax.logs import raw_values
 
 _BLOCK_ROWS = 4_000_000
+# Floats hold each whole number below.
+_EXACT_BELOW = {pl.Float32(): 2**24, pl.Float64(): 2**53}
+_ROUNDED = '_rounded_'
 _MAX_DIGITS = 38  # of decimals that Polars reads
 # Polars ends the process where it knows no such zone, as of +05:30. A zone says
 # how to show a time only: what is stored is UTC.
@@ -78,11 +81,13 @@ def read(
   collect = functools.partial(_collect, file.path)
   raw_values.settle(columns, types, raw, collect)
   values, valid = raw_values.typed(columns, types, select)
-  scan = source.select(*values, valid.alias(raw_values.VALID))
+  rounded = _Rounded(file, columns, types)
+  scan = source.select(*values, *rounded.counts, valid.alias(raw_values.VALID))
   rows = _collect(file.path, source.select(pl.len())).item()
   for start in range(0, rows, _BLOCK_ROWS):
     frame = _collect(file.path, scan.slice(start, _BLOCK_ROWS))
     is_valid = frame.drop_in_place(raw_values.VALID)
+    rounded.take(frame)
     report.rows_read += len(frame)
     bad = (~is_valid).arg_true().to_list()
     report.malformed += len(bad)
@@ -94,6 +99,47 @@ def read(
         f' ({raw_values.fault(raw_row, columns)})'
       )
     yield raw_values.keep(frame, is_valid, report)
+  report.notes.extend(rounded.notes())
+
+
+class _Rounded:
+  """Counts the ids that a column of floats may have rounded into others."""
+
+  def __init__(
+    self,
+    file: ParquetFile,
+    columns: Sequence[raw_log.Column],
+    types: Mapping[str, pl.DataType],
+  ) -> None:
+    self._file = file.name or file.path.name
+    self._found: dict[str, int] = {}
+    self._types = types
+    self.counts: list[pl.Expr] = []  # One number each, to be read with a block.
+    for column in columns:
+      limit = _EXACT_BELOW.get(types[column.name])
+      if limit is not None and column.kind not in ('time', 'label'):
+        value = pl.col(column.name)
+        is_rounded = (value.abs() >= limit) & value.is_finite()
+        self.counts.append(is_rounded.sum().alias(f'{_ROUNDED}{column.name}'))
+
+  def take(self, frame: pl.DataFrame) -> None:
+    """Takes the counts out of a block."""
+    for expression in self.counts:
+      name = expression.meta.output_name()
+      count = frame.drop_in_place(name)[0]
+      column = name.removeprefix(_ROUNDED)
+      self._found[column] = self._found.get(column, 0) + count
+
+  def notes(self) -> Iterator[str]:
+    """Yields a remark for each column with such ids."""
+    for name, count in self._found.items():
+      if count:
+        dtype = self._types[name]
+        yield (
+          f'{self._file}: {name!r} is of type {dtype}, which rounds whole'
+          f' numbers from {_EXACT_BELOW[dtype]:,} on: {count:,} rows may have'
+          ' the id of others; write the column as integers, or as text'
+        )
 
 
 def check(file: ParquetFile) -> dict[str, pl.DataType]:
@@ -175,7 +221,8 @@ def _check_type(
       f' log[{column.name!r}].str[0]).'
     )
   if column.kind in ('str', 'id'):
-    expected = 'text or numbers'
+    expected = 'text, numbers, dates or times'
+    is_wrong |= dtype == pl.Duration
   elif column.kind == 'time':
     expected = 'numbers, dates with times, or text that holds them'
     is_wrong |= dtype in (pl.Time, pl.Duration, pl.Binary, pl.Boolean)

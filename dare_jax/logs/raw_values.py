@@ -145,6 +145,8 @@ def _is_missing(column: raw_log.Column, dtype: pl.DataType) -> pl.Expr:
 
 def _text(value: pl.Expr, dtype: pl.DataType, is_id: bool) -> pl.Expr:
   """Returns values as text: 5.0 is '5', NaN is null; 5.5 is no id."""
+  if dtype == pl.Time:  # Which a cast cuts to seconds.
+    return value.dt.to_string('%H:%M:%S%.f')
   if not (dtype.is_float() or dtype.is_decimal()):
     return value.cast(pl.String)
   whole = value.cast(pl.Int64, strict=False)

@@ -24,8 +24,8 @@ _MODERN = (100_000_000, 4_102_444_800)
 # Years that 64 bit hold in nanoseconds, whatever the zone.
 DATE = (
   r'(?:1[7-9]|2[01])\d\d[-/]\d{1,2}[-/]\d{1,2}'
-  r'(?:[T ]\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?'
-  r' ?(?:Z|z|UTC|[+-]\d\d(?::?\d\d)?)?)?'
+  r'(?:[Tt ]\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?'
+  r' ?(?:(?i:Z|UTC|GMT)|[+-]\d\d(?::?\d\d)?)?)?'
 )
 EXPECTED_DATE = (
   'a date or time in ISO 8601, of 1700 to 2199, such as 2024-05-01 or'
@@ -33,7 +33,7 @@ EXPECTED_DATE = (
 )
 _PARTS = (
   r'^(\d{4})[-/](\d+)[-/](\d+)'
-  r'(?:[T ](\d+:\d+)(?::(\d+)(?:[.,](\d+))?)? ?(.+)?)?$'
+  r'(?:[Tt ](\d+:\d+)(?::(\d+)(?:[.,](\d+))?)? ?(.+)?)?$'
 )
 
 
@@ -41,14 +41,19 @@ def from_text(text: pl.Expr) -> pl.Expr:
   """Returns texts in ISO 8601 as `Datetime('ns')` of UTC, others as null.
 
   Slashes between year, month and day are read as well. A time without a zone
-  is of UTC, a date its first moment.
+  is of UTC, a date its first moment; 24:00 is the first of the next day.
   """
   is_date = text.str.contains(f'^(?:{DATE})$')
   parts = pl.when(is_date).then(text).str.extract_groups(_PARTS).struct
   year, month, day, clock, second, fraction, zone = (
     parts.field(str(number)) for number in range(1, 8)
   )
-  zone = zone.str.replace('^(Z|z|UTC)$', '+00:00').fill_null('+00:00')
+  zone = zone.str.replace('^(?i:Z|UTC|GMT)$', '+00:00').fill_null('+00:00')
+  is_end = (clock == '24:00').fill_null(False)
+  is_end &= pl.concat_str(
+    second.fill_null('0'), fraction.fill_null('0')
+  ).str.contains('^0+$')
+  clock = pl.when(is_end).then(pl.lit('00:00')).otherwise(clock)
   # A missing year makes the whole missing; a missing rest is zero.
   full = pl.concat_str(
     year,
@@ -64,9 +69,11 @@ def from_text(text: pl.Expr) -> pl.Expr:
     fraction.fill_null('0'),
     zone,
   )
-  return full.str.to_datetime(
+  moment = full.str.to_datetime(
     '%Y-%m-%d %H:%M:%S%.f%#z', time_unit='ns', time_zone='UTC', strict=False
   ).dt.replace_time_zone(None)
+  day = pl.duration(days=1, time_unit='ns')
+  return pl.when(is_end).then(moment + day).otherwise(moment)
 
 
 def nanoseconds(text: str) -> int | None:

@@ -303,7 +303,9 @@ def test_recbole_files_are_read_as_they_are(tmp_path):
     errors.UsageError, match="'class:token_seq' holds several"
   ):
     _read(tmp_path / 'ml.inter', fields=('class',))
-  with pytest.raises(errors.UsageError, match='2 kinds, ml.inter, ml.item'):
+  with pytest.raises(
+    errors.UsageError, match=r'2 kinds, ml.inter \(.inter\), ml.item'
+  ):
     _read(tmp_path, fields=())
 
 

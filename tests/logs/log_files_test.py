@@ -133,13 +133,22 @@ def test_links_are_followed_once(make):
 def test_files_of_several_kinds_are_refused(make):
   make('ml/ml.inter', 'ml/ml.item', 'ml/ml.user.gz')
   with pytest.raises(
-    errors.UsageError, match=r'3 kinds, ml.inter, ml.item, .*a pattern'
+    errors.UsageError,
+    match=r'3 kinds, ml.inter \(.inter\), ml.item \(.item\), .*a pattern',
   ):
     _find('ml')
   assert _names('ml/*.inter') == ['ml.inter']
   pl.DataFrame({'a': [1]}).write_parquet('ml/other')
   with pytest.raises(errors.UsageError, match='2 kinds'):
     _find('ml/*r')
+  make('parts/part-0', 'parts/part-1.csv', 'parts/part-02.csv.gz')
+  assert _names('parts') == ['part-0', 'part-1.csv', 'part-02.csv.gz']
+  for other in ('README', 'item-0'):  # Not a part by its name.
+    make(f'{other}/{other}', f'{other}/part-1.csv')
+    with pytest.raises(
+      errors.UsageError, match=rf'{other} \(no ending\), part'
+    ):
+      _find(other)
   make('days/log.2024-05-01', 'days/log.2024-05-02', 'days/log.3.gz')
   assert len(_find('days')) == 3
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -230,3 +231,33 @@ def test_spaces_around_values_of_csv_go(tmp_path):
   assert _raw(log, 'item') == ['1']
   assert _raw(log, 'category') == ['x', ' x ']
   assert log.columns['timestamp'].tolist() == [3, 4, 2024]
+
+
+def test_times_of_day_are_values_with_their_fractions(read):
+  day = [datetime.time(12, 30, 0, 500), datetime.time(12, 30)]
+  moments = [
+    datetime.datetime.combine(datetime.date(2024, 5, 1), t) for t in day
+  ]
+  log = read(parquet=True, fields=('at', 'on'), at=day * 3, on=moments * 3)
+  assert _raw(log, 'at') == ['12:30:00.000500', '12:30:00']
+  assert _raw(log, 'on') == [
+    *('2024-05-01 12:30:00.000500', '2024-05-01 12:30:00.000000')
+  ]
+  with pytest.raises(errors.UsageError, match='type Duration.*expected text,'):
+    read(parquet=True, fields=('at',), at=[datetime.timedelta(1)] * _NUM_ROWS)
+
+
+@pytest.mark.parametrize(('dtype', 'limit'), [('f4', 2**24), ('f8', 2**53)])
+def test_ids_that_floats_may_have_merged_are_noted(read, dtype, limit):
+  items = np.array([limit, limit + 1, -limit - 3, 1, 2, 3], dtype)
+  found = read(parquet=True, item_id=items).report.notes
+  kind = {'f4': 'Float32', 'f8': 'Float64'}[dtype]
+  assert found == [
+    f"log.parquet: 'item_id' is of type {kind}, which rounds whole numbers from"
+    f' {limit:,} on: 3 rows may have the id of others; write the column as'
+    ' integers, or as text'
+  ]
+  # Small ones are exact; what is no id is no matter.
+  items[:3] = limit - 1
+  log = read(parquet=True, item_id=items, fields=('x',), x=items * 0.5)
+  assert not [text for text in log.report.notes if 'rounded' in text]
