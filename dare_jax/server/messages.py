@@ -1,0 +1,264 @@
+"""Bodies of requests and answers, made for the fields of a bundle.
+
+One description of each serves to decode, to check and to document: the types
+that `Messages` makes are also the schemas of `/openapi.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import functools
+import re
+from typing import Annotated
+from typing import Any
+from typing import Literal
+
+import msgspec
+
+from dare_jax.server import events as events_lib
+from dare_jax.server import problems
+
+MOST_TEXT = 256
+_INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)
+_Whole = Annotated[int, _INT64]
+Raw = Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] | _Whole | float | None
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_TEXT)] | _Whole
+# Taken by what every event and every found behavior has.
+RESERVED = ('event_id', 'time', 'position', 'weight')
+Columns = dict[str, list[Any]]
+# Types whose parts are made while the program runs.
+_annotated: Any = Annotated
+_list: Any = list
+_literal: Any = Literal
+
+
+class Error(msgspec.Struct):
+  """What is wrong, and with which field ('' for none)."""
+
+  field: str
+  message: str
+
+
+class ErrorAnswer(msgspec.Struct):
+  error: Error
+
+
+class Kept(msgspec.Struct):
+  """What became of events that were sent: each is one of these.
+
+  `duplicates` have an id that the user has; `expired` are older than what is
+  kept of the user.
+  """
+
+  accepted: int
+  duplicates: int
+  expired: int
+
+
+class Deleted(msgspec.Struct):
+  deleted: bool
+
+
+class Users(msgspec.Struct):
+  users: list[str]
+
+
+class Tensor(msgspec.Struct, omit_defaults=True):
+  """A tensor of the Open Inference Protocol; data in row-major order."""
+
+  name: str
+  shape: list[Annotated[int, msgspec.Meta(ge=0, le=2**31)]]
+  datatype: str
+  data: list[Any] | msgspec.UnsetType = msgspec.UNSET
+  parameters: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class WantedOutput(msgspec.Struct):
+  name: str
+  parameters: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class InferRequest(msgspec.Struct):
+  """A request of the Open Inference Protocol, version 2."""
+
+  inputs: list[Tensor]
+  id: str = ''
+  outputs: list[WantedOutput] = []
+  parameters: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class InferAnswer(msgspec.Struct, omit_defaults=True):
+  model_name: str
+  model_version: str
+  outputs: list[Tensor]
+  id: str = ''
+  parameters: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class TensorDescription(msgspec.Struct):
+  name: str
+  datatype: str
+  shape: list[int]
+
+
+class ModelDescription(msgspec.Struct):
+  """The model that answers now; `refused`: a newer bundle, and why not it."""
+
+  name: str
+  versions: list[str]
+  platform: str
+  inputs: list[TensorDescription]
+  outputs: list[TensorDescription]
+  fields: list[str]
+  context_fields: list[str]
+  history_length: int
+  top_k: int
+  refused: str | None
+
+
+class Messages:
+  """The types of a bundle with some fields.
+
+  Attributes:
+    ScoreRequest, EventsRequest, PredictRequest, ScoreAnswer, PredictAnswer:
+      bodies.
+    Candidate, Behavior, Context, Score, Found: their parts.
+  """
+
+  def __init__(
+    self,
+    fields: Sequence[str],
+    context_fields: Sequence[str],
+    max_candidates: int,
+  ) -> None:
+    self.fields, self.context_fields = tuple(fields), tuple(context_fields)
+    self.max_candidates = max_candidates
+    self._attributes = {f'field_{n}': name for n, name in enumerate(fields)}
+    values = [(name, Raw) for name in self._attributes]
+    time = ('time', _Whole | None, None)
+    self.Candidate = candidate = self._struct('Candidate', values)
+    self.Behavior = behavior = self._struct('Behavior', [*values, time])
+    event = self._struct('Event', [('event_id', Id), *values, time])
+    context_names = {f'field_{n}': f for n, f in enumerate(context_fields)}
+    self.Context = context = msgspec.defstruct(
+      'Context',
+      [(name, Raw) for name in context_names],
+      rename=context_names or None,
+      forbid_unknown_fields=True,
+    )
+    shown = msgspec.Meta(min_length=1, max_length=max_candidates)
+    self.ScoreRequest = msgspec.defstruct(
+      'ScoreRequest',
+      [
+        ('candidates', _annotated[_list[candidate], shown]),
+        ('user_id', Id | msgspec.UnsetType, msgspec.UNSET),
+        ('history', _list[behavior] | msgspec.UnsetType, msgspec.UNSET),
+        ('explain', bool, False),
+        (
+          ('context', context)
+          if context_fields
+          else ('context', context, msgspec.field(default_factory=context))
+        ),
+      ],
+      forbid_unknown_fields=True,
+      kw_only=True,
+    )
+    at_least_one = msgspec.Meta(min_length=1)
+    self.EventsRequest = msgspec.defstruct(
+      'EventsRequest',
+      [('events', _annotated[_list[event], at_least_one])],
+      forbid_unknown_fields=True,
+    )
+    self.PredictRequest = msgspec.defstruct(
+      'PredictRequest',
+      [
+        ('instances', _annotated[_list[self.ScoreRequest], at_least_one]),
+        ('signature_name', str, ''),
+      ],
+    )
+    self._answers(values)
+
+  def _answers(self, values: list[tuple[str, Any]]) -> None:
+    places = [('position', int), ('weight', float)]
+    self.Found = self._struct(
+      'Found', [*values, ('time', _Whole | None), *places]
+    )
+    names = self.fields
+    self.Score = msgspec.defstruct(
+      'Score',
+      [
+        ('logit', float),
+        ('probability', float),
+        ('unknown', _list[_literal[names]]),
+        ('found', _list[self.Found] | msgspec.UnsetType, msgspec.UNSET),
+      ],
+    )
+    answer = [
+      ('model', str),
+      ('version', str),
+      ('behaviors', int),
+      ('unknown', dict[str, int]),
+      ('scores', _list[self.Score]),
+    ]
+    self.ScoreAnswer = msgspec.defstruct('ScoreAnswer', answer)
+    self.PredictAnswer = msgspec.defstruct(
+      'PredictAnswer', [('predictions', _list[self.ScoreAnswer])]
+    )
+
+  def _struct(self, name: str, fields: list[Any]) -> Any:
+    return msgspec.defstruct(
+      name, fields, rename=self._attributes, forbid_unknown_fields=True
+    )
+
+  def decode(self, kind: str, body: bytes) -> Any:
+    """Returns a request.
+
+    Raises:
+      Problem: 400, naming the field.
+    """
+    return decode(self._decoder(kind), body)
+
+  @functools.cache  # noqa: B019  As long-lived as the bundle.
+  def _decoder(self, kind: str) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(getattr(self, kind))
+
+  def columns(self, rows: Sequence[Any]) -> Columns:
+    """Returns field -> values of decoded candidates, behaviors or events."""
+    return {
+      name: [getattr(row, attribute) for row in rows]
+      for attribute, name in self._attributes.items()
+    }
+
+  def context(self, request: Any) -> dict[str, Any]:
+    values = msgspec.structs.astuple(request.context)
+    return dict(zip(self.context_fields, values, strict=True))
+
+  def events(self, rows: Sequence[Any], now: int) -> events_lib.Events:
+    """Returns decoded events; those without a time are of now."""
+    times = [now if row.time is None else row.time for row in rows]
+    ids = [row.event_id for row in rows]
+    return events_lib.Events.make(ids, times, self.columns(rows))
+
+
+def decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+  """Returns what a body holds.
+
+  Raises:
+    Problem: 400, naming the field.
+  """
+  try:
+    return decoder.decode(body)
+  except msgspec.ValidationError as error:
+    raise problems.bad(*_explain(str(error))) from None
+  except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    raise problems.bad('', f'the body is no JSON: {error}') from None
+
+
+def _explain(text: str) -> tuple[str, str]:
+  """Returns the field and the message of an error of msgspec."""
+  message, _, path = text.partition(' - at `')
+  field = re.sub(r'^\$\.?', '', path.rstrip('`'))
+  inner = re.search(r'(?:missing required|unknown) field `(.*)`', message)
+  if inner:
+    field = f'{field}.{inner[1]}' if field else inner[1]
+  return field, message

@@ -1,0 +1,220 @@
+"""One server from its start to its end: socket, compilation, signals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import ipaddress
+import os
+import pathlib
+import signal
+import socket
+import sys
+import threading
+from typing import Any
+
+import uvicorn
+
+from dare_jax import errors
+from dare_jax import signals
+from dare_jax.server import app as app_lib
+from dare_jax.server import logs
+from dare_jax.server import served as served_lib
+from dare_jax.server import service as service_lib
+from dare_jax.server import stores
+from dare_jax.server import swap
+
+TOKEN_VARIABLE = 'DARE_JAX_TOKEN'
+_BACKLOG = 2048
+_FEWEST_CHARACTERS = 16
+# A request waits for Python's lock while another is worked on; by default 5 ms.
+_SWITCH_SECONDS = 0.0005
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What a server is started with.
+
+  Attributes:
+    bundle: path of the bundle.
+    host, port: where to listen; port 0 takes a free one.
+    state: see `stores.open_store`.
+    max_events: kept of a user; None: what the model is shown, 10,000 at least.
+    token_file: holds the token; None: the variable DARE_JAX_TOKEN, if set.
+    log_requests: whether each request is a line of the log.
+    watch_s: how often to look for a new bundle; 0: never.
+    limits: see there.
+  """
+
+  bundle: str
+  host: str = '127.0.0.1'
+  port: int = 8080
+  state: str = 'memory'
+  max_events: int | None = None
+  token_file: str | None = None
+  log_requests: bool = True
+  watch_s: float = 2.0
+  limits: service_lib.Limits = service_lib.Limits()
+
+
+def serve(options: Options, open_bundle: Callable[[str], Any]) -> None:
+  """Serves until a signal ends it.
+
+  The first SIGTERM, or Ctrl-C, has new requests refused with 503 for
+  `limits.drain_s`, or not at all, and what was begun finished.
+
+  Raises:
+    UsageError: no bundle, store, token or address as the options say.
+  """
+  token = find_token(options)
+  listening = _listen(options.host, options.port)
+  bundle = open_bundle(options.bundle)
+  max_events = options.max_events or max(bundle.history_length, 10_000)
+  store = stores.open_store(options.state, max_events)
+  if reason := swap.too_long(bundle, store):
+    raise errors.UsageError(reason)
+  limits = options.limits
+  served = served_lib.Served.of(
+    bundle, limits.cache_bytes, limits.max_candidates
+  )
+  service = service_lib.Service(served, store, limits)
+  log = logs.write if options.log_requests else logs.silent
+  sys.setswitchinterval(_SWITCH_SECONDS)
+  config = uvicorn.Config(
+    app_lib.make(service, token, log),
+    log_config=None,
+    access_log=False,
+    lifespan='off',
+    server_header=False,
+    backlog=_BACKLOG,
+    timeout_graceful_shutdown=int(limits.time_limit_s) + 1,
+  )
+  host = f'[{options.host}]' if ':' in options.host else options.host
+  address = f'http://{host}:{listening.getsockname()[1]}'
+  swapper = swap.Swapper(options.bundle, service, open_bundle, options.watch_s)
+  server = _Server(config, service, swapper, address)
+  try:
+    asyncio.run(server.serve([listening]))
+  finally:
+    swapper.stop()
+    service.close()
+  if server.failure is not None:
+    raise server.failure
+
+
+class _Server(uvicorn.Server):
+  """uvicorn with the signals of this project, and a start that compiles."""
+
+  def __init__(
+    self,
+    config: uvicorn.Config,
+    service: service_lib.Service,
+    swapper: swap.Swapper,
+    address: str,
+  ) -> None:
+    super().__init__(config)
+    self._service, self._swapper = service, swapper
+    self._address = address
+    self.failure: BaseException | None = None
+
+  @contextlib.contextmanager
+  def capture_signals(self) -> Iterator[None]:
+    """Takes the signals over, by the rule of all commands."""
+    loop = asyncio.get_running_loop()
+
+    def ask(number: int) -> None:
+      loop.call_soon_threadsafe(self._drain, number)
+
+    signals.install(ask)
+    signals.watch()
+    threading.Thread(target=self._prepare, name='compile', daemon=True).start()
+    yield
+
+  def _prepare(self) -> None:
+    """Compiles, then takes requests."""
+    served = self._service.loading
+    try:
+      served.bundle.warm_up()
+    except BaseException as error:
+      self.failure, self.should_exit = error, True
+      return
+    if self._service.draining:
+      return
+    self._service.take(served)
+    self._swapper.start()
+    bundle = served.bundle
+    print(
+      f'serving {bundle.name} {bundle.version} at {self._address}', flush=True
+    )
+
+  def _drain(self, number: int) -> None:
+    """Refuses new requests, and leaves after a while."""
+    if self._service.draining:
+      return
+    self._service.draining = True
+    name = signal.Signals(number).name
+    at_once = number == signal.SIGINT or self._service.served is None
+    seconds = 0.0 if at_once else self._service.limits.drain_s
+    logs.write('draining', signal=name, seconds=seconds)
+    asyncio.get_running_loop().call_later(seconds, self._leave)
+
+  def _leave(self) -> None:
+    self.should_exit = True
+
+
+def find_token(options: Options) -> str | None:
+  """Returns the token that requests must carry, None where none need.
+
+  Raises:
+    UsageError: an address that others reach and no token, or a token that is
+      no secret.
+  """
+  where = TOKEN_VARIABLE
+  token = os.environ.get(TOKEN_VARIABLE)
+  if options.token_file is not None:
+    where = f'--token_file={options.token_file}'
+    try:
+      token = pathlib.Path(options.token_file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+      raise errors.UsageError(f'{where}: {error}') from None
+  if token is None:
+    if is_loopback(options.host):
+      return None
+    raise errors.UsageError(
+      f'--host={options.host}: others reach this address, so a token is'
+      f' needed: give --token_file=FILE, or set {TOKEN_VARIABLE}.'
+    )
+  if len(token) < _FEWEST_CHARACTERS or not token.isascii():
+    raise errors.UsageError(
+      f'{where}: expected at least {_FEWEST_CHARACTERS} characters of ASCII, as'
+      ' `openssl rand -hex 32` makes them.'
+    )
+  return token
+
+
+def is_loopback(host: str) -> bool:
+  """Returns whether only this machine reaches an address."""
+  if host == 'localhost':
+    return True
+  try:
+    return ipaddress.ip_address(host).is_loopback
+  except ValueError:
+    return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+  family = socket.AF_INET6 if ':' in host else socket.AF_INET
+  listening = socket.socket(family)
+  listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+  try:
+    listening.bind((host, port))
+  except (OSError, OverflowError) as error:
+    listening.close()
+    raise errors.UsageError(
+      f'--host={host} --port={port}: {error}; expected an address of this'
+      ' machine and a free port.'
+    ) from None
+  return listening
