@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from dare_jax import errors
-from dare_jax.bench import __main__ as bench
+from dare_jax.bench import command
 from dare_jax.bench import runs
 
 
@@ -55,7 +55,7 @@ def test_runs_without_auc(tmp_path):
   dare, twin = runs.table(tmp_path, ['data.history_length'])
   assert (dare['auc'], dare['auc_std'], dare['seeds']) == (None, None, 2)
   assert twin['auc'] == 0.6
-  assert '-' in bench.show([dare]).split()
+  assert '-' in command.show([dare]).split()
   pytest.importorskip('matplotlib')
   runs.draw([dare, twin], 'data.history_length', tmp_path / 'figure.png')
   with pytest.raises(errors.UsageError, match='no run has a test AUC'):

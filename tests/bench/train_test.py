@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dare_jax import errors
-from dare_jax.bench import __main__ as bench
+from dare_jax.bench import command
 from dare_jax.bench import random_log
 from dare_jax.bench import train
 from dare_jax.bench import train_figure
@@ -65,7 +65,7 @@ class TrainBenchTest(parameterized.TestCase):
     self.assertBetween(first / second, 1.8, 2.2)
 
   def test_table_shows_every_cell(self):
-    table = bench.show([{'a': 1, 'b': 2.5}, {'a': 3, 'b': 12345.6}])
+    table = command.show([{'a': 1, 'b': 2.5}, {'a': 3, 'b': 12345.6}])
     self.assertLen(table.splitlines(), 3)
     for cell in ('a', 'b', '1', '2.5', '3', '12,346'):
       self.assertIn(cell, table)
