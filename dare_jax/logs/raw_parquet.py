@@ -18,7 +18,10 @@ from dare_jax.logs import raw_values
 
 _BLOCK_ROWS = 4_000_000
 # Floats hold each whole number below.
-_EXACT_BELOW = {pl.Float32(): 2**24, pl.Float64(): 2**53}
+_EXACT_BELOW: dict[pl.DataType, int] = {
+  pl.Float32(): 2**24,
+  pl.Float64(): 2**53,
+}
 _ROUNDED = '_rounded_'
 _MAX_DIGITS = 38  # of decimals that Polars reads
 # Polars ends the process where it knows no such zone, as of +05:30. A zone says
@@ -206,6 +209,24 @@ def schema(path: pathlib.Path) -> dict[str, pl.DataType]:
   except (pl.exceptions.PolarsError, OSError) as error:
     line = str(error).splitlines()[0]
     raise errors.UsageError(f'{path}: not a Parquet file ({line}).') from None
+
+
+def zone(path: pathlib.Path, name: str) -> str | None:
+  """Returns the time zone in which a column shows its times, if it has one."""
+  rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+  return getattr(rows.collect_schema()[name], 'time_zone', None)
+
+
+def has_fractions(path: pathlib.Path, name: str) -> bool:
+  """Returns whether a column holds times that are no whole seconds."""
+  dtype = schema(path)[name]
+  per_second = 10**9 if dtype == pl.Time else 1
+  if isinstance(dtype, pl.Datetime):
+    per_second = {'ms': 10**3, 'us': 10**6, 'ns': 10**9}[dtype.time_unit]
+  if per_second == 1:
+    return False
+  has_rest = pl.col(name).to_physical() % per_second != 0
+  return bool(_collect(path, _scan(path).select(has_rest.any())).item())
 
 
 def _check_type(

@@ -27,6 +27,7 @@ from dare_jax.logs import raw_log
 from dare_jax.logs.builders import base
 from dare_jax.store import history_store
 from dare_jax.store import log_origin
+from dare_jax.store import log_reading
 from dare_jax.store import store_writer
 
 # Dataset name -> builder class, and the data fields that shape its records.
@@ -119,7 +120,8 @@ def open_or_prepare(
     check_input: whether the store must be of the log that `data.input` names.
 
   Raises:
-    UsageError: bad input, a damaged store, or one of another log.
+    UsageError: bad input, a damaged store, one of another log, or one that an
+      older version has read wrongly.
   """
   path = store_path(data)
   if not path.exists():
@@ -130,6 +132,7 @@ def open_or_prepare(
   if check_input:
     _check_reads_input(data)
     log_origin.check(data, store)
+    log_reading.check(data, store)
   return store
 
 
@@ -275,6 +278,7 @@ def _fill_store(
     'dataset': data.name,
     'builder_version': str(builder.version),
     'input': data.input,
+    'reading': log_reading.VERSION,
     'origin': origin and dataclasses.asdict(origin),
     'log': log.to_json(),
   }

@@ -89,6 +89,16 @@ def path_of(store: history_store.HistoryStore) -> str | None:
   return None if made_from is None else made_from.path
 
 
+def still_there(store: history_store.HistoryStore) -> str | None:
+  """Returns the path of the log of a store, if it is there as it was."""
+  made_from = _recorded(store.manifest)
+  if made_from is None:
+    return None
+  found = look_at(made_from.path)
+  is_same = found is not None and found.has_content_of(made_from)
+  return made_from.path if is_same else None
+
+
 def _recorded(manifest: Mapping[str, Any]) -> Origin | None:
   origin = manifest['provenance'].get('origin')
   if origin is None:
