@@ -29,6 +29,7 @@ from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
 from dare_jax import errors
+from dare_jax import library_logs
 from dare_jax import signals
 from dare_jax.configs import base
 
@@ -192,7 +193,7 @@ def _log_warnings() -> None:
   logging.set_verbosity(logging.WARNING)
   logging.set_stderrthreshold(logging.WARNING)
   for handler in standard_logging.getLogger().handlers:
-    handler.addFilter(lambda record: not _is_told(record))
+    handler.addFilter(library_logs.is_to_be_shown)
   show, show_unraisable = sys.excepthook, sys.unraisablehook
   # Tensorstore reports what came after the first failure to nobody.
   is_late = lambda error: str(error) == 'Event loop is closed'
@@ -206,17 +207,6 @@ def _log_warnings() -> None:
       show_unraisable(found)
 
   sys.excepthook, sys.unraisablehook = hook, unraisable
-
-
-def _is_told(record: standard_logging.LogRecord) -> bool:
-  """Whether it is orbax's account of an error that it raises as well.
-
-  Or of a folder that we open to read.
-  """
-  if '/orbax/' not in record.pathname:
-    return record.name == 'asyncio'
-  is_reading = record.getMessage().startswith('Given directory is read only=')
-  return is_reading or record.exc_info is not None
 
 
 def _fail(message: str) -> None:

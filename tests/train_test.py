@@ -396,8 +396,10 @@ def test_a_diverging_loss_stops_with_the_window(root, tmp_path, capsys):
     checkpoint__every_steps=1,
   )
   line = tiny.refusal(lambda: tiny.run(made, tmp_path), capsys)
-  assert 'not finite somewhere in steps 2 to 2;' in line
-  assert 'the last good checkpoint is that of step 1' in line
+  assert 'not finite somewhere in steps 2 to 2.' in line
+  assert 'The checkpoint of step 1 in' in line and 'is sound' in line
+  assert 'optim.learning_rate=1e+20' in line
+  assert f'--config.train.init_from={tmp_path} and another --workdir' in line
   state, _ = tiny.restore(made, tmp_path)
   assert int(state.step) == 1
   leaves = jax.tree.leaves((state.params, state.tables))
@@ -412,8 +414,10 @@ def test_a_diverging_loss_between_logs(root, tmp_path):
     train__log_every_steps=3,
     checkpoint__every_steps=0,
   )
-  with pytest.raises(errors.UsageError, match='steps 1 to 3; .* none yet'):
+  with pytest.raises(errors.UsageError, match='steps 1 to 3. .* again in this'):
     tiny.run(made, tmp_path)
+  made.optim.learning_rate = 0.01  # As that says: in this workdir.
+  assert tiny.run(made, tmp_path)['steps'] == 8
 
 
 @pytest.mark.slow

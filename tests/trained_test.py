@@ -1,6 +1,7 @@
 """What a run has learned, taken into Python."""
 
 import csv
+import logging
 
 import jax
 import numpy as np
@@ -37,6 +38,16 @@ def test_predicts_what_the_run_predicted(root, run):
     np.testing.assert_allclose(
       np.sort(np.concatenate(logits)), np.sort(saved['logit']), atol=1e-5
     )
+
+
+def test_reading_a_run_logs_nothing(root, caplog):
+  trained.load(root / 'run')
+  assert not caplog.records
+  with pytest.raises(errors.UsageError, match='no such step|12345'):
+    trained.load(root / 'run', 12345)
+  assert not caplog.records
+  logging.getLogger('absl').warning('as before')  # What others log is shown.
+  assert [record.message for record in caplog.records] == ['as before']
 
 
 def test_scores_raw_values_of_the_log(root, run):

@@ -93,12 +93,18 @@ def _why_empty(
   if data.split == 'by_time' and (reason := _lacks_dates(store, data, empty)):
     return reason
   lengths = np.diff(store.behaviors.offsets)
-  enough = int((lengths >= data.min_events).sum())
+  limits = f'data.min_events={data.min_events} behaviors'
+  need, more = data.min_events, f' and data.min_history={data.min_history}'
+  if data.split == 'leave_last':
+    need, more = _events_of_positions(data), ''
+    if need > data.min_events:
+      positions = tuple(data.train_positions)
+      limits = f'{need} behaviors, which data.train_positions={positions} needs'
   text = (
-    f'{", ".join(empty)}: {enough} of {store.num_users} users'
-    f' have data.min_events={data.min_events} behaviors (the longest'
-    f' history has {int(lengths.max(initial=0))}) and'
-    f' data.min_history={data.min_history}; lower these, or check the log.'
+    f'{", ".join(empty)}: {int((lengths >= need).sum())} of {store.num_users}'
+    f' users have {limits} (the longest history has'
+    f' {int(lengths.max(initial=0))}){more}; lower'
+    f' {"these" if more else "that"}, or check the log.'
   )
   distinct = times_a_user(store.behaviors)
   if split_advice.has_few_times(distinct, lengths):
@@ -173,8 +179,7 @@ def _leave_last(store: history_store.HistoryStore, data: Any) -> Splits:
       ' 3 <= first <= last and step >= 1; positions 1 and 2 from the end test'
       ' and validate.'
     )
-  need = max(data.min_events, 3, last + 1)
-  users = np.flatnonzero(lengths >= need)
+  users = np.flatnonzero(lengths >= _events_of_positions(data))
 
   def at(positions: np.ndarray) -> Moments:
     user = np.repeat(users, len(positions))
@@ -186,6 +191,11 @@ def _leave_last(store: history_store.HistoryStore, data: Any) -> Splits:
     'val': at(np.array([2])),
     'test': at(np.array([1])),
   }
+
+
+def _events_of_positions(data: Any) -> int:
+  """Returns how many behaviors a user must have for `leave_last`."""
+  return max(data.min_events, 3, data.train_positions[1] + 1)
 
 
 def _leave_last_session(store: history_store.HistoryStore, data: Any) -> Splits:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import os
 import shlex
 from typing import Any
+
+import ml_collections
+
+from dare_jax import errors
 
 _SHOWN = (
   ('auc', 'AUC'),
@@ -115,3 +120,32 @@ def left_out_lines(
   if split == 'val' and best_by in reasons:
     lines.append(f'val: this step cannot be the best: {best_by} decides that')
   return lines
+
+
+def diverged(
+  window: str,
+  config: ml_collections.ConfigDict,
+  workdir: os.PathLike[str],
+  good: int | None,
+) -> errors.UsageError:
+  """Returns what ends a run whose loss or parameters are not finite.
+
+  Args:
+    window: the steps in which that came about, in words.
+    config: of the run.
+    workdir: of the run.
+    good: the step of the newest checkpoint, which is finite; None: there is
+      none.
+  """
+  again = 'Nothing was saved before it: start again in this workdir'
+  if good is not None:
+    again = (
+      f'The checkpoint of step {good} in {workdir} is sound: go on from what it'
+      f' has learned with --config.train.init_from={workdir} and another'
+      ' --workdir, or start again in another one'
+    )
+  return errors.UsageError(
+    'the loss, or a parameter, is not finite somewhere in steps'
+    f' {window}. {again}, with a learning rate below'
+    f' optim.learning_rate={config.optim.learning_rate:g}.'
+  )

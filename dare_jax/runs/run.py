@@ -14,7 +14,6 @@ import jax
 import ml_collections
 import numpy as np
 
-from dare_jax import errors
 from dare_jax import storage
 from dare_jax import types
 from dare_jax.checkpoints import checkpoint
@@ -102,9 +101,9 @@ class Run:
     """
     has_begun = self._folder.hold()
     processes.in_turn(self.experiment.check)
-    report = processes.in_turn(self.experiment.unknown_report)
+    unknown = processes.in_turn(self.experiment.unknown_report)
     if processes.is_first():
-      print(report, flush=True)
+      print(unknown, flush=True)
     shapes = self.experiment.abstract_state()
     processes.in_turn(memory_plan.of_state(shapes).check)
     older = None if has_begun else self._older()
@@ -329,14 +328,9 @@ class Run:
     if finite:
       self._checked_step = step
       return
+    window = f'{self._checked_step + 1} to {step}'
     good = max(self.checkpoints.steps(), default=None)
-    raise errors.UsageError(
-      'the loss, or a parameter, is not finite somewhere in steps'
-      f' {self._checked_step + 1} to {step}; the last good checkpoint is'
-      f' {f"that of step {good}" if good else "none yet"}, in'
-      f' {self.workdir / "checkpoints"}. Lower optim.learning_rate, or look'
-      ' at the data, and start in another workdir.'
-    )
+    raise report.diverged(window, self.config, self.workdir, good)
 
   def finish(
     self,

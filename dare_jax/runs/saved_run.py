@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from dare_jax import errors
+from dare_jax import library_logs
 from dare_jax import numerics
 from dare_jax import storage
 from dare_jax.checkpoints import checkpoint
@@ -39,6 +40,7 @@ class SavedRun:
     return self.experiment.trainer.variables(self.state)
 
 
+@library_logs.filtered()
 @numerics.of_runs()
 def restore(
   workdir: str | os.PathLike[str], which: str | int = 'best'

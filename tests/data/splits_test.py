@@ -217,8 +217,21 @@ def test_an_empty_split_is_refused(name):
     splits.make_splits(store, data)
   text = str(caught.value)
   assert 'leaves no moment for train, val, test' in text
-  assert '0 of 1 users have data.min_events=210' in text
+  assert '0 of 1 users have' in text and 'data.min_events=210' in text
   assert 'the longest history has 9' in text and '\n' not in text
+
+
+def test_leave_last_says_what_its_positions_need():
+  rows = [(user, at, 0, at) for user in range(3) for at in range(50 + user)]
+  data = stores.data_config(
+    split='leave_last', min_events=20, train_positions=(3, 60, 5)
+  )
+  with pytest.raises(errors.UsageError) as caught:
+    splits.make_splits(stores.build(rows), data)
+  assert (
+    '0 of 3 users have 61 behaviors, which data.train_positions=(3, 60, 5)'
+    ' needs (the longest history has 52)'
+  ) in str(caught.value)
 
 
 @pytest.mark.parametrize(
