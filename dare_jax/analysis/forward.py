@@ -25,7 +25,7 @@ from dare_jax import trained
 from dare_jax import types
 from dare_jax.evaluation import retrieval
 from dare_jax.models import head
-from dare_jax.models import ranker
+from dare_jax.models import moments
 from dare_jax.topk import selection
 
 Arrays = dict[str, np.ndarray]
@@ -199,7 +199,7 @@ def _view(module: models.Ranker, batch: types.Batch) -> searches.SearchView:
     keys=module.encode_history(batch.history),
     bias_by_distance=bias,
     distance=jnp.maximum(distance, 0),
-    visible=ranker.visible_behaviors(batch.history, batch.end, batch.start),
+    visible=moments.visible(batch.history, batch.end, batch.start),
     target_ids=batch.targets.ids,
     history=batch.history,
     time_dim=module.config.time.attention_dim if module.config.use_time else 0,

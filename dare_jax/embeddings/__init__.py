@@ -4,6 +4,7 @@ from dare_jax.embeddings.encoder import FeatureEncoder
 from dare_jax.embeddings.plans import Feature
 from dare_jax.embeddings.plans import Plan
 from dare_jax.embeddings.plans import PLANS
+from dare_jax.embeddings.positions import ids_up_to
 from dare_jax.embeddings.positions import num_position_ids
 from dare_jax.embeddings.positions import position_ids
 from dare_jax.embeddings.projections import KERNEL_INITS
@@ -16,6 +17,7 @@ __all__ = [
   'PLANS',
   'Plan',
   'Projection',
+  'ids_up_to',
   'num_position_ids',
   'position_ids',
 ]

@@ -16,6 +16,7 @@ import numpy as np
 from dare_jax import layers
 from dare_jax.embeddings import plans
 from dare_jax.embeddings import projections
+from dare_jax.embeddings import scaled_rows
 
 COLLECTION = 'tables'
 
@@ -195,12 +196,25 @@ class FeatureEncoder(nn.Module):
       rows = rows @ affine.kernel[-rows.shape[-1] :] + affine.bias[None]
     return rows
 
+  def at_origin(
+    self, content: Float[Array, 'b m c d']
+  ) -> Float[Array, 'b m c v']:
+    """Returns representation vectors of targets: content and their own time."""
+    if self.time is None:
+      return content
+    origin = jnp.zeros((1,), jnp.int32)
+    time = self.time_rows('representation', 'target', origin)[0]
+    if self.mixes_time:
+      return content + jnp.expand_dims(time, (0, 1, 2))
+    time = jnp.broadcast_to(time, (*content.shape[:-1], time.shape[0]))
+    return jnp.concatenate([content, time], axis=-1)
+
   def _use(
     self, feature: plans.Feature, role: str, side: str, ids: Any
   ) -> Float[Array, '... d']:
     suffix = self.plan.table_of[role, side]
     table = self._tables[f'{feature.name}_{suffix}'].value
-    vectors = jnp.take(table, ids, axis=0, mode='clip')
+    vectors = scaled_rows.take(table, ids)
     # Tables may be stored narrower than what is computed with.
     vectors = layers.narrow(layers.widen(vectors), self.compute_dtype)
     shape = self.plan.projection

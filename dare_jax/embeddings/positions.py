@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
+import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Int
 import numpy as np
+
+from dare_jax import shapes
 
 # Buckets a doubling of the distance, and buckets in all: 200 exact positions
 # reach 200 * 2^16 behaviors back.
@@ -30,3 +37,43 @@ def position_ids(length: int, exact: int) -> np.ndarray:
   bucket = np.floor(_PER_DOUBLING * np.log2(ratio)).astype(np.int64)
   far = exact + 1 + np.minimum(bucket, _LOG_BUCKETS - 1)
   return np.where(distance <= exact, distance, far).astype(np.int32)
+
+
+@functools.cache
+def _first_of_buckets(exact: int) -> np.ndarray:
+  """Returns the least distance of each log-spaced id but the first."""
+  bucket = np.arange(1, _LOG_BUCKETS)
+  around = np.floor(max(exact, 1) * 2.0 ** (bucket / _PER_DOUBLING))
+  near = around[:, None].astype(np.int64) + np.arange(-1, 3)
+  ratio = np.maximum(near, exact) / max(exact, 1)
+  reached = np.floor(_PER_DOUBLING * np.log2(ratio)) >= bucket[:, None]
+  first = np.take_along_axis(near, reached.argmax(1)[:, None], axis=1)[:, 0]
+  return np.maximum(first, exact + 1).astype(np.int32)
+
+
+def ids_up_to(length: shapes.Size, exact: int) -> Int[Array, ' p']:
+  """Returns what `position_ids` does, also where the length is no number.
+
+  Args:
+    length: that of a program for any length is a symbol of `jax.export`.
+    exact: as there.
+  """
+  if shapes.are_known(length):
+    return jnp.asarray(position_ids(length, exact))
+  distance = jnp.arange(length + 1, dtype=jnp.int32)
+  return ids_of_distances(distance, exact)
+
+
+def ids_of_distances(
+  distance: Int[Array, ' n'], exact: int
+) -> Int[Array, ' n']:
+  """Returns the time ids of distances, as `position_ids`, int32.
+
+  For a number of distances that is not known beforehand.
+
+  >>> ids_of_distances(jnp.arange(7), exact=4).tolist()
+  [0, 1, 2, 3, 4, 7, 9]
+  """
+  first = jnp.asarray(_first_of_buckets(exact))
+  far = exact + 1 + jnp.searchsorted(first, distance, side='right')
+  return jnp.where(distance <= exact, distance, far).astype(jnp.int32)

@@ -15,6 +15,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from dare_jax import shapes
 from dare_jax.search import view as search_view
 
 _Found = TypeVar('_Found')
@@ -22,11 +23,26 @@ _Found = TypeVar('_Found')
 _VARIABLES = ('params', 'tables', 'constants')
 
 
+def size(at_once: int, of_window: int) -> int | None:
+  """Returns how many windows to take at a time.
+
+  Args:
+    at_once: scores for which memory is taken.
+    of_window: scores of one.
+
+  Returns:
+    At least 1; None in a program for any size, which cannot choose.
+  """
+  if not shapes.are_known(of_window):
+    return None
+  return max(1, at_once // of_window)
+
+
 def apply(
   module: nn.Module,
   function: Callable[[Any, Any], _Found],
   inputs: Any,
-  size: int,
+  size: int | None,
 ) -> _Found:
   """Returns `function(module, inputs)`, made of `size` windows at a time.
 
@@ -38,10 +54,11 @@ def apply(
     function: takes windows apart: row b of what it returns is of row b of its
       inputs.
     inputs: arrays [b, ...]; at least one.
-    size: windows at a time; b of them or more: all at once.
+    size: windows at a time, as `size` gives it; b of them or more, or None:
+      all at once.
   """
-  count = len(jax.tree.leaves(inputs)[0])
-  if size >= count or module.is_initializing():
+  count = jax.tree.leaves(inputs)[0].shape[0]
+  if size is None or module.is_initializing() or size >= count:
     return function(module, inputs)
   step = nn.remat(
     function,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flax import linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Bool
 from jaxtyping import Float
@@ -71,3 +74,31 @@ def of_config(
     axis_name=config.axis_name,
     norm_momentum=config.norm_momentum,
   )
+
+
+def features(
+  target: Float[Array, 'b m c v'],
+  interest: Float[Array, 'b m c v'],
+  context: Mapping[str, Float[Array, 'b m e']],
+  config: ranker_config.RankerConfig,
+) -> Float[Array, 'b m c f']:
+  """Returns target | interest | target * interest | context, or a part of it.
+
+  Args:
+    target: representation vectors of the targets, time included.
+    interest: of the users.
+    context: field -> vectors of the moments.
+    config: says which parts the heads see.
+  """
+  product = target * interest
+  if config.only_product:
+    parts = [product]
+  else:
+    parts = [target, interest]
+    parts += [product] if config.target_aware else []
+  for vector in context.values():
+    vector = vector[:, :, None, :]
+    parts.append(
+      jnp.broadcast_to(vector, (*target.shape[:-1], vector.shape[-1]))
+    )
+  return jnp.concatenate(parts, axis=-1)

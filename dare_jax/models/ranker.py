@@ -12,7 +12,6 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
-from jaxtyping import Bool
 from jaxtyping import Float
 from jaxtyping import Int
 
@@ -24,6 +23,7 @@ from dare_jax.models import batch_check
 from dare_jax.models import by_windows
 from dare_jax.models import head
 from dare_jax.models import mixed_time
+from dare_jax.models import moments
 from dare_jax.models import ranker_config
 from dare_jax.models import store_clusters
 
@@ -177,6 +177,23 @@ class Ranker(nn.Module):
     """
     return self._predict(batch, result, train)[0]
 
+  def score_found(
+    self,
+    batch: types.Batch,
+    result: types.SearchResult,
+    found_ids: Mapping[str, Int[Array, 'b m c k']],
+  ) -> tuple[Float[Array, 'b m c'], Float[Array, 'b m c k']]:
+    """Returns logits and weights, for a caller that keeps histories itself.
+
+    Args:
+      batch: targets, context; of the history, its length is read: the largest
+        distance.
+      result: of a search that keeps some behaviors, without `indices`.
+      found_ids: field -> ids of those; any where the mask is False.
+    """
+    values = self._values_of(found_ids, batch, result)
+    return self._predict_from(batch, result, values, train=False)
+
   def _predict(
     self, batch: types.Batch, result: types.SearchResult, train: bool
   ) -> tuple[Float[Array, 'b m c'], Float[Array, 'b m c k']]:
@@ -186,6 +203,16 @@ class Ranker(nn.Module):
       values = self._in_window(content, rows, batch.end)
     else:
       values = self._values_at(batch, result)
+    return self._predict_from(batch, result, values, train)
+
+  def _predict_from(
+    self,
+    batch: types.Batch,
+    result: types.SearchResult,
+    values: aggregate.Values,
+    train: bool,
+  ) -> tuple[Float[Array, 'b m c'], Float[Array, 'b m c k']]:
+    """Returns what `_predict` does, given the values of the behaviors found."""
     target = self.encoder.lookup('representation', 'target', batch.targets.ids)
     interest, weights = self.aggregator(result, values, target)
     features = self._features(batch, target, interest)
@@ -229,7 +256,7 @@ class Ranker(nn.Module):
       *(history, batch.targets.ids, batch.end, batch.start),
     )
     scores = batch.targets.label[0].size * length
-    size = max(1, self.config.scores_at_once // scores)
+    size = by_windows.size(self.config.scores_at_once, scores)
     return by_windows.apply(self, attend, parts, size)
 
   def _aux_logits(
@@ -250,13 +277,17 @@ class Ranker(nn.Module):
     end: Int[Array, 'b m'],
     start: Int[Array, 'b m'] | None,
   ) -> searches.SearchView:
+    of_behaviors = None
+    if self._scale is not None:
+      origin = self._target_time()
+      of_behaviors = mixed_time.behavior_scores(keys, origin, self._scale)
     return searches.SearchView(
       query=query,
       keys=keys,
       bias_by_distance=bias,
-      bias_by_behavior=self._behavior_scores(keys),
-      distance=_distance(end, keys.shape[1]),
-      visible=visible_behaviors(history, end, start),
+      bias_by_behavior=of_behaviors,
+      distance=moments.distance(end, keys.shape[1]),
+      visible=moments.visible(history, end, start),
       target_ids=target_ids,
       history=history,
       time_dim=self.config.time.attention_dim if self.config.use_time else 0,
@@ -283,20 +314,13 @@ class Ranker(nn.Module):
       return mixed_time.position_scores(query, target, rows, self._scale)
     return rows @ target * rows.shape[-1] ** -0.5
 
-  def _behavior_scores(self, keys: Float[Array, 'b l d']) -> Any:
-    """Returns what the target's time adds to each behavior's score, or None."""
-    if self._scale is None:
-      return None
-    return mixed_time.behavior_scores(keys, self._target_time(), self._scale)
-
   def _target_time(self) -> Float[Array, ' t']:
     origin = jnp.zeros(1, jnp.int32)
     return self.encoder.time_rows('attention', 'target', origin)[0]
 
   def _position_ids(self, length: int) -> Int[Array, ' p']:
     """Time ids of distances 0 to length."""
-    exact = self.config.exact_positions
-    return jnp.asarray(embeddings.position_ids(length, exact))
+    return embeddings.ids_up_to(length, self.config.exact_positions)
 
   def _values_at(
     self, batch: types.Batch, result: types.SearchResult
@@ -308,6 +332,15 @@ class Ranker(nn.Module):
       field: jnp.take_along_axis(values, flat, axis=1).reshape(indices.shape)
       for field, values in batch.history.ids.items()
     }
+    return self._values_of(ids, batch, result)
+
+  def _values_of(
+    self,
+    ids: Mapping[str, Int[Array, 'b m c k']],
+    batch: types.Batch,
+    result: types.SearchResult,
+  ) -> aggregate.Values:
+    """Representation vectors of the behaviors kept, from their ids."""
     content = self.encoder.lookup('representation', 'behavior', ids)
     rows = self._value_rows(batch.history.mask.shape[1])
     return self._with_time(content, rows, result.distance)
@@ -359,41 +392,9 @@ class Ranker(nn.Module):
     interest: Float[Array, 'b m c v'],
   ) -> Float[Array, 'b m c f']:
     """Target | interest | target * interest | context, the heads' input."""
-    target = content
-    if self.config.use_time:
-      origin = jnp.zeros((1,), jnp.int32)
-      time = self.encoder.time_rows('representation', 'target', origin)[0]
-      if self.encoder.mixes_time:
-        target = content + jnp.expand_dims(time, (0, 1, 2))
-      else:
-        time = jnp.broadcast_to(time, (*content.shape[:-1], time.shape[0]))
-        target = jnp.concatenate([content, time], axis=-1)
-    product = target * interest
-    if self.config.only_product:
-      parts = [product]
-    else:
-      parts = [target, interest]
-      parts += [product] if self.config.target_aware else []
-    for name, table in self.context_tables.items():
-      vector = table(batch.context[name])[:, :, None, :]
-      parts.append(
-        jnp.broadcast_to(vector, (*target.shape[:-1], vector.shape[-1]))
-      )
-    return jnp.concatenate(parts, axis=-1)
-
-
-def _distance(end: Int[Array, 'b m'], length: int) -> Int[Array, 'b m l']:
-  """How far back each behavior lies from a moment; 1 is the most recent."""
-  index = jnp.arange(length, dtype=end.dtype)
-  return jnp.maximum(end[:, :, None] - index[None, None, :], 0)
-
-
-def visible_behaviors(
-  history: types.History,
-  end: Int[Array, 'b m'],
-  start: Int[Array, 'b m'] | None = None,
-) -> Bool[Array, 'b m l']:
-  """Returns where a moment has a real behavior from its start to its end."""
-  index = jnp.arange(history.mask.shape[1], dtype=end.dtype)[None, None, :]
-  visible = history.mask[:, None, :] & (index < end[:, :, None])
-  return visible if start is None else visible & (index >= start[:, :, None])
+    target = self.encoder.at_origin(content)
+    context = {
+      name: table(batch.context[name])
+      for name, table in self.context_tables.items()
+    }
+    return head.features(target, interest, context, self.config)

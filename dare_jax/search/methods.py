@@ -115,7 +115,9 @@ class CategorySearch(Search):
     if self.options.keep_padding:
       mask = jnp.ones_like(mask)
     result = search_view.kept(view, scores, indices, mask)
-    among = jnp.put_along_axis(
-      jnp.zeros(same.shape, bool), indices, mask, axis=-1, inplace=False
-    )
+    places = [
+      jax.lax.broadcasted_iota(jnp.int32, indices.shape, axis)
+      for axis in range(indices.ndim - 1)
+    ]
+    among = jnp.zeros(same.shape, bool).at[*places, indices].set(mask)
     return result, search_view.Attention(scores, among)

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from dare_jax import shapes
+
 _EXPECTED = 'expected padding first and then behaviors, the most recent last'
 
 
@@ -52,7 +54,7 @@ def newest(state: Any, keys: Any, category: Any) -> None:
   Raises:
     ValueError: shapes that do not fit.
   """
-  users = len(state.newest)
+  users = state.newest.shape[0]
   _is('keys', keys, (users, state.width))
   _categories(state, category)
   if category is not None:
@@ -67,15 +69,16 @@ def targets(state: Any, query: Any, bias: Any, table: Any) -> None:
   """
   _categories(state, table)
   width = state.width + (0 if table is None else table.shape[1])
-  if query.ndim != 3 or (len(query), query.shape[2]) != (
-    len(state.newest),
+  if query.ndim != 3 or (query.shape[0], query.shape[2]) != (
+    state.newest.shape[0],
     width,
   ):
     raise ValueError(
-      f'query {query.shape}: expected [{len(state.newest)} users, candidates,'
-      f' {width}], from Ranker.encode_targets without the axis of moments.'
+      f'query {query.shape}: expected [{state.newest.shape[0]} users,'
+      f' candidates, {width}], from Ranker.encode_targets without the axis of'
+      ' moments.'
     )
-  if bias.ndim != 1 or len(bias) <= state.capacity:
+  if bias.ndim != 1 or bias.shape[0] <= state.capacity:
     raise ValueError(
       f'bias_by_distance {bias.shape}: expected the distances 0 to'
       f' {state.capacity}; take both from Ranker.encode_targets with'
@@ -83,7 +86,7 @@ def targets(state: Any, query: Any, bias: Any, table: Any) -> None:
     )
 
 
-def _is(name: str, value: Any, shape: tuple[int, ...]) -> None:
+def _is(name: str, value: Any, shape: tuple[shapes.Size, ...]) -> None:
   if tuple(value.shape) != tuple(shape):
     raise ValueError(
       f'{name} {tuple(value.shape)}: expected {tuple(shape)}, as the users'

@@ -31,6 +31,7 @@ from jaxtyping import Bool
 from jaxtyping import Float
 from jaxtyping import Int
 
+from dare_jax import shapes
 from dare_jax import types
 from dare_jax.serving import categories
 from dare_jax.serving import products
@@ -81,9 +82,9 @@ class UserState:
   history_length: int = struct.field(pytree_node=False)
 
   @property
-  def capacity(self) -> int:
+  def capacity(self) -> shapes.Size:
     """Slots of a user, see `capacity_of`."""
-    return int(self.keys.shape[-1])
+    return self.keys.shape[-1]
 
 
 def capacity_of(length: int) -> int:
@@ -173,7 +174,7 @@ def append(
   """
   state_check.newest(state, keys, category)
   slot = (state.newest + 1) % state.capacity
-  user = jnp.arange(len(slot))
+  user = jnp.arange(slot.shape[0])
   keys = keys.astype(jnp.float32)
   column, scale = products.narrow(keys[..., None], state.precision)
   new = {}
@@ -268,6 +269,8 @@ def _in_turns(
 ) -> Any:
   """Returns what `_search_users` does, with few scores in memory at once."""
   users, candidates, width = query.shape
+  if not shapes.are_known(users, candidates, state.capacity):
+    return _search_users(state, query, bias, k, table)
   row = 4 * max(state.capacity, 0 if table is None else len(table))
   most = max(1, _CHUNK_BYTES // row)
   if candidates > most:

@@ -19,6 +19,7 @@ from jaxtyping import Bool
 from jaxtyping import Float
 from jaxtyping import Int
 
+from dare_jax import shapes
 from dare_jax.topk import ordering
 
 # Neighbours whose maximum is taken: the width at which XLA's CPU backend takes
@@ -48,14 +49,14 @@ class Rows:
   bias: Any = None
 
   @property
-  def length(self) -> int:
+  def length(self) -> shapes.Size:
     """Behaviors of a row, n."""
-    return int(self.content.shape[-1])
+    return self.content.shape[-1]
 
   @property
-  def count(self) -> int:
+  def count(self) -> shapes.Size:
     """Rows, b c."""
-    return int(self.content.shape[0] * self.content.shape[1])
+    return self.content.shape[0] * self.content.shape[1]
 
   def scores(self) -> Float[Array, 'b c n']:
     """Returns the sums of content and bias."""
@@ -137,7 +138,7 @@ class Rows:
       own = jax.lax.optimization_barrier(jax.vmap(one)(start))
       return use(self.content + own[:, None], self.visible)
 
-    if len(start) == 1:
+    if start.shape[0] == 1:
       return alike()
     return jax.lax.cond(jnp.all(start == start[0]), alike, each)
 
@@ -150,7 +151,7 @@ def indices(group: Int[Array, '... i']) -> Int[Array, '... i w']:
 
 
 def age(
-  index: Int[Array, '#r i'], newest: Int[Array, 'r 1'], n: int
+  index: Int[Array, '#r i'], newest: Int[Array, 'r 1'], n: shapes.Size
 ) -> Int[Array, 'r i']:
   """Returns how far back behaviors lie in a ring of n; the newest: 0."""
   return newest - index + jnp.where(index > newest, n, 0)
@@ -168,7 +169,7 @@ def _orders(
   scores: Float[Array, ...],
   visible: Bool[Array, ...],
   index: Int[Array, ...],
-  n: int,
+  n: shapes.Size,
 ) -> Int[Array, ...]:
   """Returns the orders of behaviors at some indices of rows of n.
 

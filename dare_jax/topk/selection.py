@@ -20,6 +20,7 @@ from jaxtyping import Bool
 from jaxtyping import Float
 from jaxtyping import Int
 
+from dare_jax import shapes
 from dare_jax.topk import counting
 from dare_jax.topk import ordering
 from dare_jax.topk import rows as rows_lib
@@ -116,6 +117,8 @@ def _by_platform(
   rows: rows_lib.Rows, k: int, ranked: Callable[[], Any]
 ) -> tuple[Any, Any]:
   """Chooses by counting where that is faster; shapes are those of either."""
+  if not shapes.are_known(rows.count, rows.length):
+    return ranked()
   if not 1 <= k <= rows.length:
     raise ValueError(
       f'top_k={k}: expected 1 to the history length, {rows.length}; lower'
@@ -192,7 +195,7 @@ def sharded_top_k(
   return jnp.take_along_axis(index, place, axis=-1), best != -jnp.inf
 
 
-def _count(n: int, ndim: int) -> Int[Array, '... n']:
+def _count(n: shapes.Size, ndim: int) -> Int[Array, '... n']:
   """Returns 0 to n - 1 along the last of `ndim` axes."""
   return jnp.arange(n, dtype=jnp.int32).reshape(*(1,) * (ndim - 1), n)
 
@@ -212,6 +215,8 @@ def _rank(
 ) -> tuple[Int[Array, '... k'], Float[Array, '... k']]:
   """The k best by `jax.lax.top_k`."""
   length = scores.shape[-1]
+  if not shapes.are_known(*scores.shape):
+    return _rank_all(scores, visible, k, newest)
   if length < _LONG or length < _GROUPS_PER_KEPT * GROUP * k:
     return _rank_all(scores, visible, k, newest)
   return _rank_groups(scores, visible, k, newest)

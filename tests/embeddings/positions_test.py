@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import numpy as np
 
 from dare_jax import embeddings
+from dare_jax.embeddings import positions
 from tests.models import reference
 
 
@@ -21,6 +22,14 @@ class PositionsTest(absltest.TestCase):
       assert ids[distance] == reference.time_id(distance, exact)
     assert (np.diff(ids) >= 0).all()
     assert ids.max() < embeddings.num_position_ids(exact)
+
+  @hypothesis.given(exact=st.integers(1, 250), length=st.integers(0, 9000))
+  def test_made_on_the_device_they_are_the_same(self, exact, length):
+    distance = np.arange(length + 1, dtype=np.int32)
+    np.testing.assert_array_equal(
+      positions.ids_of_distances(distance, exact),
+      embeddings.position_ids(length, exact),
+    )
 
   def test_a_longer_history_leaves_the_ids_alone(self):
     np.testing.assert_array_equal(

@@ -1,0 +1,80 @@
+"""The shapes that programs are compiled for, and which of them to take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Shape:
+  """Users, candidates of each, and slots of their histories."""
+
+  batch: int
+  candidates: int
+  capacity: int
+
+  @property
+  def sizes(self) -> tuple[int, int, int]:
+    return self.batch, self.candidates, self.capacity
+
+  def __str__(self) -> str:
+    return f'{self.batch}x{self.candidates}x{self.capacity}'
+
+
+class Buckets:
+  """Shapes of static programs; what fits none has the symbolic program."""
+
+  def __init__(self, shapes: Iterable[Shape], largest: int) -> None:
+    """Makes them.
+
+    Args:
+      shapes: of static programs.
+      largest: slots that hold a whole history.
+    """
+    self.shapes = tuple(sorted(set(shapes)))
+    self.capacities = sorted({largest, *(s.capacity for s in self.shapes)})
+
+  def capacity(self, length: int) -> int:
+    """Returns the fewest slots that hold a history, or the most there are."""
+    for capacity in self.capacities:
+      if capacity >= length:
+        return capacity
+    return self.capacities[-1]
+
+  def candidates(self, count: int, capacity: int) -> int:
+    """Returns how many candidates to score at once.
+
+    The next larger number; fewer than `count` where all are fewer. Without a
+    static program, the next power of two.
+    """
+    known = {s.candidates for s in self.shapes if s.capacity == capacity}
+    larger = [size for size in known if size >= count]
+    if larger:
+      return min(larger)
+    return max(known) if known else _power_of_two(count)
+
+  def batches(
+    self, users: int, candidates: int, capacity: int
+  ) -> Iterator[tuple[int, int]]:
+    """Yields (users, batch) of calls that take all users in turn."""
+    sizes = sorted(
+      s.batch
+      for s in self.shapes
+      if (s.candidates, s.capacity) == (candidates, capacity)
+    )
+    if not sizes:
+      yield users, _power_of_two(users)
+      return
+    while users:
+      larger = [size for size in sizes if users <= size < 2 * users]
+      smaller = [size for size in sizes if size <= users]
+      # A batch half empty takes longer than smaller ones.
+      size = larger[0] if larger else max(smaller or sizes[:1])
+      yield min(users, size), size
+      users -= min(users, size)
+
+
+def _power_of_two(count: int) -> int:
+  return 1 << max(count - 1, 0).bit_length()

@@ -1,0 +1,101 @@
+"""The programs of a bundle, read when they are first called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import pathlib
+import threading
+from typing import Any
+
+from dare_jax import errors
+from dare_jax.bundle import manifest as manifest_lib
+
+Sizes = tuple[int, ...]
+
+
+class Calls:
+  """Programs by kind and shape."""
+
+  def __init__(
+    self, folder: pathlib.Path, manifest: Mapping[str, Any], variables: Any
+  ) -> None:
+    """Reads nothing yet.
+
+    Args:
+      folder: of the bundle.
+      manifest: of the same.
+      variables: what each program takes first.
+    """
+    self._folder = folder
+    self._manifest = manifest
+    self._variables = variables
+    self._lock = threading.Lock()
+    self._loaded: dict[str, Callable[..., Any]] = {}
+    self._files: dict[tuple[str, Sizes | None], str] = {}
+    for told in manifest['programs']:
+      sizes = tuple(told['shapes'].values())
+      is_static = all(isinstance(size, int) for size in sizes)
+      self._files[told['kind'], sizes if is_static else None] = told['file']
+
+  def __call__(self, kind: str, sizes: Sizes, *args: Any) -> Any:
+    """Returns what the program of a kind makes of arguments.
+
+    Args:
+      kind: of the programs.
+      sizes: a static program is for; any other: the symbolic one is taken.
+      *args: after the variables.
+    """
+    file = self._files.get((kind, sizes)) or self._files[kind, None]
+    call = self._loaded.get(file) or self.load(file)
+    return call(self._variables, *args)
+
+  @property
+  def files(self) -> list[str]:
+    return list(self._files.values())
+
+  def load(self, file: str) -> Callable[..., Any]:
+    """Returns a program, compiled for a shape when it is first called.
+
+    Raises:
+      UsageError: this jaxlib cannot read it, or it is not for this platform.
+    """
+    import jax  # Compiling is what takes it.
+    from jax import export
+
+    with self._lock:
+      if file in self._loaded:
+        return self._loaded[file]
+      try:
+        data = bytearray((self._folder / file).read_bytes())
+        exported = export.deserialize(data)
+        exported.mlir_module()
+      except ImportError:
+        raise errors.UsageError(
+          'programs of bundles are read with flatbuffers:'
+          f' {errors.install("export")}, or pip install flatbuffers.'
+        ) from None
+      except Exception as error:  # Whatever an older reader raises.
+        raise self._unreadable(file, error) from None
+      platform = jax.default_backend()
+      names = {'gpu': 'cuda'}
+      if names.get(platform, platform) not in exported.platforms:
+        raise errors.UsageError(
+          f'bundle {self._folder}: its programs are for'
+          f' {", ".join(exported.platforms)}, and JAX runs on {platform}.'
+        )
+      self._loaded[file] = jax.jit(exported.call)
+      return self._loaded[file]
+
+  def _unreadable(self, file: str, error: Exception) -> errors.UsageError:
+    import jaxlib
+
+    why = (str(error).splitlines() or [''])[0]
+    return errors.UsageError(
+      f'bundle {self._folder}: {file}, written by jaxlib'
+      f' {self._manifest["versions"]["jaxlib"]}, cannot be read by jaxlib'
+      f' {jaxlib.__version__} ({type(error).__name__}: {why:.120}). JAX reads'
+      ' programs of the last six months, and none of newer versions. Install'
+      ' that version, or export again with this one:'
+      f' {manifest_lib.again(self._folder, self._manifest)}'
+    )

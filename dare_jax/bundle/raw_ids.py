@@ -1,0 +1,217 @@
+"""Raw values to dense ids, with NumPy alone, from memory-mapped files.
+
+Whole numbers are searched in a sorted array. Texts are searched by a hash of 64
+bits, and what is found is compared byte by byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+
+from dare_jax.logs import plain_values
+
+NUMBERS, TEXTS = 'numbers', 'texts'
+# What a missing or unseen value is looked up as.
+_NONE = -1
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT = np.uint64(29)
+_BLOCK = 1 << 18
+
+
+def save(
+  folder: pathlib.Path, field: str, raw: Sequence[Any], ids: np.ndarray
+) -> dict[str, Any]:
+  """Writes the map of a field; returns what the manifest tells of it.
+
+  Args:
+    folder: of the maps.
+    field: name of the files.
+    raw: distinct values of the log, all whole numbers or all texts.
+    ids: int32 [n], what the model reads for each.
+  """
+  is_text = any(isinstance(value, str) for value in raw)
+  if is_text:
+    data, offsets = _joined(raw)
+    hashes = _hashes(data, offsets)
+    order = np.argsort(hashes, kind='stable')
+    parts = {
+      'bytes': data,
+      'offsets': offsets,
+      'hashes': hashes[order],
+      'order': order.astype(np.int32),
+      'ids': ids,
+    }
+  else:
+    values = np.array(raw, np.int64)
+    order = np.argsort(values)
+    parts = {'numbers': values[order], 'ids': ids[order]}
+  for part, array in parts.items():
+    np.save(folder / f'{field}.{part}.npy', array, allow_pickle=False)
+  return {'kind': TEXTS if is_text else NUMBERS, 'parts': list(parts)}
+
+
+class RawIds:
+  """The map of one field."""
+
+  def __init__(
+    self, folder: pathlib.Path, field: str, told: Mapping[str, Any]
+  ) -> None:
+    """Opens what `save` wrote."""
+    self._field = field
+    self._parts = {
+      part: np.load(
+        folder / f'{field}.{part}.npy', mmap_mode='r', allow_pickle=False
+      )
+      for part in told['parts']
+    }
+    self._is_text = told['kind'] == TEXTS
+
+  def __call__(self, raw: Any, unknown: int) -> np.ndarray:
+    """Returns the ids of raw values, int32.
+
+    Args:
+      raw: a list, an array of NumPy, or a series of pandas or Polars.
+      unknown: what a missing or unseen value is.
+
+    Raises:
+      UsageError: a value that the log cannot have.
+    """
+    if not self._is_text:
+      row = self._rows_of_numbers(raw)
+    else:
+      row = self._rows_of_values(raw)
+    if not len(self._parts['ids']):
+      return np.full(len(row), unknown, np.int32)
+    found = self._parts['ids'][np.maximum(row, 0)]
+    return np.where(row >= 0, found, np.int32(unknown))
+
+  def _rows_of_numbers(self, raw: Any) -> np.ndarray:
+    known = self._parts['numbers']
+    there: Any = np.True_
+    if isinstance(raw, np.ndarray) and raw.dtype.kind == 'i' and raw.ndim == 1:
+      values = raw.astype(np.int64, copy=False)
+    elif type(raw) is list and all(type(value) is int for value in raw):
+      values, there = _int64(raw)
+    else:
+      plain = plain_values.plain(self._field, raw)
+      whole = plain_values.whole_numbers(self._field, plain)
+      there = np.array([value is not None for value in whole], bool)
+      values = np.array([value or 0 for value in whole], np.int64)
+    if not len(known):
+      return np.full(len(values), _NONE)
+    place = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    return np.where(there & (known[place] == values), place, _NONE)
+
+  def _rows_of_values(self, raw: Any) -> np.ndarray:
+    """Returns rows of texts; numbers are looked up as the log writes them."""
+    if type(raw) is list and all(type(value) is str for value in raw):
+      return self._rows_of_texts(raw)
+    plain = plain_values.plain(self._field, raw)
+    texts = ['' if value is None else str(value) for value in plain]
+    row = self._rows_of_texts(texts)
+    row[[value is None for value in plain]] = _NONE
+    # A log of floats has them with a point, be they whole or not.
+    places = [
+      place
+      for place, value in enumerate(plain)
+      if isinstance(value, int | float) and abs(value) <= 2**53
+    ]
+    written = self._rows_of_texts([_float_text(plain[i]) for i in places])
+    for place, other in zip(places, written, strict=True):
+      if row[place] < 0:
+        row[place] = other
+      if row[place] < 0 and isinstance(plain[place], float):
+        raise plain_values.refusal(
+          self._field, plain[place], place, 'the log has no such number'
+        )
+    return row
+
+  def _rows_of_texts(self, texts: Sequence[str]) -> np.ndarray:
+    data, offsets = _joined(texts)
+    hashes = _hashes(data, offsets)
+    known = self._parts['hashes']
+    found = np.full(len(texts), _NONE)
+    place = np.searchsorted(known, hashes)
+    open_ = np.arange(len(texts))
+    while True:
+      # Of equal hashes, one after the other.
+      open_ = open_[place[open_] < len(known)]
+      open_ = open_[known[place[open_]] == hashes[open_]]
+      if not len(open_):
+        return found
+      row = self._parts['order'][place[open_]]
+      same = self._are_same(row, data, offsets, open_)
+      found[open_[same]] = row[same]
+      open_ = open_[~same]
+      place[open_] += 1
+
+  def _are_same(
+    self, row: np.ndarray, data: np.ndarray, offsets: np.ndarray, asked: Any
+  ) -> np.ndarray:
+    """Returns whether known texts are those asked for, byte by byte."""
+    start, own = self._parts['offsets'][row], offsets[asked]
+    length = self._parts['offsets'][row + 1] - start
+    same = length == offsets[asked + 1] - own
+    length = np.where(same, length, 0)
+    which = np.repeat(np.arange(len(row)), length)
+    step = np.arange(len(which)) - np.repeat(np.cumsum(length) - length, length)
+    known = self._parts['bytes'][start[which] + step]
+    differ = which[known != data[own[which] + step]]
+    same[differ] = False
+    return same
+
+
+def _int64(values: Sequence[int]) -> tuple[np.ndarray, Any]:
+  try:
+    return np.array(values, np.int64), np.True_
+  except OverflowError:  # No log has such a number.
+    info = np.iinfo(np.int64)
+    there = np.array([info.min <= v <= info.max for v in values], bool)
+    small = [v if ok else 0 for v, ok in zip(values, there, strict=True)]
+    return np.array(small, np.int64), there
+
+
+def _float_text(value: Any) -> str:
+  """Returns a float as a log of floats has it, written by Polars."""
+  return re.sub(r'e([-+]?)0*', r'e\1', repr(float(value)))
+
+
+def _joined(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns UTF-8 bytes of all texts, and where each begins and ends."""
+  encoded = [text.encode(errors='surrogatepass') for text in texts]
+  offsets = np.zeros(len(encoded) + 1, np.int64)
+  np.cumsum([len(text) for text in encoded], out=offsets[1:])
+  return np.frombuffer(b''.join(encoded), np.uint8), offsets
+
+
+def _hashes(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+  """Returns a hash of 64 bits of each text."""
+  count = len(offsets) - 1
+  blocks = [
+    _hashes_of_block(data, offsets[first : min(first + _BLOCK, count) + 1])
+    for first in range(0, count, _BLOCK)
+  ]
+  return np.concatenate(blocks) if blocks else np.zeros(0, np.uint64)
+
+
+def _hashes_of_block(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+  """Returns hashes: words of eight bytes, mixed one after the other."""
+  length = np.diff(offsets)
+  found = length.astype(np.uint64) * _FACTOR
+  left = np.arange(len(length))
+  for first in range(0, int(length.max(initial=0)), 8):
+    left = left[length[left] > first]
+    step = np.arange(first, first + 8)
+    index = offsets[left, None] + step[None]
+    inside = step[None] < length[left, None]
+    taken = data[np.where(inside, index, 0)]
+    word = np.where(inside, taken, 0).astype(np.uint8).view('<u8')[:, 0]
+    mixed = (found[left] ^ word) * _FACTOR
+    found[left] = mixed ^ (mixed >> _SHIFT)
+  return found

@@ -1,0 +1,316 @@
+"""A bundle that was opened: raw values to ids, histories to scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dare_jax import errors
+from dare_jax.bundle import arrays
+from dare_jax.bundle import buckets as buckets_lib
+from dare_jax.bundle import calls as calls_lib
+from dare_jax.bundle import manifest as manifest_lib
+from dare_jax.bundle import raw_ids
+from dare_jax.bundle import scoring
+
+# What a model reads in place of values that training has not seen.
+_UNKNOWN_ROW = 1
+Ids = Mapping[str, np.ndarray]
+Shape = buckets_lib.Shape
+
+
+class Bundle:
+  """A model that scores, without its training's libraries.
+
+  Attributes:
+    path: its folder.
+    manifest: `manifest.json`.
+  """
+
+  def __init__(self, path: pathlib.Path, manifest: dict[str, Any]) -> None:
+    """Opens files; nothing is compiled. See `open`."""
+    self.path = path
+    self.manifest = manifest
+    self._raw_ids = {
+      field: raw_ids.RawIds(path / 'ids', field, told)
+      for field, told in manifest['ids'].items()
+    }
+    shapes = [Shape(*sizes) for sizes in manifest['shapes']]
+    self._buckets = buckets_lib.Buckets(shapes, manifest['capacity'])
+    self._calls = calls_lib.Calls(path, manifest, _variables(path, manifest))
+    plan = scoring.Plan(
+      self.top_k,
+      self.has_cached_keys,
+      manifest['keeps_all'],
+      manifest['scores_alone'],
+    )
+    self._scorer = scoring.Scorer(plan, self._buckets, self._calls)
+
+  @property
+  def name(self) -> str:
+    """The model's name."""
+    return str(self.manifest['model'])
+
+  @property
+  def version(self) -> str:
+    """Another one for any other content."""
+    return str(self.manifest['version'])
+
+  @property
+  def fields(self) -> tuple[str, ...]:
+    """Fields of a behavior and of a candidate."""
+    return tuple(self.manifest['fields'])
+
+  @property
+  def context_fields(self) -> tuple[str, ...]:
+    """Fields of a moment, for the head alone."""
+    return tuple(self.manifest['context_fields'])
+
+  @property
+  def history_length(self) -> int:
+    """Behaviors that count; what lies farther back is never seen."""
+    return int(self.manifest['history_length'])
+
+  @property
+  def top_k(self) -> int:
+    return int(self.manifest['top_k'])
+
+  @property
+  def unknown_id(self) -> int | None:
+    """The id that was trained for what is not known, if one was."""
+    return self.manifest['unknown_id']
+
+  @property
+  def has_cached_keys(self) -> bool:
+    """Whether states hold search keys; else they hold the history alone."""
+    return bool(self.manifest['has_cached_keys'])
+
+  @property
+  def shapes(self) -> tuple[Shape, ...]:
+    """What is compiled ahead: users, candidates of each, slots."""
+    return self._buckets.shapes
+
+  def ids(self, field: str, raw: Any) -> np.ndarray:
+    """Returns the ids of raw values, int32 [n], as `trained.Trained.ids` does.
+
+    Args:
+      field: one of `fields` or `context_fields`.
+      raw: a list, an array of NumPy, or a series of pandas or Polars. 5, 5.0
+        and '5' are the same value.
+
+    Raises:
+      UsageError: no such field, or a value that no log could have.
+    """
+    if field not in self._raw_ids:
+      known = ', '.join(sorted(self._raw_ids))
+      raise errors.UsageError(f'field {field!r}: expected one of {known}.')
+    return self._raw_ids[field](raw, _UNKNOWN_ROW)
+
+  def unknown(self, field: str, ids: np.ndarray) -> np.ndarray:
+    """Returns bool [n], whether ids stand for values that are not known."""
+    del field  # It is the same id in all of them.
+    return np.asarray(ids) == _UNKNOWN_ROW
+
+  def encode(self, history: Ids) -> scoring.State:
+    """Returns a user's state.
+
+    Args:
+      history: field -> int32 [l], oldest first, of any length; the last
+        `history_length` behaviors count.
+
+    Raises:
+      UsageError: fields, lengths or ids that do not fit.
+    """
+    return self._scorer.encode(self.version, [self._history(history)])[0]
+
+  def append(
+    self, state: scoring.State, behavior: Mapping[str, int]
+  ) -> scoring.State:
+    """Returns the state with one more behavior; `state` stays as it is.
+
+    Raises:
+      UsageError: fields or ids that do not fit, or another bundle's state.
+    """
+    self._check_version(state)
+    one = {field: np.reshape(value, 1) for field, value in behavior.items()}
+    checked = self._ids_of('behavior', one)
+    values = {field: int(ids[0]) for field, ids in checked.items()}
+    return self._scorer.append(state, values, self.history_length)
+
+  def score(
+    self,
+    histories: Sequence[Ids | scoring.State],
+    candidates: Sequence[Ids],
+    contexts: Sequence[Mapping[str, int]] | None = None,
+    explain: bool = False,
+  ) -> list[scoring.Scores]:
+    """Returns the scores of each user's candidates.
+
+    Users are scored together where shapes allow it. Of a model that keeps all
+    behaviors, an explanation has the `top_k` that weigh most.
+
+    Args:
+      histories: of each user: field -> int32 [l], oldest first, or a state.
+      candidates: of each user: field -> int32 [c].
+      contexts: of each user: field -> id; None where there are no such fields.
+      explain: also tell which behaviors were found, and their weights.
+
+    Raises:
+      UsageError: what does not fit the bundle, or each other.
+    """
+    if contexts is None:
+      contexts = [{}] * len(histories)
+    if not len(histories) == len(candidates) == len(contexts):
+      raise errors.UsageError(
+        f'{len(histories)} histories, {len(candidates)} lists of candidates and'
+        f' {len(contexts)} contexts: expected one of each for every user.'
+      )
+    scored = [self._ids_of('candidates', some) for some in candidates]
+    moments = [self._context(context) for context in contexts]
+    states = self._states(histories)
+    result = [self._nothing(explain)] * len(states)
+    places = [i for i, some in enumerate(scored) if len(some['item'])]
+    requests = [
+      scoring.Request(states[i], scored[i], moments[i]) for i in places
+    ]
+    found = self._scorer.score(requests, explain)
+    for place, scores in zip(places, found, strict=True):
+      result[place] = scores
+    return result
+
+  def warm_up(self, shapes: Iterable[Shape] | None = None) -> None:
+    """Compiles programs, so that no request waits for them.
+
+    Args:
+      shapes: users, candidates of each, and slots; None: all of `shapes`, and
+        what appends to states.
+    """
+    for shape in self._buckets.shapes if shapes is None else shapes:
+      length = min(shape.capacity, self.history_length)
+      past = {f: np.ones(length, np.int32) for f in self.fields}
+      some = {f: np.ones(shape.candidates, np.int32) for f in self.fields}
+      context = dict.fromkeys(self.context_fields, 1)
+      state = self.encode(past)
+      n = shape.batch
+      self.score([state] * n, [some] * n, [context] * n)
+      self.append(state, dict.fromkeys(self.fields, 1))
+
+  def check_programs(self) -> None:
+    """Checks that this JAX can read what it is to run.
+
+    Raises:
+      UsageError: it cannot, or runs on another platform.
+    """
+    for file in self._calls.files:
+      self._calls.load(file)
+
+  def _states(
+    self, histories: Sequence[Ids | scoring.State]
+  ) -> list[scoring.State]:
+    """Returns states; those given as ids are encoded together."""
+    raw = [h for h in histories if not isinstance(h, scoring.State)]
+    checked = [self._history(history) for history in raw]
+    made = iter(self._scorer.encode(self.version, checked))
+    result = []
+    for history in histories:
+      if isinstance(history, scoring.State):
+        self._check_version(history)
+        result.append(history)
+      else:
+        result.append(next(made))
+    return result
+
+  def _nothing(self, explain: bool) -> scoring.Scores:
+    logit, shape = np.zeros(0, np.float32), (0, self.top_k)
+    if not explain:
+      return scoring.Scores(logit)
+    return scoring.Scores(
+      logit,
+      np.zeros(shape, np.int32),
+      np.zeros(shape, np.float32),
+      np.zeros(shape, bool),
+    )
+
+  def _history(self, history: Ids) -> dict[str, np.ndarray]:
+    ids = self._ids_of('history', history)
+    return {field: own[-self.history_length :] for field, own in ids.items()}
+
+  def _ids_of(self, name: str, given: Ids) -> dict[str, np.ndarray]:
+    """Returns checked ids of all fields.
+
+    Raises:
+      UsageError: other fields, several lengths, or ids beyond the tables.
+    """
+    if set(given) != set(self.fields):
+      raise errors.UsageError(
+        f'{name}: expected the fields {", ".join(self.fields)}, got'
+        f' {", ".join(map(str, given)) or "none"}.'
+      )
+    ids = {f: np.asarray(given[f], np.int32) for f in self.fields}
+    if len({own.shape for own in ids.values()}) > 1 or ids['item'].ndim != 1:
+      shapes = [f'{own.shape} of {field}' for field, own in ids.items()]
+      raise errors.UsageError(
+        f'{name}: expected as many ids of each field, one after the other, got'
+        f' {", ".join(shapes)}.'
+      )
+    for field, own in ids.items():
+      self._check_range(f'{name}: {field}', field, own)
+    return ids
+
+  def _context(self, context: Mapping[str, int]) -> dict[str, int]:
+    if set(context) != set(self.context_fields):
+      raise errors.UsageError(
+        f'context: expected the fields'
+        f' {", ".join(self.context_fields) or "none"}, got'
+        f' {", ".join(map(str, context)) or "none"}.'
+      )
+    for field, value in context.items():
+      self._check_range(f'context: {field}', field, np.asarray(value))
+    return {field: int(context[field]) for field in self.context_fields}
+
+  def _check_range(self, name: str, field: str, ids: np.ndarray) -> None:
+    rows = self.manifest['vocab_sizes'][field]
+    if ids.size and (ids.min() < 0 or ids.max() >= rows):
+      raise errors.UsageError(
+        f'{name}: ids from {ids.min()} to {ids.max()}: expected 0 to'
+        f' {rows - 1}, as Bundle.ids gives them.'
+      )
+
+  def _check_version(self, state: scoring.State) -> None:
+    if state.version != self.version:
+      raise errors.UsageError(
+        f'a state of bundle version {state.version}: expected {self.version};'
+        ' encode the history again.'
+      )
+
+
+def _variables(path: pathlib.Path, manifest: Mapping[str, Any]) -> Any:
+  """Returns what programs take, on the device; on a CPU nothing is copied."""
+  import jax
+
+  loaded = {
+    name: arrays.load(path / told['file'], told)
+    for kind in ('tables', 'parameters')
+    for name, told in manifest[kind].items()
+  }
+  return jax.device_put(loaded)
+
+
+def open(path: str | os.PathLike[str]) -> Bundle:
+  """Returns the bundle in a folder.
+
+  Raises:
+    UsageError: no bundle, one of another format version, a missing or damaged
+      file, or programs that this jaxlib cannot read; says how to export again.
+  """
+  folder = pathlib.Path(os.path.abspath(os.path.expanduser(path)))
+  manifest = manifest_lib.read(folder)
+  opened = Bundle(folder, manifest)
+  opened.check_programs()
+  return opened

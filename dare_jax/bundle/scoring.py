@@ -1,0 +1,339 @@
+"""From ids to logits: users in batches, padded to what programs are for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from dare_jax.bundle import buckets as buckets_lib
+from dare_jax.bundle import calls as calls_lib
+
+Ids = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+  """A user's history, ready to be searched; of one version of a bundle.
+
+  Attributes:
+    version: of the bundle that made it.
+    ids: field -> int32 [n], the behaviors that count, oldest first.
+    capacity: slots.
+    newest: slot of the most recent behavior.
+    keys: of the search, [1, d, slots]; None where the model needs the history.
+  """
+
+  version: str
+  ids: Ids
+  capacity: int
+  newest: int
+  keys: Any = None
+
+  def __len__(self) -> int:
+    return len(next(iter(self.ids.values())))
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes that it takes in memory."""
+    own = 0 if self.keys is None else self.keys.nbytes
+    return own + sum(ids.nbytes for ids in self.ids.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+  """What a user's candidates are worth.
+
+  Attributes:
+    logit: float32 [c].
+    distance: int32 [c, k], how far back each behavior lies that was found, 1
+      the most recent; 0 where `mask` is False. None unless explained, as the
+      other two.
+    weight: float32 [c, k], how much each counts.
+    mask: bool [c, k], False where fewer than k were found.
+  """
+
+  logit: np.ndarray
+  distance: np.ndarray | None = None
+  weight: np.ndarray | None = None
+  mask: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What of a manifest decides how users are scored.
+
+  Attributes:
+    top_k: behaviors kept.
+    has_cached_keys: whether keys are searched, and then what was found scored.
+    keeps_all: whether the model keeps all behaviors.
+    scores_alone: whether the logits of a request depend on all of it.
+  """
+
+  top_k: int
+  has_cached_keys: bool
+  keeps_all: bool
+  scores_alone: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """A user with some candidates.
+
+  Attributes:
+    state: the user's.
+    candidates: field -> int32 [c], at least one.
+    context: field -> id.
+  """
+
+  state: State
+  candidates: Ids
+  context: Mapping[str, int]
+
+  def __len__(self) -> int:
+    return len(next(iter(self.candidates.values())))
+
+  def parts(self, size: int) -> Iterator[Request]:
+    """Yields requests of at most `size` candidates each."""
+    for first in range(0, len(self), size):
+      part = {f: x[first : first + size] for f, x in self.candidates.items()}
+      yield dataclasses.replace(self, candidates=part)
+
+
+class Scorer:
+  """Scores requests with the programs of a bundle."""
+
+  def __init__(
+    self, plan: Plan, buckets: buckets_lib.Buckets, calls: calls_lib.Calls
+  ) -> None:
+    self._plan = plan
+    self._buckets = buckets
+    self._calls = calls
+
+  def encode(self, version: str, histories: Sequence[Ids]) -> list[State]:
+    """Returns states of histories, of at least one behavior each or none."""
+    found: list[State | None] = [None] * len(histories)
+    groups: dict[int, list[int]] = {}
+    for place, ids in enumerate(histories):
+      length = len(next(iter(ids.values())))
+      capacity = self._buckets.capacity(length)
+      if self._plan.has_cached_keys:
+        groups.setdefault(capacity, []).append(place)
+      else:
+        found[place] = State(version, ids, capacity, capacity - 1)
+    for capacity, places in groups.items():
+      for place in places:
+        state = State(version, histories[place], capacity, capacity - 1)
+        ids, count = windows([state], 1, capacity)
+        made = self._calls('encode_history', (1, capacity), ids, count)
+        found[place] = dataclasses.replace(state, keys=made['keys'])
+    return [state for state in found if state is not None]
+
+  def append(
+    self, state: State, behavior: Mapping[str, int], length: int
+  ) -> State:
+    """Returns the state with one more behavior, of `length` at most."""
+    ids = {
+      field: np.append(old, np.int32(behavior[field]))[-length:]
+      for field, old in state.ids.items()
+    }
+    if len(state) == state.capacity < self._buckets.capacities[-1]:
+      return self.encode(state.version, [ids])[0]
+    if state.keys is None:
+      return self.encode(state.version, [ids])[0]
+    old = {
+      'keys': state.keys,
+      'newest': np.array([state.newest], np.int32),
+      'count': np.array([len(state)], np.int32),
+    }
+    new = {f: np.array([behavior[f]], np.int32) for f in state.ids}
+    made = self._calls('append', (1, state.capacity), old, new)
+    newest = (state.newest + 1) % state.capacity
+    return dataclasses.replace(state, ids=ids, newest=newest, keys=made['keys'])
+
+  def score(self, requests: Sequence[Request], explain: bool) -> list[Scores]:
+    """Returns what each request's candidates are worth."""
+    parts: list[tuple[int, Request]] = []
+    groups: dict[tuple[int, int], list[int]] = {}
+    for place, request in enumerate(requests):
+      capacity = request.state.capacity
+      size = self._buckets.candidates(len(request), capacity)
+      alone = self._plan.scores_alone and size < len(request)
+      if alone:
+        size = 1 << (len(request) - 1).bit_length()
+      for part in request.parts(size):
+        groups.setdefault((capacity, size), []).append(len(parts))
+        parts.append((place, part))
+    found: list[Scores | None] = [None] * len(parts)
+    for (capacity, size), members in groups.items():
+      taken = iter(members)
+      for users, batch in self._turns(len(members), size, capacity):
+        places = [next(taken) for _ in range(users)]
+        shape = buckets_lib.Shape(batch, size, capacity)
+        scores = self._batch([parts[i][1] for i in places], shape, explain)
+        for i, one in zip(places, scores, strict=True):
+          found[i] = one
+    joined: list[list[Scores]] = [[] for _ in requests]
+    for (place, _), scored in zip(parts, found, strict=True):
+      assert scored is not None
+      joined[place].append(scored)
+    return [_join(some) for some in joined]
+
+  def _turns(
+    self, users: int, candidates: int, capacity: int
+  ) -> Iterator[tuple[int, int]]:
+    if not self._plan.scores_alone:
+      yield from self._buckets.batches(users, candidates, capacity)
+      return
+    for _ in range(users):
+      yield 1, 1
+
+  def _batch(
+    self, requests: Sequence[Request], shape: buckets_lib.Shape, explain: bool
+  ) -> list[Scores]:
+    """Returns what one call of the programs makes of requests."""
+    targets, real, context = _inputs(requests, shape)
+    if self._plan.has_cached_keys:
+      found = self._search(requests, shape, targets)
+      ids = _found_ids(requests, shape, found['distance'])
+      sizes = (shape.batch, shape.candidates)
+      made = self._calls('score', sizes, ids, found, targets, real, context)
+    else:
+      states = [request.state for request in requests]
+      ids, count = windows(states, shape.batch, shape.capacity)
+      found = made = self._calls(
+        'predict', shape.sizes, ids, count, targets, real, context
+      )
+    logit = np.asarray(made['logit'])
+    own = [logit[i, : len(r)] for i, r in enumerate(requests)]
+    if not explain:
+      return [Scores(one) for one in own]
+    return self._explained(requests, shape, own, found, made)
+
+  def _search(
+    self, requests: Sequence[Request], shape: buckets_lib.Shape, targets: Any
+  ) -> Any:
+    states = [request.state for request in requests]
+    spare = shape.batch - len(states)
+    count = [len(state) for state in states] + [0] * spare
+    newest = [state.newest for state in states] + [0] * spare
+    keys = [state.keys for state in states]
+    if shape.batch > 1:
+      import jax.numpy as jnp
+
+      keys += [keys[0]] * spare
+      stacked = jnp.concatenate(keys)
+    else:
+      stacked = keys[0]
+    state = {
+      'keys': stacked,
+      'newest': np.array(newest, np.int32),
+      'count': np.array(count, np.int32),
+    }
+    return self._calls('search', shape.sizes, state, targets)
+
+  def _explained(
+    self,
+    requests: Sequence[Request],
+    shape: buckets_lib.Shape,
+    logits: Sequence[np.ndarray],
+    found: Any,
+    made: Any,
+  ) -> list[Scores]:
+    weight = np.asarray(made['weight'])
+    result = []
+    for i, request in enumerate(requests):
+      own = weight[i, : len(request)]
+      if self._plan.keeps_all:
+        part = _heaviest(own, len(request.state), self._plan.top_k)
+      else:
+        mask = np.asarray(found['mask'])[i, : len(request)]
+        distance = np.asarray(found['distance'])[i, : len(request)]
+        part = np.where(mask, distance, 0), np.where(mask, own, 0), mask
+      distance, own, mask = part
+      own = own.astype(np.float32)
+      result.append(Scores(logits[i], distance, own, mask))
+    return result
+
+
+def windows(
+  states: Sequence[State], batch: int, capacity: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+  """Returns histories as programs take them, and how long each is.
+
+  Returns:
+    field -> int32 [batch, capacity], the most recent behavior last; and int32
+    [batch].
+  """
+  count = np.zeros(batch, np.int32)
+  fields = states[0].ids
+  ids = {field: np.zeros((batch, capacity), np.int32) for field in fields}
+  for row, state in enumerate(states):
+    count[row] = length = len(state)
+    for field, own in state.ids.items():
+      ids[field][row, capacity - length :] = own
+  return ids, count
+
+
+def _inputs(
+  requests: Sequence[Request], shape: buckets_lib.Shape
+) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]:
+  """Returns the targets, which of them are real, and the context."""
+  size = (shape.batch, shape.candidates)
+  real = np.zeros(size, bool)
+  targets = {f: np.zeros(size, np.int32) for f in requests[0].candidates}
+  context = {f: np.zeros(shape.batch, np.int32) for f in requests[0].context}
+  for row, request in enumerate(requests):
+    real[row, : len(request)] = True
+    for field, ids in request.candidates.items():
+      targets[field][row, : len(request)] = ids
+    for field, value in request.context.items():
+      context[field][row] = value
+  return targets, real, context
+
+
+def _found_ids(
+  requests: Sequence[Request], shape: buckets_lib.Shape, distance: Any
+) -> dict[str, np.ndarray]:
+  """Returns field -> int32 [batch, candidates, k], ids of what was found."""
+  distance = np.asarray(distance)
+  ids = {f: np.zeros(distance.shape, np.int32) for f in requests[0].state.ids}
+  for row, request in enumerate(requests):
+    length = len(request.state)
+    if not length:
+      continue
+    # What is not there is masked: its ids may be any.
+    index = np.maximum(length - distance[row], 0)
+    for field, own in request.state.ids.items():
+      ids[field][row] = own[index]
+  return ids
+
+
+def _heaviest(
+  weight: np.ndarray, length: int, top_k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns distance, weight and mask of the behaviors that weigh most.
+
+  Args:
+    weight: [c, slots], of right-aligned histories.
+    length: of the history.
+    top_k: behaviors to return.
+  """
+  order = np.argsort(-weight[:, ::-1], axis=1, kind='stable')[:, :top_k]
+  distance = order.astype(np.int32) + 1
+  mask = distance <= length
+  kept = np.take_along_axis(weight[:, ::-1], order, axis=1)
+  return np.where(mask, distance, 0), np.where(mask, kept, 0), mask
+
+
+def _join(parts: Sequence[Scores]) -> Scores:
+  if len(parts) == 1:
+    return parts[0]
+  if parts[0].distance is None:
+    return Scores(np.concatenate([part.logit for part in parts]))
+  rows = [dataclasses.astuple(part) for part in parts]
+  return Scores(*(np.concatenate(some) for some in zip(*rows, strict=True)))

@@ -1,0 +1,194 @@
+"""Writes the files of a bundle from a checkpoint of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from dare_jax import errors
+from dare_jax import trained
+from dare_jax.bundle import arrays
+from dare_jax.bundle import buckets as buckets_lib
+from dare_jax.bundle import manifest as manifest_lib
+from dare_jax.bundle import programs as programs_lib
+from dare_jax.bundle import raw_ids
+from dare_jax.bundle import readme
+from dare_jax.bundle import shape_list
+from dare_jax.experiments import experiment
+from dare_jax.experiments import run_config
+from dare_jax.logs import id_map
+from dare_jax.runs import environment
+
+# Positions are few rows, and what they say is of every score.
+_WIDE = 'time_'
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """What is exported.
+
+  Attributes:
+    workdir: of the run.
+    run: a checkpoint of it.
+    metrics: of the checkpoint, as far as they are known.
+  """
+
+  workdir: str
+  run: trained.Trained
+  metrics: Mapping[str, Any]
+
+
+def write(
+  source: Source,
+  folder: pathlib.Path,
+  shapes: tuple[buckets_lib.Shape, ...],
+  precision: str = 'float32',
+) -> None:
+  """Writes all files of a bundle into an empty folder.
+
+  Args:
+    source: what is exported.
+    folder: of the bundle.
+    shapes: of the static programs.
+    precision: of the tables, one of `arrays.PRECISIONS`.
+
+  Raises:
+    UsageError: a model that cannot be served from a history alone.
+  """
+  run = source.run
+  config = run.model.config
+  if experiment.clusters_history(config):
+    raise errors.UsageError(
+      f'model.search={config.search}: its clusters are known for the behaviors'
+      ' of the prepared log alone, not for the histories that a server is'
+      ' given; export a model with another search.'
+    )
+  served = programs_lib.Served(run.model, run.history_length)
+  capacity = shape_list.capacity(run.history_length, config.top_k)
+  variables = programs_lib.flat(jax.device_get(run.variables))
+  fixed = capacity if config.keep_padding else None
+  exporter = programs_lib.Exporter(served, variables, config.top_k)
+  variables = {name: variables[name] for name in exporter.used()}
+  stored, told = _save_variables(folder, variables, precision)
+  exporter = programs_lib.Exporter(served, stored, config.top_k)
+  content = {
+    **_description(source, served),
+    **told,
+    'programs': _save_programs(folder, exporter.programs(shapes, fixed)),
+    'shapes': [list(dataclasses.astuple(s)) for s in shapes],
+    'capacity': capacity,
+    'ids': _save_ids(folder / 'ids', run),
+  }
+  (folder / 'README.md').write_text(readme.text(content))
+  files = manifest_lib.files_in(folder)
+  for entry in (*content['tables'].values(), *content['programs']):
+    entry['sha256'] = files[entry['file']]['sha256']
+  sealed = manifest_lib.seal({**content, 'files': files})
+  path = folder / manifest_lib.FILE
+  path.write_text(json.dumps(sealed, indent=1) + '\n')
+
+
+def _description(source: Source, served: programs_lib.Served) -> dict[str, Any]:
+  """Returns what a manifest tells of the run and the model."""
+  run = source.run
+  parts, config = run.experiment, run.model.config
+  dims = lambda role: {f.name: f.dim(role) for f in config.features}
+  data = parts.config.data
+  has_unknown = data.unknown_rate > 0 or data.min_item_count > 1
+  vocab = parts.store.vocab_sizes
+  fields = (*served.fields, *served.context_fields)
+  return {
+    'format': manifest_lib.FORMAT,
+    'model': parts.config.model.name,
+    'plan': config.plan,
+    'search': config.search,
+    'scorer': config.scorer,
+    'aggregation': config.aggregation,
+    'fields': list(served.fields),
+    'context_fields': list(served.context_fields),
+    'vocab_sizes': {field: vocab[field] for field in fields},
+    'attention_dims': dims('attention'),
+    'representation_dims': dims('representation'),
+    'top_k': config.top_k,
+    'history_length': run.history_length,
+    'unknown_id': id_map.UNKNOWN if has_unknown else None,
+    'has_cached_keys': served.has_cached_keys,
+    'keeps_all': served.keeps_all,
+    'scores_alone': config.batch_statistics,
+    'workdir': source.workdir,
+    'step': run.step,
+    'metrics': dict(source.metrics),
+    'data_fingerprint': parts.store.fingerprint,
+    'config_hash': run_config.digest(parts.config),
+    'versions': environment.versions(),
+  }
+
+
+def _save_variables(
+  folder: pathlib.Path, variables: Mapping[str, Any], precision: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Returns variables as they are stored, and what the manifest tells."""
+  stored: dict[str, Any] = {}
+  told: dict[str, Any] = {'tables': {}, 'parameters': {}}
+  for name, value in variables.items():
+    kind = 'parameters' if '/' in name else 'tables'
+    parts = {name: np.asarray(value)}
+    if kind == 'tables' and not name.startswith(_WIDE):
+      parts = _narrowed(name, parts[name], precision)
+    for part, array in parts.items():
+      file = f'{kind}/{part.replace("/", ".")}.npy'
+      (folder / kind).mkdir(exist_ok=True)
+      entry = arrays.save(folder / file, array)
+      told[kind][part] = {'file': file, **entry}
+      stored[part] = array
+  return stored, told
+
+
+def _narrowed(
+  name: str, table: np.ndarray, precision: str
+) -> dict[str, np.ndarray]:
+  """Returns a table as it is stored, never wider than it is."""
+  if precision == 'int8':
+    whole, scale = arrays.quantized(table)
+    return {name: whole, name + arrays.SCALE: scale}
+  if precision == 'bfloat16':
+    return {name: table.astype(jax.numpy.bfloat16)}
+  return {name: table}
+
+
+def _save_programs(
+  folder: pathlib.Path, programs: Iterable[programs_lib.Program]
+) -> list[dict[str, Any]]:
+  (folder / 'programs').mkdir()
+  told = []
+  for program in programs:
+    file = f'programs/{program.name}.jax'
+    (folder / file).write_bytes(program.exported.serialize())
+    told.append(
+      {
+        'file': file,
+        'kind': program.kind,
+        'shapes': dict(program.shapes),
+        'platforms': list(program.exported.platforms),
+      }
+    )
+  return told
+
+
+def _save_ids(folder: pathlib.Path, run: trained.Trained) -> dict[str, Any]:
+  folder.mkdir()
+  store = run.experiment.store
+  told = {}
+  for field in (*store.fields, *store.context_fields):
+    raw = store.raw_ids(field).to_list()
+    ids = np.arange(id_map.FIRST, id_map.FIRST + len(raw), dtype=np.int32)
+    read = run.experiment.as_read(field, ids).astype(np.int32)
+    told[field] = raw_ids.save(folder, field, raw, read)
+  return told
