@@ -8,13 +8,18 @@ copyright = f'2026, {author}'
 version = release = dare_jax.__version__
 
 extensions = [
-  'myst_parser',
+  'myst_nb',
   'sphinx.ext.autodoc',
   'sphinx.ext.napoleon',
   'sphinx.ext.viewcode',
 ]
-source_suffix = {'.md': 'markdown'}
+source_suffix = {'.md': 'myst-nb'}
 exclude_patterns = ['figures/*.json']
+# The tour is executed; what it prints to stderr is progress.
+nb_execution_mode = 'cache'
+nb_execution_raise_on_error = True
+nb_execution_timeout = 1800
+nb_output_stderr = 'remove'
 nitpicky = False
 
 # Links to headings; every link inside the site is checked as it is built.
