@@ -88,6 +88,7 @@ class _Api:
       post(f'{user}/events', self.append),
       get(f'{user}/events', self.events),
       routing.Route(user, self.forget, methods=['DELETE']),
+      get('/models', self.models),
       get('/v2', self.server),
       get('/v2/health/live', self.live),
       get('/v2/health/ready', self.ready),
@@ -102,20 +103,23 @@ class _Api:
 
   async def score(self, request: requests.Request) -> responses.Response:
     """POST /score."""
-    served = self._service.current()
     body = await self._json_body(request)
+    served = self._service.main.current()
 
     def work() -> bytes:
+      nonlocal served
       with self._service.metrics.stage('parse'):
         asked = served.messages.decode('ScoreRequest', body)
+      if asked.model:
+        served = self._service.slot(asked.model).current()
       return msgspec.json.encode(self._service.scorer.answer(served, asked))
 
     return _json(await self._service.run(self._service.scoring, work))
 
   async def predict(self, request: requests.Request) -> responses.Response:
     """POST /v1/models/NAME:predict: each instance a request of /score."""
-    served = self._of_model(request)
     body = await self._json_body(request)
+    served = self._slot(request).current()
 
     def work() -> bytes:
       asked = served.messages.decode('PredictRequest', body)
@@ -126,8 +130,8 @@ class _Api:
 
   async def infer(self, request: requests.Request) -> responses.Response:
     """POST /v2/models/NAME/infer: the Open Inference Protocol."""
-    served = self._of_model(request)
     body = await self._body(request)
+    served = self._slot(request).current()
     size = request.headers.get(inference.HEADER)
 
     def work() -> tuple[bytes, int | None]:
@@ -144,9 +148,9 @@ class _Api:
 
   async def append(self, request: requests.Request) -> responses.Response:
     """POST /users/ID/events."""
-    served = self._service.known
     user = _user(request)
     body = await self._json_body(request)
+    served = self._service.main.known
 
     def work() -> bytes:
       asked = served.messages.decode('EventsRequest', body)
@@ -176,13 +180,10 @@ class _Api:
   async def forget(self, request: requests.Request) -> responses.Response:
     """DELETE /users/ID."""
     user = _user(request)
-
-    def work() -> bool:
-      found = self._service.store.delete(user)
-      self._service.known.cache.discard(user)
-      return found
-
-    if not await self._service.run(self._service.appending, work):
+    found = await self._service.run(
+      self._service.appending, lambda: self._service.forget(user)
+    )
+    if not found:
       raise _no_user()
     return _json(msgspec.json.encode(messages.Deleted(True)))
 
@@ -211,13 +212,17 @@ class _Api:
 
   async def model(self, request: requests.Request) -> responses.Response:
     """GET /v2/models/NAME."""
-    self._check_model(request)
-    described = inference.describe(self._service.known, self._service.refused)
-    return _json(msgspec.json.encode(described))
+    slot = self._slot(request)
+    return _json(msgspec.json.encode(inference.describe(slot)))
+
+  async def models(self, unused: requests.Request) -> responses.Response:
+    """GET /models: all of them."""
+    described = map(inference.describe, self._service.slots.values())
+    return _json(msgspec.json.encode(messages.Models(list(described))))
 
   async def model_ready(self, request: requests.Request) -> responses.Response:
     """GET /v2/models/NAME/ready."""
-    self._check_model(request)
+    self._slot(request)
     return await self.ready(request)
 
   async def metrics(self, unused: requests.Request) -> responses.Response:
@@ -229,20 +234,14 @@ class _Api:
 
   async def openapi(self, unused: requests.Request) -> responses.Response:
     """GET /openapi.json."""
-    return responses.JSONResponse(openapi.describe(self._service.known))
+    return responses.JSONResponse(openapi.describe(self._service.slots))
 
   async def page(self, unused: requests.Request) -> responses.Response:
     """GET /: the page that shows scores and what was found."""
     return responses.HTMLResponse(_page(), headers=_PAGE_HEADERS)
 
-  def _check_model(self, request: requests.Request) -> None:
-    name = self._service.known.bundle.name
-    if request.path_params['model'] != name:
-      raise problems.Problem(404, 'model', f'expected {name}, the only model')
-
-  def _of_model(self, request: requests.Request) -> served_lib.Served:
-    self._check_model(request)
-    return self._service.current()
+  def _slot(self, request: requests.Request) -> served_lib.Slot:
+    return self._service.slot(request.path_params['model'])
 
   async def _json_body(self, request: requests.Request) -> bytes:
     """Returns the body; asks for JSON, which no form of a browser sends."""

@@ -108,5 +108,5 @@ class Gate:
       route=route,
       status=status,
       ms=round(seconds * 1e3, 3),
-      version=self._service.known.bundle.version,
+      version=self._service.main.known.bundle.version,
     )

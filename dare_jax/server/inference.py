@@ -55,11 +55,9 @@ def server_description() -> dict[str, Any]:
   }
 
 
-def describe(
-  served: served_lib.Served, refused: str | None
-) -> messages.ModelDescription:
+def describe(slot: served_lib.Slot) -> messages.ModelDescription:
   """Returns a model's metadata; -1 in a shape is any number."""
-  bundle = served.bundle
+  bundle = slot.known.bundle
   tensor = messages.TensorDescription
   return messages.ModelDescription(
     name=bundle.name,
@@ -80,7 +78,7 @@ def describe(
     context_fields=list(bundle.context_fields),
     history_length=bundle.history_length,
     top_k=bundle.top_k,
-    refused=refused,
+    refused=slot.refused,
   )
 
 

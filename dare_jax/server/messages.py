@@ -116,6 +116,10 @@ class ModelDescription(msgspec.Struct):
   refused: str | None
 
 
+class Models(msgspec.Struct):
+  models: list[ModelDescription]
+
+
 class Messages:
   """The types of a bundle with some fields.
 
@@ -154,6 +158,7 @@ class Messages:
         ('user_id', Id | msgspec.UnsetType, msgspec.UNSET),
         ('history', _list[behavior] | msgspec.UnsetType, msgspec.UNSET),
         ('explain', bool, False),
+        ('model', str, ''),
         (
           ('context', context)
           if context_fields

@@ -24,33 +24,34 @@ _REASONS = {
   504: 'No answer in time.',
 }
 _READING = (400, 401, 429, 503, 504)
+_ASKING = (*_READING, 404, 408, 413, 415)
 
 
-def describe(served: served_lib.Served) -> dict[str, Any]:
-  """Returns the OpenAPI document of a server with some bundle."""
+def describe(slots: Mapping[str, served_lib.Slot]) -> dict[str, Any]:
+  """Returns the OpenAPI document of a server with some models."""
   import dare_jax
 
-  made = served.messages
+  made = next(iter(slots.values())).known.messages
   bodies = [
     *(made.ScoreRequest, made.EventsRequest, made.PredictRequest),
     *(made.ScoreAnswer, made.PredictAnswer, messages.ModelDescription),
     *(messages.InferRequest, messages.InferAnswer, messages.ErrorAnswer),
-    *(messages.Kept, messages.Deleted, messages.Users),
+    *(messages.Kept, messages.Deleted, messages.Users, messages.Models),
   ]
   (*_, components) = msgspec.json.schema_components(bodies, ref_template=_REF)
-  name = served.bundle.name
+  either = [{'required': ['user_id']}, {'required': ['history']}]
+  components['ScoreRequest']['oneOf'] = either
+  paths = _users() | _scoring() | _telling()
+  for name in slots:
+    paths |= _of_model(name)
   return {
     'openapi': '3.1.0',
     'info': {
-      'title': f'dare_jax: {name}',
+      'title': f'dare_jax: {", ".join(slots)}',
       'version': dare_jax.__version__,
       'description': 'Scores candidates after the history of a user.',
     },
-    'paths': {
-      **_scoring(name),
-      **_users(),
-      **_telling(name),
-    },
+    'paths': paths,
     'components': {
       'schemas': components,
       'securitySchemes': {'token': {'type': 'http', 'scheme': 'bearer'}},
@@ -59,38 +60,43 @@ def describe(served: served_lib.Served) -> dict[str, Any]:
   }
 
 
-def _scoring(name: str) -> dict[str, Any]:
-  statuses = (*_READING, 404, 408, 413, 415)
+def _scoring() -> dict[str, Any]:
+  about = (
+    'Logits and probabilities of candidates, after the history of a user whose'
+    ' events are kept (user_id), or after one that is given (history).'
+  )
+  operation = _operation('score', about, _ASKING, 'ScoreRequest', 'ScoreAnswer')
+  return {'/score': {'post': operation}}
+
+
+def _of_model(name: str) -> dict[str, Any]:
+  predict = _operation(
+    f'predict_{name}',
+    'Each instance is a request of /score, each prediction its answer.',
+    _ASKING,
+    'PredictRequest',
+    'PredictAnswer',
+  )
+  infer = _operation(
+    f'infer_{name}',
+    'The Open Inference Protocol: tensors user_id or history.FIELD,'
+    ' candidates.FIELD, context.FIELD; see the model.',
+    _ASKING,
+    'InferRequest',
+    'InferAnswer',
+  )
+  about = 'The model that answers now.'
+  model = _operation(
+    f'model_{name}', about, (401, 503), answer='ModelDescription'
+  )
+  ready = _operation(
+    f'ready_{name}', 'Whether new requests are taken.', (401, 503)
+  )
   return {
-    '/score': {
-      'post': _operation(
-        'score',
-        'Logits and probabilities of candidates, after the history of a user'
-        ' whose events are kept (user_id), or after one that is given.',
-        statuses,
-        'ScoreRequest',
-        'ScoreAnswer',
-      )
-    },
-    f'/v1/models/{name}:predict': {
-      'post': _operation(
-        'predict',
-        'Each instance is a request of /score, each prediction its answer.',
-        statuses,
-        'PredictRequest',
-        'PredictAnswer',
-      )
-    },
-    f'/v2/models/{name}/infer': {
-      'post': _operation(
-        'infer',
-        'The Open Inference Protocol: tensors user_id or history.FIELD,'
-        ' candidates.FIELD, context.FIELD; see the model.',
-        statuses,
-        'InferRequest',
-        'InferAnswer',
-      )
-    },
+    f'/v1/models/{name}:predict': {'post': predict},
+    f'/v2/models/{name}/infer': {'post': infer},
+    f'/v2/models/{name}': {'get': model},
+    f'/v2/models/{name}/ready': {'get': ready},
   }
 
 
@@ -105,12 +111,11 @@ def _users() -> dict[str, Any]:
       'maxLength': messages.MOST_TEXT,
     },
   }
-  changing = (*_READING, 404, 408, 413, 415)
   append = _operation(
     'append',
     'Keeps events of a user. An event_id counts once: what is not acknowledged'
     ' may be sent again. Without a time, an event is of now.',
-    changing,
+    _ASKING,
     'EventsRequest',
     'Kept',
   )
@@ -134,19 +139,11 @@ def _users() -> dict[str, Any]:
   }
 
 
-def _telling(name: str) -> dict[str, Any]:
-  model = _operation(
-    'model',
-    'The model that answers now.',
-    (401, 503),
-    answer='ModelDescription',
-  )
+def _telling() -> dict[str, Any]:
   ready = 'Whether new requests are taken.'
+  models = _operation('models', 'All models.', (401, 503), answer='Models')
   return {
-    f'/v2/models/{name}': {'get': model},
-    f'/v2/models/{name}/ready': {
-      'get': _operation('model_ready', ready, (401, 503))
-    },
+    '/models': {'get': models},
     '/v2': {'get': _operation('server', 'The server.', (401, 503))},
     '/v2/health/live': {
       'get': _operation('live', 'Whether the server runs.', ())

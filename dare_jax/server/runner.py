@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import ipaddress
@@ -22,7 +23,6 @@ from dare_jax import errors
 from dare_jax import signals
 from dare_jax.server import app as app_lib
 from dare_jax.server import logs
-from dare_jax.server import served as served_lib
 from dare_jax.server import service as service_lib
 from dare_jax.server import stores
 from dare_jax.server import swap
@@ -40,6 +40,7 @@ class Options:
 
   Attributes:
     bundle: path of the bundle.
+    beside: path of a bundle of another model over the same fields, or None.
     host, port: where to listen; port 0 takes a free one.
     state: see `stores.open_store`.
     max_events: kept of a user; None: what the model is shown, 10,000 at least.
@@ -58,6 +59,7 @@ class Options:
   log_requests: bool = True
   watch_s: float = 2.0
   limits: service_lib.Limits = service_lib.Limits()
+  beside: str | None = None
 
 
 def serve(options: Options, open_bundle: Callable[[str], Any]) -> None:
@@ -71,16 +73,17 @@ def serve(options: Options, open_bundle: Callable[[str], Any]) -> None:
   """
   token = find_token(options)
   listening = _listen(options.host, options.port)
-  bundle = open_bundle(options.bundle)
-  max_events = options.max_events or max(bundle.history_length, 10_000)
+  paths = [path for path in (options.bundle, options.beside) if path]
+  bundles = [open_bundle(path) for path in paths]
+  check_beside(bundles)
+  longest = max(bundle.history_length for bundle in bundles)
+  max_events = options.max_events or max(longest, 10_000)
   store = stores.open_store(options.state, max_events)
-  if reason := swap.too_long(bundle, store):
-    raise errors.UsageError(reason)
+  for bundle in bundles:
+    if reason := swap.too_long(bundle, store):
+      raise errors.UsageError(reason)
   limits = options.limits
-  served = served_lib.Served.of(
-    bundle, limits.cache_bytes, limits.max_candidates
-  )
-  service = service_lib.Service(served, store, limits)
+  service = service_lib.Service(bundles, store, limits)
   log = logs.write if options.log_requests else logs.silent
   sys.setswitchinterval(_SWITCH_SECONDS)
   config = uvicorn.Config(
@@ -94,12 +97,16 @@ def serve(options: Options, open_bundle: Callable[[str], Any]) -> None:
   )
   host = f'[{options.host}]' if ':' in options.host else options.host
   address = f'http://{host}:{listening.getsockname()[1]}'
-  swapper = swap.Swapper(options.bundle, service, open_bundle, options.watch_s)
-  server = _Server(config, service, swapper, address)
+  swappers = [
+    swap.Swapper(path, bundle.name, service, open_bundle, options.watch_s)
+    for path, bundle in zip(paths, bundles, strict=True)
+  ]
+  server = _Server(config, service, swappers, address)
   try:
     asyncio.run(server.serve([listening]))
   finally:
-    swapper.stop()
+    for swapper in swappers:
+      swapper.stop()
     service.close()
   if server.failure is not None:
     raise server.failure
@@ -112,11 +119,11 @@ class _Server(uvicorn.Server):
     self,
     config: uvicorn.Config,
     service: service_lib.Service,
-    swapper: swap.Swapper,
+    swappers: Sequence[swap.Swapper],
     address: str,
   ) -> None:
     super().__init__(config)
-    self._service, self._swapper = service, swapper
+    self._service, self._swappers = service, swappers
     self._address = address
     self.failure: BaseException | None = None
 
@@ -135,20 +142,21 @@ class _Server(uvicorn.Server):
 
   def _prepare(self) -> None:
     """Compiles, then takes requests."""
-    served = self._service.loading
+    loading = [slot.loading for slot in self._service.slots.values()]
     try:
-      served.bundle.warm_up()
+      for served in loading:
+        served.bundle.warm_up()
     except BaseException as error:
       self.failure, self.should_exit = error, True
       return
     if self._service.draining:
       return
-    self._service.take(served)
-    self._swapper.start()
-    bundle = served.bundle
-    print(
-      f'serving {bundle.name} {bundle.version} at {self._address}', flush=True
-    )
+    for served in loading:
+      self._service.take(served)
+    for swapper in self._swappers:
+      swapper.start()
+    names = [f'{one.bundle.name} {one.bundle.version}' for one in loading]
+    print(f'serving {" and ".join(names)} at {self._address}', flush=True)
 
   def _drain(self, number: int) -> None:
     """Refuses new requests, and leaves after a while."""
@@ -156,13 +164,35 @@ class _Server(uvicorn.Server):
       return
     self._service.draining = True
     name = signal.Signals(number).name
-    at_once = number == signal.SIGINT or self._service.served is None
+    at_once = number == signal.SIGINT or self._service.main.served is None
     seconds = 0.0 if at_once else self._service.limits.drain_s
     logs.write('draining', signal=name, seconds=seconds)
     asyncio.get_running_loop().call_later(seconds, self._leave)
 
   def _leave(self) -> None:
     self.should_exit = True
+
+
+def check_beside(bundles: Sequence[Any]) -> None:
+  """Checks that bundles can answer the same requests, under their names.
+
+  Raises:
+    UsageError: they cannot.
+  """
+  first = bundles[0]
+  for other in bundles[1:]:
+    if other.name == first.name:
+      raise errors.UsageError(
+        f'--beside: its model is named {other.name}, as that of --bundle;'
+        ' expected another model.'
+      )
+    for what in ('fields', 'context_fields'):
+      if getattr(other, what) != getattr(first, what):
+        raise errors.UsageError(
+          f'--beside: its {what.replace("_", " ")} are'
+          f' {", ".join(getattr(other, what))}; expected those of --bundle,'
+          f' {", ".join(getattr(first, what))}.'
+        )
 
 
 def find_token(options: Options) -> str | None:

@@ -1,4 +1,4 @@
-"""One bundle that answers, with what belongs to it alone.
+"""Bundles that answer, each with what belongs to it alone.
 
 A request takes the `Served` of its first moment and uses no other, so that an
 answer never mixes two bundles, whatever is swapped meanwhile.
@@ -11,6 +11,7 @@ from typing import Any
 
 from dare_jax.server import cache as cache_lib
 from dare_jax.server import messages as messages_lib
+from dare_jax.server import problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,3 +31,33 @@ class Served:
         bundle.fields, bundle.context_fields, max_candidates
       ),
     )
+
+
+class Slot:
+  """The place of one model: the bundle that answers under its name.
+
+  Attributes:
+    loading: the bundle it was started with.
+    served: the bundle that answers; None until its programs are compiled.
+    refused: why the newest bundle at the watched path is not taken.
+  """
+
+  def __init__(self, loading: Served) -> None:
+    self.loading = loading
+    self.served: Served | None = None
+    self.refused: str | None = None
+
+  @property
+  def known(self) -> Served:
+    """The bundle that answers, or that will."""
+    return self.loading if self.served is None else self.served
+
+  def current(self) -> Served:
+    """Returns the bundle for a request.
+
+    Raises:
+      Problem: 503: its programs are still being compiled.
+    """
+    if self.served is None:
+      raise problems.later(503, 'not ready: the programs are being compiled', 5)
+    return self.served

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent import futures
 import dataclasses
 import threading
@@ -66,21 +67,29 @@ class Service:
   """One server.
 
   Attributes:
-    served: the bundle that answers; None until its programs are compiled.
-    loading: the bundle that will; tells of the model before that.
-    refused: why the newest bundle at the watched path is not taken.
+    slots: of the models, by their names; `main` is the first.
     draining: True once the server was asked to stop.
   """
 
   def __init__(
     self,
-    loading: served_lib.Served,
+    bundles: Sequence[Any],
     store: stores.Store,
     limits: Limits,
   ) -> None:
-    self.loading, self.store, self.limits = loading, store, limits
-    self.served: served_lib.Served | None = None
-    self.refused: str | None = None
+    """Takes no requests yet, see `take`.
+
+    Args:
+      bundles: of different names and the same fields.
+      store: of the users' events.
+      limits: what is taken.
+    """
+    self.store, self.limits = store, limits
+    self._num_models = len(bundles)
+    self.slots = {
+      bundle.name: served_lib.Slot(self.serve(bundle)) for bundle in bundles
+    }
+    self.main = next(iter(self.slots.values()))
     self.draining = False
     self.metrics = metrics_lib.Metrics()
     self.states = states_lib.States(store, self.metrics)
@@ -101,38 +110,51 @@ class Service:
     self._watch()
 
   def _watch(self) -> None:
-    cache = lambda: self.known.cache
+    caches = lambda: [slot.known.cache for slot in self.slots.values()]
     self.metrics.watch('queue', lambda: self._busy)
-    self.metrics.watch('cache_bytes', lambda: cache().nbytes)
-    self.metrics.watch('cache_users', lambda: len(cache()))
+    self.metrics.watch('cache_bytes', lambda: sum(c.nbytes for c in caches()))
+    self.metrics.watch('cache_users', lambda: sum(map(len, caches())))
     self.metrics.watch('ready', lambda: self.is_ready)
+
+  def serve(self, bundle: Any) -> served_lib.Served:
+    """Returns a bundle with an empty cache, its part of the memory for all."""
+    limits = self.limits
+    return served_lib.Served.of(
+      bundle, limits.cache_bytes // self._num_models, limits.max_candidates
+    )
 
   @property
   def is_ready(self) -> bool:
-    return self.served is not None and not self.draining
-
-  @property
-  def known(self) -> served_lib.Served:
-    """The bundle that answers, or that will."""
-    return self.loading if self.served is None else self.served
+    has_all = all(slot.served is not None for slot in self.slots.values())
+    return has_all and not self.draining
 
   def take(self, served: served_lib.Served) -> None:
     """Answers from now on with a bundle, whose programs are compiled."""
-    self.served = served
-    self.refused = None
+    slot = self.slots[served.bundle.name]
+    slot.served, slot.refused = served, None
     self.metrics.bundle.clear()
-    bundle = served.bundle
-    self.metrics.bundle.labels(bundle.name, bundle.version).set(1)
+    for slot in self.slots.values():
+      bundle = slot.known.bundle
+      self.metrics.bundle.labels(bundle.name, bundle.version).set(1)
 
-  def current(self) -> served_lib.Served:
-    """Returns the bundle for a request.
+  def slot(self, name: str) -> served_lib.Slot:
+    """Returns the place of a model.
 
     Raises:
-      Problem: 503: its programs are still being compiled.
+      Problem: 404: there is none of this name.
     """
-    if self.served is None:
-      raise problems.later(503, 'not ready: the programs are being compiled', 5)
-    return self.served
+    if name not in self.slots:
+      raise problems.Problem(
+        404, 'model', f'expected one of {", ".join(self.slots)}'
+      )
+    return self.slots[name]
+
+  def forget(self, user: str) -> bool:
+    """Deletes a user's events and states; returns whether there were any."""
+    found = self.store.delete(user)
+    for slot in self.slots.values():
+      slot.known.cache.discard(user)
+    return found
 
   async def run(self, pool: futures.Executor, work: Callable[[], _T]) -> _T:
     """Returns what `work` returns in a thread, within the limits.

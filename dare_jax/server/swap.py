@@ -59,6 +59,7 @@ class Swapper:
 
   Args:
     path: of the bundle; may be a symlink.
+    name: of its model.
     service: that answers with it.
     open_bundle: opens what is at a path.
     every_s: how often to look; 0: never.
@@ -67,11 +68,13 @@ class Swapper:
   def __init__(
     self,
     path: str,
+    name: str,
     service: service_lib.Service,
     open_bundle: Callable[[str], Any],
     every_s: float,
   ) -> None:
     self._path, self._service = path, service
+    self._slot = service.slots[name]
     self._open, self._every_s = open_bundle, every_s
     self._seen = _identity(path)
     self._stop = threading.Event()
@@ -104,14 +107,14 @@ class Swapper:
     result = 'taken' if reason is None else 'refused'
     self._service.metrics.swaps.labels(result).inc()
     if reason is not None:
-      self._service.refused = reason
-    version = self._service.known.bundle.version
+      self._slot.refused = reason
+    version = self._slot.known.bundle.version
     logs.write('swap', result=result, reason=reason, version=version)
 
   def _swap(self) -> str | None:
     """Returns why the new bundle is refused, None if it answers."""
     service = self._service
-    before = service.known
+    before = self._slot.known
     # The path may turn to another bundle while this one is read.
     bundle = self._open(os.path.realpath(self._path))
     if bundle.version == before.bundle.version:
@@ -121,10 +124,7 @@ class Swapper:
     if reason := too_long(bundle, service.store):
       return reason
     bundle.warm_up()
-    limits = service.limits
-    after = served_lib.Served.of(
-      bundle, limits.cache_bytes, limits.max_candidates
-    )
+    after = service.serve(bundle)
     self._encode_ahead(before, after)
     service.take(after)
     return None

@@ -13,11 +13,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import runpy
+import sys
 import time
+import types
 from typing import Any
 
 import numpy as np
 
+import dare_jax
 from dare_jax import errors
 
 UNKNOWN = 1
@@ -44,7 +48,6 @@ class Scores:
 class Double:
   """Knows items 'i0' to 'i99' and categories 'c0' to 'c9', ids from 2 on."""
 
-  name = 'double'
   history_length, top_k, unknown_id = 20, 3, UNKNOWN
 
   def __init__(
@@ -54,7 +57,9 @@ class Double:
     context_fields: tuple[str, ...] = (),
     prefix: str = '',
     delay_s: float = 0.0,
+    name: str = 'double',
   ) -> None:
+    self.name = name
     self.version, self.fields = version, fields
     self.context_fields = context_fields
     self.delay_s = delay_s
@@ -152,12 +157,13 @@ def open_double(path: str) -> Double:
   return Double(**fields)
 
 
-if __name__ == '__main__':
-  import runpy
-  import sys
-
-  from dare_jax import bundle
-
-  bundle.open = open_double
-  sys.argv[0] = 'serve'
+def main() -> None:
+  """Runs the command with `open_double` in place of `bundle.open`."""
+  package: Any = types.ModuleType('dare_jax.bundle')
+  package.open = open_double
+  sys.modules['dare_jax.bundle'] = dare_jax.bundle = package
   runpy.run_module('dare_jax.serve', run_name='__main__', alter_sys=True)
+
+
+if __name__ == '__main__':
+  main()

@@ -14,7 +14,6 @@ import pytest
 from starlette import testclient
 
 from dare_jax.server import app
-from dare_jax.server import served
 from dare_jax.server import service as service_lib
 from dare_jax.server import stores
 from tests.server import double as double_lib
@@ -43,13 +42,15 @@ def open_site(
   token: str | None = None,
   limits: service_lib.Limits = _LIMITS,
   is_ready: bool = True,
+  beside: double_lib.Double | None = None,
 ) -> Site:
   bundle = bundle or double_lib.Double()
-  own = served.Served.of(bundle, limits.cache_bytes, limits.max_candidates)
+  bundles = [bundle] if beside is None else [bundle, beside]
   store = stores.open_store('memory', 100)
-  service = service_lib.Service(own, store, limits)
-  if is_ready:
-    service.take(own)
+  service = service_lib.Service(bundles, store, limits)
+  for slot in service.slots.values():
+    if is_ready:
+      service.take(slot.loading)
   log: list[dict[str, Any]] = []
   made = app.make(
     service, token, lambda event, **told: log.append({'event': event, **told})
@@ -198,7 +199,7 @@ def test_a_forgotten_user_is_unknown(site):
   asked = {'user_id': 'u', 'candidates': CANDIDATES}
   assert site.client.post('/score', json=asked).status_code == 200
   assert site.client.delete('/users/u').json() == {'deleted': True}
-  assert len(site.service.known.cache) == 0
+  assert len(site.service.main.known.cache) == 0
   error = site.error(404, site.client.post('/score', json=asked))
   assert error['field'] == 'user_id'
   site.error(404, site.client.delete('/users/u'))
@@ -402,7 +403,7 @@ def test_health_before_ready_and_while_leaving():
   site.error(503, get('/v2/health/ready'))
   site.error(503, get('/v2/models/double/ready'))
   site.error(503, site.client.post('/score', json=body))
-  site.service.take(site.service.loading)
+  site.service.take(site.service.main.loading)
   assert get('/v2/health/ready').status_code == 200
   assert site.client.post('/score', json=body).status_code == 200
   site.service.draining = True
@@ -619,6 +620,24 @@ def test_the_model_describes_itself(site):
   assert told['fields'] == ['item', 'category']
   assert told['refused'] is None
   site.error(404, site.client.get('/v2/models/other'))
+
+
+def test_two_models_answer_side_by_side():
+  other = double_lib.Double('w1', name='other')
+  site = open_site(beside=other)
+  site.client.post('/users/u/events', json=events(history()))
+  asked = {'user_id': 'u', 'candidates': CANDIDATES}
+  for bundle in (site.bundle, other):
+    answer = site.client.post('/score', json={**asked, 'model': bundle.name})
+    assert answer.json()['model'] == bundle.name
+    np.testing.assert_array_equal(
+      np.float32(logits(answer)), expected(bundle, history())
+    )
+  models = site.client.get('/models').json()['models']
+  assert [one['name'] for one in models] == ['double', 'other']
+  unknown = site.client.post('/score', json={**asked, 'model': 'third'})
+  assert site.error(404, unknown)['field'] == 'model'
+  site.service.close()
 
 
 def test_openapi_names_all_routes(site):

@@ -6,11 +6,7 @@ import bisect
 from concurrent import futures
 import pathlib
 import random
-import shutil
-import socket
-import subprocess
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -19,41 +15,17 @@ from dare_jax import errors
 from dare_jax.server import events as events_lib
 from dare_jax.server import stores
 from dare_jax.server.stores import base
+from tests.server import process
 
 _KINDS = ('memory', 'sqlite', 'redis')
 
 
 @pytest.fixture(scope='module')
 def redis_url(tmp_path_factory):
-  """A Redis of its own, which syncs before it answers."""
-  program = shutil.which('redis-server')
-  if program is None:
-    pytest.skip('redis-server is not installed (Debian: apt install it)')
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    port = probe.getsockname()[1]
-  folder = tmp_path_factory.mktemp('redis')
-  options = ['--appendonly', 'yes', '--appendfsync', 'always', '--save', '']
-  process = subprocess.Popen(
-    [program, '--port', str(port), '--dir', str(folder), *options],
-    stdout=subprocess.DEVNULL,
-  )
-  try:
-    _wait_for(port)
-    yield f'redis://127.0.0.1:{port}/0'
-  finally:
-    process.terminate()
-    process.wait()
-
-
-def _wait_for(port: int) -> None:
-  deadline = time.monotonic() + 20
-  while time.monotonic() < deadline:
-    with socket.socket() as probe:
-      if probe.connect_ex(('127.0.0.1', port)) == 0:
-        return
-    time.sleep(0.02)
-  raise AssertionError('redis-server did not start')
+  with process.redis_server(tmp_path_factory.mktemp('redis')) as url:
+    if url is None:
+      pytest.skip('redis-server is not installed (Debian: apt install it)')
+    yield url
 
 
 @pytest.fixture(params=_KINDS)
