@@ -34,7 +34,7 @@ def main() -> None:
       )
   if _STATE.value.startswith('redis') and not importlib.util.find_spec('redis'):
     raise errors.UsageError(f'redis is missing; {errors.install("serve")}.')
-  from dare_jax import bundle
+  from dare_jax.bundle import reading
   from dare_jax.server import runner
   from dare_jax.server import service
 
@@ -61,7 +61,7 @@ def main() -> None:
     watch_s=_WATCH.value,
     limits=limits,
   )
-  runner.serve(options, bundle.open)
+  runner.serve(options, reading.open)
 
 
 if __name__ == '__main__':

@@ -91,6 +91,18 @@ class RawIds:
     found = self._parts['ids'][np.maximum(row, 0)]
     return np.where(row >= 0, found, np.int32(unknown))
 
+  def some(self, count: int) -> list[Any]:
+    """Returns raw values, at most `count`, from all over the map."""
+    size = len(self._parts['ids'])
+    places = np.linspace(0, size - 1, min(count, size)).astype(int)
+    if not self._is_text:
+      return self._parts['numbers'][places].tolist()
+    data, offsets = self._parts['bytes'], self._parts['offsets']
+    return [
+      data[offsets[i] : offsets[i + 1]].tobytes().decode(errors='surrogatepass')
+      for i in places
+    ]
+
   def _rows_of_numbers(self, raw: Any) -> np.ndarray:
     known = self._parts['numbers']
     there: Any = np.True_

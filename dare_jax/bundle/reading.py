@@ -112,6 +112,10 @@ class Bundle:
       raise errors.UsageError(f'field {field!r}: expected one of {known}.')
     return self._raw_ids[field](raw, _UNKNOWN_ROW)
 
+  def known_values(self, field: str, count: int) -> list[Any]:
+    """Returns some raw values of a field, as the log has them."""
+    return self._raw_ids[field].some(count)
+
   def unknown(self, field: str, ids: np.ndarray) -> np.ndarray:
     """Returns bool [n], whether ids stand for values that are not known."""
     del field  # It is the same id in all of them.

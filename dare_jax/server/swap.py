@@ -44,8 +44,11 @@ def misfit(old: Any, new: Any) -> str | None:
     if before != now:
       return f'its {what.replace("_", " ")} differ: {now!r}, not {before!r}'
   for field in old.fields:
-    known = old.some_values(field, 1000)
-    lost = sum(new.unknown(field, new.ids(field, known)).tolist())
+    known = old.known_values(field, 1000)
+    try:
+      lost = int(new.unknown(field, new.ids(field, known)).sum())
+    except errors.UsageError:  # Numbers, where there were texts.
+      lost = len(known)
     if 2 * lost > len(known):
       return (
         f'its ids differ: {lost} of {len(known)} values of {field!r} that the'

@@ -14,15 +14,13 @@ import dataclasses
 import json
 import pathlib
 import runpy
-import sys
 import time
-import types
 from typing import Any
 
 import numpy as np
 
-import dare_jax
 from dare_jax import errors
+from dare_jax.bundle import reading
 
 UNKNOWN = 1
 
@@ -70,7 +68,7 @@ class Double:
       for field in (*fields, *context_fields)
     }
 
-  def some_values(self, field: str, count: int) -> list[str]:
+  def known_values(self, field: str, count: int) -> list[str]:
     return list(self._known[field])[:count]
 
   def ids(self, field: str, raw: Any) -> np.ndarray:
@@ -158,10 +156,8 @@ def open_double(path: str) -> Double:
 
 
 def main() -> None:
-  """Runs the command with `open_double` in place of `bundle.open`."""
-  package: Any = types.ModuleType('dare_jax.bundle')
-  package.open = open_double
-  sys.modules['dare_jax.bundle'] = dare_jax.bundle = package
+  """Runs the command with `open_double` in place of that of a bundle."""
+  reading.open = open_double
   runpy.run_module('dare_jax.serve', run_name='__main__', alter_sys=True)
 
 
