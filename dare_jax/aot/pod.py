@@ -134,12 +134,15 @@ def measure_one(
 
   from dare_jax.experiments import experiment
   from dare_jax.parallel import mesh as mesh_lib
+  from dare_jax.training import options as train_options
   from dare_jax.training import state as train_state
 
   mesh = mesh_lib.make(devices)
   vocab = {'item': num_items, 'category': _CATEGORIES}
   model = experiment.build_options(config, vocab)
-  trainer = train_state.Trainer(model, config.optim, 1, mesh)
+  trainer = train_state.Trainer(
+    model, train_options.of_section(config.optim), 1, mesh
+  )
   batch = _batch(config, windows * mesh.size, mesh.size, trainer, distinct)
   split = jax.sharding.NamedSharding(mesh, mesh_lib.SPLIT)
   batch = jax.tree.map(
@@ -237,8 +240,8 @@ def _batch(
   import jax
   import numpy as np
 
+  from dare_jax import tables as tables_lib
   from dare_jax import types
-  from dare_jax.data import compact
 
   moments = config.train.moments_per_window
   candidates = 1 + config.data.num_negatives
@@ -249,11 +252,13 @@ def _batch(
   value = jax.ShapeDtypeStruct(target.shape, np.float32)
   end = jax.ShapeDtypeStruct((windows, moments), np.int32)
   read = (windows // chips) * (length + moments * candidates)
-  rows = {
-    field: jax.ShapeDtypeStruct(
-      (chips * compact.bucket(int(min(size, distinct * read))),), np.int32
-    )
+  capacities = {
+    field: tables_lib.row_capacity(int(min(size, distinct * read)))
     for field, size in trainer.tables.vocab_sizes.items()
+  }
+  rows = {
+    field: jax.ShapeDtypeStruct((chips * capacity,), np.int32)
+    for field, capacity in capacities.items()
   }
   fields = ('item', 'category')
   return types.Batch(

@@ -109,11 +109,11 @@ class Timer:
     made = []
     for number in range(_WARM_UP + _AT_LEAST):
       with clock.of('host'):
-        made.append(self._placer.compact(self._make(number)))
-    rooms = np.max([self._placer.compact.rooms(batch) for batch in made], 0)
+        made.append(self._placer.rows(self._make(number)))
+    capacities = np.max(list(map(self._placer.rows.capacities, made)), 0)
     programs = self._programs()
     for one in made:
-      one = self._placer.compact.widen(one, rooms)
+      one = self._placer.rows.widen(one, capacities)
       with clock.of('place'):
         batch = jax.block_until_ready(self._placer.place(one, None).batch)
       with clock.of('gather'):
@@ -132,7 +132,7 @@ class Timer:
     """Returns the jitted parts of the step."""
     trainer = self._trainer
     specs = trainer.specs(self._state)
-    tables, _ = trainer.tables.specs(self._state.tables['encoder'])
+    tables: Any = trainer.tables.partition_specs()
     split: Any = mesh_lib.SPLIT
     whole: Any = mesh_lib.WHOLE
     found = train_state.Gradients(whole, whole, tables, whole, whole)
@@ -176,10 +176,10 @@ class Timer:
       )
       is_large = field in self._trainer.tables.vocab_sizes
       gathered = distinct[field] if is_large else 0
-      by_rows = is_large and self._trainer.tables.is_row_sparse
+      by_rows = self._trainer.updater.is_row_sparse(name)
       moving = gathered if by_rows else len(table)
       total += gathered * row + moving * 2 * (row + slot)
-    made = jax.tree.leaves(self._placer.compact(batch))
+    made = jax.tree.leaves(self._placer.rows(batch))
     return {
       'unique_items': distinct['item'],
       'table_mb_per_step': total / 1e6,

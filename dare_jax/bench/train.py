@@ -191,12 +191,15 @@ def timer_of(
   from dare_jax.experiments import config_check
   from dare_jax.experiments import experiment
   from dare_jax.training import feed
+  from dare_jax.training import options as train_options
   from dare_jax.training import state as train_state
 
   config_check.check(config)
   vocab = {field: store.vocab_sizes[field] for field in store.fields}
   model = experiment.build_options(config, vocab)
-  trainer = train_state.Trainer(model, config.optim, _STEPS)
+  trainer = train_state.Trainer(
+    model, train_options.of_section(config.optim), _STEPS
+  )
   moments = splits.make_splits(store, config.data)['train']
   train = pipeline.Pipeline(
     store,

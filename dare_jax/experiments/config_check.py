@@ -13,7 +13,7 @@ from dare_jax.configs import base
 from dare_jax.data import negatives
 from dare_jax.data import split_times
 from dare_jax.data import splits
-from dare_jax.tables import optimizers
+from dare_jax.training import options as train_options
 
 # What is expected, when that is met, and of which fields. None is checked
 # apart; what is checked where it is used is not here: sizes of a model, the
@@ -107,7 +107,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         f'data.{field}={config.data[field]!r}: expected one of'
         f' {", ".join(known)}.'
       )
-  optimizers.check(config.optim)
+  train_options.of_section(config.optim)
   _check_together(config)
 
 

@@ -34,6 +34,7 @@ from dare_jax.store import datasets
 from dare_jax.store import history_store
 from dare_jax.training import clustering
 from dare_jax.training import feed
+from dare_jax.training import options as train_options
 from dare_jax.training import prediction
 from dare_jax.training import state as train_state
 
@@ -255,7 +256,9 @@ def load(
         f' fewer than eval.batch_size={config.eval.batch_size}; lower that.'
       )
   steps = _total_steps(config, pipelines['train'])
-  trainer = train_state.Trainer(model, config.optim, steps, mesh)
+  trainer = train_state.Trainer(
+    model, train_options.of_section(config.optim), steps, mesh
+  )
   return Experiment(config, store, pipelines, trainer, steps, known)
 
 

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from dare_jax import errors
+from dare_jax import tables as tables_lib
 from dare_jax import types
-from dare_jax.tables import updates
 from dare_jax.training import state as train_state
 
 # Besides those that wait: one being made, one in use, one just used.
@@ -93,7 +93,7 @@ def of_step(
   state: train_state.TrainState,
   batch: types.Batch,
   program: Any,
-  updater: updates.TableUpdater,
+  tables: tables_lib.TableSet,
   prefetch: int,
 ) -> MemoryPlan:
   """Returns what training takes.
@@ -102,15 +102,14 @@ def of_step(
     state: as in `of_state`.
     batch: with the rows that it reads, on the mesh; or its shapes.
     program: the step, compiled for it.
-    updater: knows the large tables.
+    tables: of the model.
     prefetch: batches that wait.
   """
   plan = of_state(state)
   analysis = program.memory_analysis()
   temporary = 0 if analysis is None else analysis.temp_size_in_bytes
-  compact = 2 * updater.compact_bytes(
-    state.tables['encoder'],
-    {field: _shard(rows)[0] for field, rows in batch.rows.items()},
+  compact = 2 * tables.gathered_bytes(
+    {field: _shard(rows)[0] for field, rows in batch.rows.items()}
   )
   compact = min(compact, temporary)
   more = {
@@ -119,7 +118,7 @@ def of_step(
     'batches': (prefetch + _MORE_BATCHES) * _bytes(batch),
   }
   if plan.kind == 'cpu' and batch.rows:
-    rows = sum(updater.vocab_sizes.values())
+    rows = sum(tables.vocab_sizes.values())
     more['finding the rows of batches'] = 4 * rows // plan.devices
   return dataclasses.replace(plan, parts={**plan.parts, **more})
 

@@ -1,12 +1,10 @@
-"""Optimizers of the tables and of everything else."""
+"""Optimizers of tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
-import re
 from typing import Any
 from typing import NamedTuple
 from typing import TypeAlias
@@ -14,8 +12,6 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
-
-from dare_jax import errors
 
 Rate: TypeAlias = float | optax.Schedule
 
@@ -25,14 +21,14 @@ class TableOptimizer:
   """How a table is trained.
 
   Attributes:
-    scale: makes the transformation of gradients, before decay and rate.
+    transform: from gradients to updates, learning rate included. Where
+      `row_sparse`, any optax transformation will do whose slots are one for
+      each row, or one for all.
     row_sparse: whether only rows in the batch move, and their slots with them.
-      Any optax transformation will do whose slots are one for a row, or one
-      for all.
   """
 
-  scale: Callable[[], optax.GradientTransformation]
-  row_sparse: bool
+  transform: optax.GradientTransformation
+  row_sparse: bool = True
 
 
 class RowAdagradState(NamedTuple):
@@ -73,104 +69,67 @@ def scale_by_row_adagrad(eps: float = 1e-10) -> optax.GradientTransformation:
   return optax.GradientTransformation(init, update)
 
 
-TABLE_OPTIMIZERS: Mapping[str, TableOptimizer] = {
-  # Adam with a step for every row at every step, by momentum if by nothing
-  # else: the published recipe.
-  'adam': TableOptimizer(optax.scale_by_adam, row_sparse=False),
-  # Adam's moments of the rows in the batch; bias correction by the step.
-  'lazy_adam': TableOptimizer(optax.scale_by_adam, row_sparse=True),
-  'row_adagrad': TableOptimizer(scale_by_row_adagrad, row_sparse=True),
-  'sgd': TableOptimizer(optax.identity, row_sparse=True),
-}
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-  'tables': tuple(TABLE_OPTIMIZERS),
-  'schedule': ('constant', 'linear'),
-  'table_dtype': ('float32', 'bfloat16'),
-  'unique_rows': ('host', 'device'),
-}
+def lazy_adam(learning_rate: Rate, weight_decay: float = 0.0) -> TableOptimizer:
+  """Returns Adam of the rows in the batch; bias correction by the step.
 
-
-def check(optim: Any) -> None:
-  """Raises UsageError for a choice of the optim section that there is not."""
-  for field, choices in _CHOICES.items():
-    if optim[field] not in choices:
-      raise errors.UsageError(
-        f'optim.{field}={optim[field]!r}: expected one of {", ".join(choices)}.'
-      )
-  if optim.table_dtype != 'float32' and not is_row_sparse(optim):
-    raise errors.UsageError(
-      f'optim.table_dtype={optim.table_dtype} is for row-sparse optimizers,'
-      f' not for optim.tables={optim.tables}.'
-    )
-
-
-def dense_optimizer(
-  optim: Any, total_steps: int
-) -> optax.GradientTransformation:
-  """Returns Adam for heads and projections, as published."""
-  return optax.adam(_rate(optim, optim.learning_rate, total_steps))
-
-
-def is_row_sparse(optim: Any) -> bool:
-  """Whether the config's optimizer of tables moves rows of the batch only."""
-  return TABLE_OPTIMIZERS[optim.tables].row_sparse
-
-
-def table_optimizers(
-  optim: Any, names: Iterable[str], total_steps: int
-) -> dict[str, optax.GradientTransformation]:
-  """Returns the optimizer of each table, by name.
+  The moments of a row that is not in the batch stay as they are. Where every
+  row is in every batch, it is Adam.
 
   Args:
-    optim: the config's optim section.
-    names: of the tables, such as `item_attention`.
-    total_steps: length of the run, for the schedule.
-
-  Raises:
-    UsageError: a malformed `optim.by_table`, or a pattern there that no table
-      has.
+    learning_rate: a number, or an optax schedule of the step.
+    weight_decay: decoupled, of rows that move.
   """
-  names = list(names)
-  rules = list(_rules(optim, names))
-  scale = TABLE_OPTIMIZERS[optim.tables].scale
-  rate = optim.table_learning_rate
-  rate = optim.learning_rate if rate is None else rate
-  made = {}
-  for name in names:
-    own = (r[1:] for r in rules if re.fullmatch(r[0], name))
-    own_rate, decay = next(own, (rate, optim.table_weight_decay))
-    parts = [scale()]
-    if decay:
-      parts.append(optax.add_decayed_weights(decay))
-    schedule = _rate(optim, own_rate, total_steps)
-    made[name] = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
-  return made
+  return _chain(optax.scale_by_adam(), learning_rate, weight_decay)
 
 
-def _rules(optim: Any, names: list[str]) -> Iterable[tuple[str, float, float]]:
-  for rule in optim.by_table:
-    try:
-      pattern, rate, decay = rule
-      matches = [name for name in names if re.fullmatch(pattern, name)]
-      found = pattern, float(rate), float(decay)
-      if not min(found[1:]) >= 0:
-        raise ValueError
-    except (TypeError, ValueError, re.error):
-      raise errors.UsageError(
-        f'optim.by_table has {rule!r}: expected (pattern of table names,'
-        " learning rate, weight decay), as in (('item_.*', 0.01, 0.0),); no"
-        ' number below 0.'
-      ) from None
-    if not matches:
-      raise errors.UsageError(
-        f'optim.by_table: no table is named {pattern!r}; there are'
-        f' {", ".join(names)}.'
-      )
-    yield found
+def row_adagrad(
+  learning_rate: Rate, weight_decay: float = 0.0
+) -> TableOptimizer:
+  """Returns Adagrad of the rows in the batch, one accumulator a row.
+
+  Args:
+    learning_rate: as of `lazy_adam`.
+    weight_decay: as of `lazy_adam`.
+  """
+  return _chain(scale_by_row_adagrad(), learning_rate, weight_decay)
 
 
-def _rate(optim: Any, rate: float, total_steps: int) -> Rate:
-  """The learning rate by step. A run made longer decays over its new length."""
-  if optim.schedule == 'constant':
-    return rate
-  return optax.linear_schedule(rate, 0.0, max(total_steps, 1))
+def sgd(learning_rate: Rate, weight_decay: float = 0.0) -> TableOptimizer:
+  """Returns gradient descent, which keeps no slots.
+
+  Args:
+    learning_rate: as of `lazy_adam`.
+    weight_decay: as of `lazy_adam`.
+  """
+  return _chain(optax.identity(), learning_rate, weight_decay)
+
+
+def adam(learning_rate: Rate, weight_decay: float = 0.0) -> TableOptimizer:
+  """Returns Adam with a step for every row at every step.
+
+  A row that is not in the batch moves by its momentum: the published recipe,
+  whose cost follows the table and not the batch.
+
+  Args:
+    learning_rate: as of `lazy_adam`.
+    weight_decay: decoupled, of all rows.
+  """
+  made = _chain(optax.scale_by_adam(), learning_rate, weight_decay)
+  return dataclasses.replace(made, row_sparse=False)
+
+
+OPTIMIZERS: Mapping[str, Callable[[Rate, float], TableOptimizer]] = {
+  'adam': adam,
+  'lazy_adam': lazy_adam,
+  'row_adagrad': row_adagrad,
+  'sgd': sgd,
+}
+
+
+def _chain(
+  scale: optax.GradientTransformation, rate: Rate, decay: float
+) -> TableOptimizer:
+  parts = [optax.add_decayed_weights(decay)] if decay else []
+  return TableOptimizer(
+    optax.chain(scale, *parts, optax.scale_by_learning_rate(rate))
+  )

@@ -18,14 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import embeddings
+from dare_jax import tables as tables_lib
 from dare_jax import types
 from dare_jax.data import pipeline
 from dare_jax.data import unknown_ids
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
 from dare_jax.store import history_store
-from dare_jax.tables import exchange
-from dare_jax.tables import updates
 from dare_jax.training import clusters
 from dare_jax.training import state as train_state
 
@@ -61,7 +60,7 @@ def refresh(
   state: train_state.TrainState,
   store: history_store.HistoryStore,
   plan: str,
-  updater: updates.TableUpdater,
+  tables: tables_lib.TableSet,
   max_size: int,
   held_out: Iterable[pipeline.Pipeline],
   known: np.ndarray | None = None,
@@ -74,7 +73,7 @@ def refresh(
     state: gives the item table that the plan reads for the search.
     store: the histories.
     plan: name of the table plan.
-    updater: knows where rows lie.
+    tables: know where rows lie.
     max_size: most members of a cluster.
     held_out: splits whose behaviors shape no centroid.
     known: bool [items], whether training reads an item; others are the
@@ -92,7 +91,7 @@ def refresh(
     store.behaviors.columns['item_id'][begin:end].astype(np.int64), known
   )
   found = clusters.hierarchical_clusters(
-    _rows_of(table, updater.position('item', items)),
+    _rows_of(table, tables.position('item', items)),
     offsets[users.start : users.stop + 1] - begin,
     max_size,
     fit_before[users] - begin,
@@ -147,7 +146,7 @@ def _gather(
   mesh: jax.sharding.Mesh, table: jax.Array, asked: jax.Array
 ) -> jax.Array:
   split = mesh_lib.SPLIT
-  gather = lambda table, asked: exchange.gather([table], asked)[0]
+  gather = lambda table, asked: tables_lib.gather_rows([table], asked)[0]
   return jax.shard_map(
     gather, mesh=mesh, in_specs=(split, split), out_specs=split
   )(table, asked)

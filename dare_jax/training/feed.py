@@ -12,11 +12,11 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax import types
-from dare_jax.data import compact
 from dare_jax.data import pipeline
 from dare_jax.data import prefetcher
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
+from dare_jax.training import batch_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,26 +44,26 @@ class Placer:
 
     Args:
       mesh: of all devices.
-      vocab_sizes: as `compact.Compactor`.
+      vocab_sizes: as of `tables.RowFinder`.
     """
     self._mesh = mesh
     self._fields = len(vocab_sizes)
     local = len(mesh.local_devices)
-    self.compact = compact.Compactor(vocab_sizes, local)
+    self.rows = batch_rows.BatchRows(vocab_sizes, local)
 
   def place(self, batch: types.Batch, extra: Any) -> Fed:
     """Returns a batch on the mesh, with the room that all processes need.
 
     Args:
-      batch: this process's part, with the rows that `compact` found.
+      batch: this process's part, with the rows that `rows` found.
       extra: goes along.
 
     Raises:
       UsageError: another process called `refuse`.
     """
     targets = int(batch.targets.weight.sum())
-    told = self._told(np.append(self.compact.rooms(batch), targets))
-    batch = self.compact.widen(batch, told[:, :-1].max(axis=0))
+    told = self._told(np.append(self.rows.capacities(batch), targets))
+    batch = self.rows.widen(batch, told[:, :-1].max(axis=0))
     return Fed(mesh_lib.place(self._mesh, batch), int(told[:, -1].sum()), extra)
 
   def refuse(self, reason: str) -> None:
@@ -101,7 +101,7 @@ class Feed:
 
     def prepare(number: int) -> tuple[types.Batch, Any] | None:
       made = make(number)
-      return None if made is None else (placer.compact(made[0]), made[1])
+      return None if made is None else (placer.rows(made[0]), made[1])
 
     self._prefetcher = prefetcher.Prefetcher(prepare, start, ahead)
 

@@ -14,15 +14,17 @@ import optax
 from dare_jax import embeddings
 from dare_jax import layers
 from dare_jax import models
+from dare_jax import tables as tables_lib
 from dare_jax import types
 from dare_jax.evaluation import retrieval
 from dare_jax.models import published
 from dare_jax.models import store_clusters
 from dare_jax.parallel import mesh as mesh_lib
-from dare_jax.tables import optimizers
-from dare_jax.tables import updates
+from dare_jax.training import batch_rows
 from dare_jax.training import log_window
 from dare_jax.training import losses
+from dare_jax.training import optimizers
+from dare_jax.training import options as train_options
 from dare_jax.training import role_balance
 
 
@@ -58,12 +60,21 @@ class Gradients:
 
 
 class Trainer:
-  """The model with its losses and optimizers, as pure jitted steps."""
+  """The model with its losses and optimizers, as pure jitted steps.
+
+  Attributes:
+    model: the ranker.
+    mesh: of all devices.
+    tables: the ranker's tables, and how they are stored.
+    updater: moves them.
+    train_step: (state, batch) -> (state, loss), jitted.
+    predict_step: (state, batch) -> (logits, what the search found), jitted.
+  """
 
   def __init__(
     self,
     model: models.Ranker,
-    optim: Any,
+    options: train_options.Options,
     total_steps: int,
     mesh: jax.sharding.Mesh | None = None,
   ) -> None:
@@ -71,7 +82,7 @@ class Trainer:
 
     Args:
       model: the ranker.
-      optim: the config's optim section.
+      options: how it is trained.
       total_steps: length of the run, for the learning rate's schedule.
       mesh: as `parallel.mesh.make` makes by default.
 
@@ -80,11 +91,15 @@ class Trainer:
     """
     self.model = model
     self.mesh = mesh_lib.make() if mesh is None else mesh
-    self._optim = optim
-    learner = role_balance.by_role(model) if optim.balance_gradients else model
-    self._learner = _on_axis(learner)
-    self._dense = optimizers.dense_optimizer(optim, total_steps)
-    self.tables = updates.TableUpdater(model.config, optim, total_steps)
+    self._options = options
+    balances = options.balance_gradients
+    self._learner = _on_axis(role_balance.by_role(model) if balances else model)
+    self._dense = optimizers.dense_optimizer(options, total_steps)
+    self.tables = optimizers.table_set(model.config, options)
+    self.updater = tables_lib.TableUpdater(
+      self.tables,
+      optimizers.table_optimizers(options, self.tables.specs, total_steps),
+    )
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
     self.predict_step = jax.jit(self._predict_step, static_argnums=2)
 
@@ -133,9 +148,10 @@ class Trainer:
   def specs(self, state: TrainState) -> TrainState:
     """Returns how the parts of a state are split over the devices."""
     whole = jax.tree.map(lambda _: mesh_lib.WHOLE, state)
-    tables, slots = self.tables.specs(state.tables['encoder'])
     return dataclasses.replace(
-      whole, tables={'encoder': tables}, table_slots=slots
+      whole,
+      tables={'encoder': self.tables.partition_specs()},
+      table_slots=self.updater.partition_specs(),
     )
 
   def variables(self, state: TrainState) -> dict[str, Any]:
@@ -167,12 +183,12 @@ class Trainer:
     """Returns a fresh state without slots; of `batch` only shapes matter."""
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
     variables = self._stored_model().init(rng, zeros)
-    if self._optim.published_init:
+    if self._options.published_init:
       variables = published.redraw(jax.random.fold_in(rng, 1), variables)
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=variables['params'],
-      tables={'encoder': self.tables.stored(variables['tables']['encoder'])},
+      tables={'encoder': self.tables.as_stored(variables['tables']['encoder'])},
       batch_stats=variables['batch_stats'],
       dense_slots=None,
       table_slots=None,
@@ -183,17 +199,18 @@ class Trainer:
 
   def _init_slots(self, state: TrainState) -> tuple[Any, Any]:
     """Returns the fresh slots of the dense optimizer and of the tables'."""
-    table_slots = self.tables.init_slots(state.tables['encoder'])
+    table_slots = self.updater.init_slots(state.tables['encoder'])
     return self._dense.init(state.params), table_slots
 
   def _stored_model(self) -> models.Ranker:
     """Returns the model with as many rows as its tables have in storage."""
     config = self.model.config
+    rows = {
+      spec.field: self.tables.stored_rows(name)
+      for name, spec in self.tables.specs.items()
+    }
     content = tuple(
-      dataclasses.replace(
-        feature,
-        vocab_size=self.tables.stored_rows(feature.name, feature.vocab_size),
-      )
+      dataclasses.replace(feature, vocab_size=rows[feature.name])
       for feature in config.content
     )
     return models.Ranker(dataclasses.replace(config, content=content))
@@ -228,7 +245,7 @@ class Trainer:
 
     The three parts of a step are for use inside `jax.shard_map`.
     """
-    batch = self.tables.find_rows(batch)
+    batch = batch_rows.find(batch, self.tables)
     return batch, self.tables.gather(state.tables['encoder'], batch.rows)
 
   def gradient_part(
@@ -237,16 +254,16 @@ class Trainer:
     """Returns the gradients of what `gather_part` made."""
     rest = _untrained(state)
     read = compact
-    if self._optim.balance_gradients:
+    if self._options.balance_gradients:
       plan = embeddings.PLANS[self._learner.config.plan]
       read = role_balance.copies(compact, plan)
     grad = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)
     (loss, (batch_stats, sums)), (params, tables) = grad(
       state.params, {'encoder': read}, rest, batch
     )
-    if self._optim.balance_gradients:
-      norms = lambda name, grads: self.tables.squared_norms(
-        name, grads, batch.rows, len(state.tables['encoder'][name])
+    if self._options.balance_gradients:
+      norms = lambda name, grads: self.updater.squared_norms(
+        name, grads, batch.rows
       )
       merged = role_balance.merge(tables['encoder'], compact, norms)
       tables = {'encoder': merged}
@@ -259,7 +276,7 @@ class Trainer:
     dense_update, dense_slots = self._dense.update(
       found.params, state.dense_slots, state.params
     )
-    tables, table_slots = self.tables.update(
+    tables, table_slots = self.updater.update(
       state.tables['encoder'],
       state.table_slots,
       found.tables,
@@ -290,7 +307,7 @@ class Trainer:
     )
     output, updated = applied
     label, weight = batch.targets.label, batch.targets.weight
-    epsilon = self._optim.loss_epsilon
+    epsilon = self._options.loss_epsilon
     entropy = losses.binary_cross_entropy(output.logits, label, epsilon)
     main = losses.weighted_mean(entropy, weight, mesh_lib.AXIS)
     aux = jnp.zeros(())
@@ -299,10 +316,10 @@ class Trainer:
         output.aux_logits, label, epsilon
       )
       aux = losses.weighted_mean(aux_entropy, weight, mesh_lib.AXIS)
-    loss = main + self._optim.aux_weight * aux
+    loss = main + self._options.aux_weight * aux
     loss += sum(output.extra_losses.values())
-    norms = self._optim.l2_on_norms
-    loss += self._optim.l2 * losses.l2_penalty(params, norms)
+    norms = self._options.l2_on_norms
+    loss += self._options.l2 * losses.l2_penalty(params, norms)
     sums = {
       'right': jnp.sum(weight * ((output.logits > 0) == (label > 0.5))),
       'prob': jnp.sum(weight * jax.nn.sigmoid(output.logits)),
@@ -334,7 +351,7 @@ class Trainer:
     self, state: TrainState, batch: types.Batch, keep: int
   ) -> tuple[jax.Array, Any]:
     """Returns logits and, where `keep` is above 0, `retrieval.best_found`."""
-    batch = self.tables.find_rows(batch)
+    batch = batch_rows.find(batch, self.tables)
     tables = self.tables.gather(state.tables['encoder'], batch.rows)
     variables = self._variables(state, tables)
     output: Any = _on_axis(self.model).apply(variables, batch)
@@ -367,13 +384,13 @@ def is_finite(state: TrainState) -> jax.Array:
 
 
 def count_parameters(
-  state: TrainState, updater: updates.TableUpdater
+  state: TrainState, tables: tables_lib.TableSet
 ) -> dict[str, int]:
   """Returns parameters by role; a table of both counts as representation."""
   counts = {'attention_tables': 0, 'representation_tables': 0, 'other': 0}
-  for name, table in state.tables['encoder'].items():
+  for name, spec in tables.specs.items():
     is_attention = '_attention' in name
     role = 'attention_tables' if is_attention else 'representation_tables'
-    counts[role] += updater.num_rows(name, table) * table.shape[1]
+    counts[role] += spec.rows * spec.dim
   counts['other'] = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   return counts

@@ -23,6 +23,7 @@ import numpy as np
 from dare_jax import embeddings
 from dare_jax import errors
 from dare_jax import layers
+from dare_jax import tables as tables_lib
 from dare_jax.checkpoints import checkpoint
 from dare_jax.experiments import experiment
 from dare_jax.experiments import run_data
@@ -30,8 +31,8 @@ from dare_jax.logs import id_map
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
 from dare_jax.store import history_store
-from dare_jax.tables import exchange
 from dare_jax.training import clustering
+from dare_jax.training import options as train_options
 from dare_jax.training import state as train_state
 from dare_jax.warm_start import derivation
 from dare_jax.warm_start import lineage
@@ -115,7 +116,10 @@ class Older:
     lineage.check_fields(self._workdir, self._store, run.store)
     self._model = experiment.model_of(self._config, self._store)
     self._trainer = train_state.Trainer(
-      self._model, self._config.optim, 1, run.trainer.mesh
+      self._model,
+      train_options.of_section(self._config.optim),
+      1,
+      run.trainer.mesh,
     )
     derivation.check_widths(self._model.config, run.trainer.model.config)
     self._sources = derivation.sources(
@@ -204,7 +208,7 @@ class Older:
     field, _ = self._old_names[name]
     real = np.zeros(len(table), bool)
     first = 1 if field == 'time' else id_map.UNKNOWN
-    rows = np.arange(first, self._trainer.tables.num_rows(name, table))
+    rows = np.arange(first, self._trainer.tables.specs[name].rows)
     real[self._trainer.tables.position(field, rows)] = True
     return _place(real, table.sharding)
 
@@ -348,7 +352,7 @@ def _move_part(
     beyond = old_rows + jnp.arange(height, dtype=own.dtype)
     asked = jnp.where(own < 0, beyond, own)
     order = jnp.argsort(asked)
-    (found,) = exchange.gather([old], asked[order])
+    (found,) = tables_lib.gather_rows([old], asked[order])
     values = jnp.zeros_like(found).at[order].set(found, unique_indices=True)
     rows = _take_over(rows, values, own, matrix)
     return jax.lax.dynamic_update_slice_in_dim(table, rows, start, 0)

@@ -42,12 +42,12 @@ def test_shares_count_what_was_kept():
 
 def test_tables_by_id_give_the_stored_rows(workdir):
   saved = saved_run.restore(workdir)
-  updates = saved.experiment.trainer.tables
+  tables = saved.experiment.trainer.tables
   stored = saved.state.tables['encoder']
-  by_id = jax.device_get(updates.by_id(stored))
+  by_id = jax.device_get(tables.by_id(stored))
   assert set(by_id) == set(stored)
   for name, table in by_id.items():
-    place = updates.position(name.rpartition('_')[0], np.arange(len(table)))
+    place = tables.position(name.rpartition('_')[0], np.arange(len(table)))
     np.testing.assert_array_equal(table, np.asarray(stored[name])[place])
 
 

@@ -21,6 +21,7 @@ from dare_jax import models
 from dare_jax import types
 from dare_jax.configs import base
 from dare_jax.training import losses
+from dare_jax.training import options as train_options
 
 VOCAB = {'item': 40, 'category': 9}
 LENGTH = 6
@@ -40,11 +41,11 @@ def build(name: str = 'dare', **options: Any) -> models.Ranker:
   return models.build(name, **(sizes | options))
 
 
-def optim(**changes: Any) -> Any:
-  """Returns the base config's optim section with dense Adam, and changes."""
+def optim(**changes: Any) -> train_options.Options:
+  """Returns how to train: the base config with dense Adam, and changes."""
   section = base.get_config().optim
   section.update(**({'tables': 'adam'} | changes))
-  return section
+  return train_options.of_section(section)
 
 
 def make_batch(

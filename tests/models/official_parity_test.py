@@ -25,12 +25,11 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from dare_jax import aggregate
 from dare_jax import models
+from dare_jax import tables as tables_lib
 from dare_jax import types
-from dare_jax.tables import optimizers
 from dare_jax.training import losses
 from tests.models import examples
 
@@ -342,10 +341,7 @@ class OfficialParityTest(parameterized.TestCase):
 
   @_BOTH
   def test_one_adam_step_of_the_tables(self, name):
-    optimizer = optax.chain(
-      optimizers.TABLE_OPTIMIZERS['adam'].scale(),
-      optax.scale_by_learning_rate(0.01),
-    )
+    optimizer = tables_lib.adam(0.01).transform
     with jax.enable_x64(True):
       tables = _variables(name, np.float64)['tables']
       grads = jax.tree.map(

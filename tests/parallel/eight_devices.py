@@ -14,11 +14,11 @@ from dare_jax import errors
 from dare_jax import search
 from dare_jax.aot import traffic
 from dare_jax.checkpoints import checkpoint
-from dare_jax.data import compact
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.runs import memory_plan
 from dare_jax.tables import exchange
 from dare_jax.tables import layout
+from dare_jax.training import batch_rows
 from dare_jax.training import state as train_state
 from dare_jax.warm_start import starting
 from tests import tiny
@@ -91,7 +91,7 @@ def test_rows_found_on_the_host_for_each_device():
   batch = parity.batch_of(3)
   host = jax.tree.map(np.asarray, batch)
   trainer = _trainer(8)
-  made = compact.Compactor(trainer.tables.vocab_sizes, 8)(host)
+  made = batch_rows.BatchRows(trainer.tables.vocab_sizes, 8)(host)
   assert len(made.rows['item']) % 8 == 0
   state = trainer.init(0, batch)
   copy = jax.tree.map(jnp.copy, state)

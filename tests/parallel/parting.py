@@ -13,7 +13,6 @@ their gradients were beside those of the other elements.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import sys
 from typing import Any
@@ -24,7 +23,6 @@ import numpy as np
 import optax
 
 from dare_jax.parallel import mesh as mesh_lib
-from dare_jax.tables import optimizers
 from dare_jax.training import state as train_state
 from tests.models import examples
 from tests.parallel import parity
@@ -36,11 +34,9 @@ def trainer(count: int, chosen: argparse.Namespace) -> train_state.Trainer:
   """Returns a trainer on so many devices."""
   scale = functools.partial(optax.scale_by_adam, eps=chosen.epsilon)
   adam = functools.partial(optax.adam, eps=chosen.epsilon)
-  tables = optimizers.TABLE_OPTIMIZERS
-  own = dataclasses.replace(tables[chosen.tables], scale=scale)
   with (
-    mock.patch.object(optimizers.optax, 'adam', adam),
-    mock.patch.dict(tables, {chosen.tables: own}),
+    mock.patch.object(optax, 'adam', adam),
+    mock.patch.object(optax, 'scale_by_adam', scale),
   ):
     model = examples.build(
       chosen.model, vocab_sizes=parity.VOCAB, top_k=chosen.top_k

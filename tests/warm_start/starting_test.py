@@ -96,7 +96,7 @@ def _rows(experiment, state, name):
   """A table by id."""
   table = np.asarray(state.tables['encoder'][name])
   tables = experiment.trainer.tables
-  ids = np.arange(tables.num_rows(name, table))
+  ids = np.arange(tables.specs[name].rows)
   return table[tables.position(name.split('_')[0], ids)]
 
 

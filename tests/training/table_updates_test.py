@@ -13,9 +13,10 @@ import optax
 import pytest
 
 from dare_jax import errors
-from dare_jax.data import compact
+from dare_jax import tables as tables_lib
 from dare_jax.tables import layout
 from dare_jax.tables import optimizers
+from dare_jax.training import batch_rows
 from dare_jax.training import state as train_state
 from tests.models import examples
 
@@ -35,13 +36,8 @@ def _batch(seed: int = 0, vocab: Any = None) -> Any:
 def _natural(
   trainer: train_state.Trainer, state: train_state.TrainState
 ) -> dict[str, jax.Array]:
-  """Returns the tables by row, without the rows that fill them up."""
-  natural = {}
-  for name, table in state.tables['encoder'].items():
-    rows = jnp.arange(trainer.tables.num_rows(name, table))
-    field = name.split('_')[0]
-    natural[name] = table[trainer.tables.position(field, rows)]
-  return natural
+  """Returns the tables by id, without the rows that fill them up."""
+  return trainer.tables.by_id(state.tables['encoder'])
 
 
 def _train(
@@ -59,7 +55,7 @@ def _train(
 
 def _on_host(batch: Any) -> Any:
   host = jax.tree.map(np.asarray, batch)
-  return compact.Compactor(_VOCAB)(host)
+  return batch_rows.BatchRows(_VOCAB)(host)
 
 
 def test_sgd_by_rows_is_sgd():
@@ -149,13 +145,13 @@ def test_row_adagrad_by_hand():
   [optax.adam(0.1), optax.adagrad(0.1), optax.rmsprop(0.1, momentum=0.9)],
 )
 def test_any_transformation_with_slots_by_row(transform, monkeypatch):
-  made = optimizers.TableOptimizer(lambda: transform, row_sparse=True)
-  monkeypatch.setattr(optimizers, 'TABLE_OPTIMIZERS', {'sgd': made})
+  make = lambda rate, decay: tables_lib.TableOptimizer(transform)
+  monkeypatch.setitem(tables_lib.OPTIMIZERS, 'sgd', make)
   trainer = _trainer(tables='sgd')
   state, found = _train(trainer, [_batch()] * 30)
   assert found[-1] < found[0]
   shapes = {x.shape[:1] for x in jax.tree.leaves(state.table_slots)}
-  assert (trainer.tables.stored_rows('item', _VOCAB['item']),) in shapes
+  assert (trainer.tables.stored_rows('item_attention'),) in shapes
 
 
 def test_bfloat16_tables_learn():

@@ -1,0 +1,236 @@
+"""Named tables: which ids read them, how they lie in storage, how to read them.
+
+A split table lies on all devices of a mesh, a block of rows on each, in the
+order of `layout`; any other is whole on each device, in the order of ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+from typing import TypeAlias
+import zlib
+
+import jax
+import jax.numpy as jnp
+
+from dare_jax import errors
+from dare_jax import types
+from dare_jax.parallel import mesh
+from dare_jax.tables import exchange
+from dare_jax.tables import layout
+from dare_jax.tables import row_move
+from dare_jax.tables import unique
+
+Tables: TypeAlias = Mapping[str, jax.Array]
+Rows: TypeAlias = Mapping[str, jax.Array]
+DTYPES = ('float32', 'bfloat16')
+_NORMAL = jax.nn.initializers.normal(0.01)
+
+
+@dataclasses.dataclass(frozen=True)
+class TableSpec:
+  """What one table is.
+
+  Attributes:
+    field: whose ids read it. Several tables may have one field.
+    rows: how many ids the field has; id 0 is padding, whose row never moves.
+    dim: width of a row.
+    split: whether its rows are split over the devices, and a step reads the
+      rows of its batch only. False is for tables of a few thousand rows or
+      less.
+    dtype: of what is stored, float32 or bfloat16; the latter for tables that
+      are split. Rows are read, and optimizer slots kept, in float32.
+  """
+
+  field: str
+  rows: int
+  dim: int
+  split: bool = True
+  dtype: str = 'float32'
+
+  def __post_init__(self) -> None:
+    for name in ('rows', 'dim'):
+      if getattr(self, name) < 1:
+        raise errors.UsageError(
+          f'a table of {self.field} has {name}={getattr(self, name)}; expected'
+          ' 1 or more.'
+        )
+    if self.dtype not in DTYPES or (self.dtype != 'float32' and not self.split):
+      raise errors.UsageError(
+        f'a table of {self.field} has dtype={self.dtype!r}; expected one of'
+        f' {", ".join(DTYPES)}, and float32 where split=False.'
+      )
+
+
+class TableSet:
+  """Tables by name, as they are stored, and as models read them.
+
+  `find_rows` and `gather` are for use inside `jax.shard_map` over a mesh that
+  `make_mesh` made; there a split table is this device's block of it.
+
+  Attributes:
+    specs: name -> what the table is.
+    vocab_sizes: field -> rows, of the fields whose tables are split.
+    names: field -> names of its tables, of the same fields.
+  """
+
+  def __init__(self, specs: Mapping[str, TableSpec]) -> None:
+    """Makes a set.
+
+    Args:
+      specs: name -> what the table is.
+
+    Raises:
+      UsageError: tables of one field differ in rows, or only some are split.
+    """
+    self.specs = dict(specs)
+    seen: dict[str, tuple[str, TableSpec]] = {}
+    for name, spec in self.specs.items():
+      first, other = seen.setdefault(spec.field, (name, spec))
+      if (spec.rows, spec.split) != (other.rows, other.split):
+        raise errors.UsageError(
+          f'tables {first!r} and {name!r} are both read by ids of'
+          f' {spec.field!r}, but have rows={other.rows} and {spec.rows},'
+          f' split={other.split} and {spec.split}; make them alike, or give'
+          ' them fields of their own.'
+        )
+    self.vocab_sizes = {
+      field: spec.rows for field, (_, spec) in seen.items() if spec.split
+    }
+    self.names = {
+      field: [name for name, spec in self.specs.items() if spec.field == field]
+      for field in self.vocab_sizes
+    }
+
+  def stored_rows(self, name: str) -> int:
+    """Returns how many rows a table has in storage: more where it is split."""
+    spec = self.specs[name]
+    return layout.padded(spec.rows) if spec.split else spec.rows
+
+  def position(self, field: str, ids: types.Array) -> types.Array:
+    """Returns where the rows of a field's ids lie in storage.
+
+    Args:
+      field: of the ids.
+      ids: integers of any shape, NumPy or JAX, below the rows of its tables.
+    """
+    if field not in self.vocab_sizes:
+      return ids
+    return layout.position(ids, layout.padded(self.vocab_sizes[field]))
+
+  def init(
+    self,
+    rng: jax.Array,
+    initializer: Callable[..., jax.Array] = _NORMAL,
+  ) -> dict[str, jax.Array]:
+    """Returns fresh tables as stored, the same on any mesh; row 0 is zeros.
+
+    Call it under `jax.jit` with `out_shardings`, which splits them at once.
+
+    Args:
+      rng: a key.
+      initializer: of `jax.nn.initializers`; is told the rows in storage.
+    """
+    made = {}
+    for name, spec in self.specs.items():
+      own = jax.random.fold_in(rng, zlib.crc32(name.encode()))
+      shape = (self.stored_rows(name), spec.dim)
+      table = initializer(own, shape, jnp.float32)
+      made[name] = table.at[0].set(0.0)
+    return self.as_stored(made)
+
+  def as_stored(self, tables: Tables) -> dict[str, jax.Array]:
+    """Returns tables in storage's order, split ones in their stored dtype."""
+
+    def of(spec: TableSpec, table: jax.Array) -> jax.Array:
+      return table.astype(spec.dtype) if spec.split else table
+
+    return {name: of(self.specs[name], t) for name, t in tables.items()}
+
+  def from_ids(self, tables: Tables) -> dict[str, jax.Array]:
+    """Returns tables by id, such as trained elsewhere, as stored.
+
+    Args:
+      tables: name -> [rows, dim], row = id.
+    """
+
+    def of(name: str, table: jax.Array) -> jax.Array:
+      spec = self.specs[name]
+      if table.shape != (spec.rows, spec.dim):
+        raise errors.UsageError(
+          f'table {name!r} has the shape {table.shape}; expected'
+          f' {(spec.rows, spec.dim)}, a row for each id.'
+        )
+      if not spec.split:
+        return table
+      stored = self.stored_rows(name)
+      ids = layout.row_at(jnp.arange(stored), stored)
+      return table.at[ids].get(mode='fill', fill_value=0)
+
+    return self.as_stored({name: of(name, t) for name, t in tables.items()})
+
+  def by_id(self, tables: Tables) -> dict[str, jax.Array]:
+    """Returns stored tables as a model outside training has them: row = id."""
+
+    def of(name: str, table: jax.Array) -> jax.Array:
+      spec = self.specs[name]
+      return table[self.position(spec.field, jnp.arange(spec.rows))]
+
+    return {name: of(name, table) for name, table in tables.items()}
+
+  def partition_specs(self) -> dict[str, jax.sharding.PartitionSpec]:
+    """Returns how each table is split over the devices."""
+    return {
+      name: mesh.SPLIT if spec.split else mesh.WHOLE
+      for name, spec in self.specs.items()
+    }
+
+  def find_rows(self, ids: Mapping[str, Any]) -> unique.UniqueRows:
+    """Returns the rows that a device's part of a batch reads, and its ids.
+
+    What `RowFinder` does on the host, ahead of the step and in less time.
+
+    Args:
+      ids: field -> JAX integers, an array or a tree of arrays, not negative
+        and below the field's rows. Fields whose tables are not split stay as
+        they are.
+    """
+    found, rows = dict(ids), {}
+    for field, size in self.vocab_sizes.items():
+      if field in ids:
+        found[field], rows[field] = unique.on_device(ids[field], size)
+    return unique.UniqueRows(found, rows)
+
+  def gather(self, tables: Tables, rows: Rows) -> dict[str, jax.Array]:
+    """Returns the tables that a model reads: of split ones the batch's rows.
+
+    Args:
+      tables: as stored.
+      rows: of `UniqueRows`.
+
+    Returns:
+      float32 [u, dim] of each split table, in the order of `rows`; the other
+      tables as they are.
+    """
+    gathered = dict(tables)
+    for field, names in self.names.items():
+      found = exchange.gather([tables[name] for name in names], rows[field])
+      for name, values in zip(names, found, strict=True):
+        gathered[name] = row_move.as_float32(values)
+    return gathered
+
+  def gathered_bytes(self, counts: Mapping[str, int]) -> int:
+    """Returns the bytes of what `gather` makes of split tables.
+
+    Args:
+      counts: field -> rows that a batch reads.
+    """
+    elements = sum(
+      counts.get(spec.field, 0) * spec.dim
+      for spec in self.specs.values()
+      if spec.split
+    )
+    return 4 * elements

@@ -1,0 +1,237 @@
+"""Trains tables: all rows of small ones, the batch's rows of large ones.
+
+Plain differentiation makes a gradient as large as the table, and a plain
+optimizer then touches every row. Here the rows that a batch reads become a
+compact table, the model runs on that one, and rows and their optimizer slots
+are written back in place. The cost follows the batch, not the catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TypeAlias
+import zlib
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dare_jax import errors
+from dare_jax.parallel import mesh
+from dare_jax.tables import exchange
+from dare_jax.tables import optimizers
+from dare_jax.tables import row_move
+from dare_jax.tables import table_set
+
+Tables: TypeAlias = Mapping[str, jax.Array]
+Rows: TypeAlias = Mapping[str, jax.Array]
+
+
+class TableUpdater:
+  """Moves the tables of a set by the gradients of what `gather` made of them.
+
+  `update` and `squared_norms` are for use inside `jax.shard_map`; there a split
+  table is this device's block of it.
+  """
+
+  def __init__(
+    self,
+    tables: table_set.TableSet,
+    optimizer: optimizers.TableOptimizer
+    | Mapping[str, optimizers.TableOptimizer],
+  ) -> None:
+    """Makes an updater.
+
+    Args:
+      tables: what is to be trained.
+      optimizer: of all tables, or name -> that of each.
+
+    Raises:
+      UsageError: a table without an optimizer; or one in bfloat16 whose
+        optimizer moves all rows.
+      ValueError: slots that cannot follow the rows of a table.
+    """
+    if isinstance(optimizer, optimizers.TableOptimizer):
+      optimizer = dict.fromkeys(tables.specs, optimizer)
+    if set(optimizer) != set(tables.specs):
+      raise errors.UsageError(
+        f'optimizers are of the tables {", ".join(sorted(optimizer))}; expected'
+        f' one of each of {", ".join(sorted(tables.specs))}.'
+      )
+    for name, spec in tables.specs.items():
+      if spec.dtype != 'float32' and not optimizer[name].row_sparse:
+        raise errors.UsageError(
+          f'table {name!r} is {spec.dtype}, which is for row-sparse optimizers;'
+          ' its optimizer moves all rows.'
+        )
+    self._set = tables
+    self._optimizers = {name: optimizer[name] for name in tables.specs}
+
+  def is_row_sparse(self, name: str) -> bool:
+    """Returns whether only the batch's rows of a table move."""
+    return self._set.specs[name].split and self._optimizers[name].row_sparse
+
+  def init_slots(self, tables: Tables) -> dict[str, Any]:
+    """Returns fresh slots for stored tables; float32 whatever these are."""
+    return {
+      name: self._transform(name).init(row_move.as_float32(table))
+      for name, table in tables.items()
+    }
+
+  def partition_specs(self) -> dict[str, Any]:
+    """Returns how the slots of each table are split over the devices."""
+    of_slots = {}
+    for name, spec in self._set.partition_specs().items():
+      dim = self._set.specs[name].dim
+      is_row = row_move.row_leaves(self._transform(name), dim)
+      of_slots[name] = jax.tree.map(
+        lambda flag, spec=spec: spec if flag else mesh.WHOLE, is_row
+      )
+    return of_slots
+
+  def _transform(self, name: str) -> optax.GradientTransformation:
+    return self._optimizers[name].transform
+
+  def squared_norms(
+    self, name: str, grads: Sequence[jax.Array], rows: Rows
+  ) -> list[jax.Array]:
+    """Returns the squared lengths of gradients of a table, of the whole batch.
+
+    A row that several devices read has the sum of their gradients, which only
+    its owner can know.
+
+    Args:
+      name: of the table.
+      grads: each as in `update`.
+      rows: that the batch reads.
+    """
+
+    def owner(rows: Any, grads: Any, turn: Any, carry: Any) -> Any:
+      del rows, turn
+      pairs = zip(carry, grads, strict=True)
+      return [total + jnp.sum(jnp.square(grad)) for total, grad in pairs]
+
+    zeros = [jnp.zeros((), grad.dtype) for grad in grads]
+    if not self._set.specs[name].split:
+      return owner(None, grads, None, zeros)
+    own = exchange.give_back(
+      owner,
+      [exchange.varying(zero) for zero in zeros],
+      grads,
+      rows[self._set.specs[name].field],
+      self._set.stored_rows(name) // exchange.num_devices(),
+    )
+    return jax.lax.psum(own, mesh.AXIS)
+
+  def update(
+    self,
+    tables: Tables,
+    slots: Mapping[str, Any],
+    grads: Tables,
+    rows: Rows,
+    step: jax.Array,
+  ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
+    """Returns the next tables and slots.
+
+    Args:
+      tables: whole tables, blocks of split ones.
+      slots: of their optimizers.
+      grads: by the elements of what `gather` made; of split tables those of
+        this device's part of the batch.
+      rows: that the batch reads.
+      step: int32, the number of the step; seeds the rounding of bfloat16.
+    """
+    new_tables, new_slots = {}, {}
+    for name, table in tables.items():
+      if not self._set.specs[name].split:
+        new_tables[name], new_slots[name] = _move_all(
+          self._transform(name), table, slots[name], grads[name]
+        )
+    for field, names in self._set.names.items():
+      for is_sparse, move in (
+        (True, self._move_rows),
+        (False, self._move_by_rows),
+      ):
+        moving = [n for n in names if self.is_row_sparse(n) == is_sparse]
+        if not moving:
+          continue
+        moved = move(
+          {name: (tables[name], slots[name]) for name in moving},
+          [grads[name] for name in moving],
+          rows[field],
+          step,
+        )
+        for name, (table, own) in moved.items():
+          new_tables[name], new_slots[name] = table, own
+    order = list(tables)  # A tree of the same structure as before.
+    return (
+      {name: new_tables[name] for name in order},
+      {name: new_slots[name] for name in order},
+    )
+
+  def _move_rows(
+    self,
+    whole: Mapping[str, tuple[jax.Array, Any]],
+    grads: list[jax.Array],
+    rows: jax.Array,
+    step: jax.Array,
+  ) -> Any:
+    """Moves the rows of a batch, and leaves all others alone."""
+    own_rows = len(next(iter(whole.values()))[0])
+    first = exchange.first_row(own_rows)
+    counts = {name: slots for name, (_, slots) in whole.items()}
+
+    def owner(
+      rows: jax.Array, grads: list[jax.Array], turn: jax.Array, carry: Any
+    ) -> Any:
+      moved = {}
+      for (name, (table, slots)), grad in zip(
+        carry.items(), grads, strict=True
+      ):
+        seed = jax.random.key(zlib.crc32(name.encode()))
+        for number in (step, first, turn):
+          seed = jax.random.fold_in(seed, number)
+        move = row_move.RowMove(self._transform(name), rows, -first, seed)
+        moved[name] = move(table, slots, counts[name], grad)
+      return moved
+
+    return exchange.give_back(owner, dict(whole), grads, rows, own_rows)
+
+  def _move_by_rows(
+    self,
+    whole: Mapping[str, tuple[jax.Array, Any]],
+    grads: list[jax.Array],
+    rows: jax.Array,
+    step: jax.Array,
+  ) -> Any:
+    """Moves all rows; those that are not in the batch have no gradient."""
+    del step
+
+    def owner(
+      rows: jax.Array, grads: list[jax.Array], turn: jax.Array, carry: Any
+    ) -> Any:
+      del turn
+      return [
+        total.at[rows].add(grad, mode='drop')
+        for total, grad in zip(carry, grads, strict=True)
+      ]
+
+    tables = [table for table, _ in whole.values()]
+    zeros = [jnp.zeros_like(table) for table in tables]
+    dense = exchange.give_back(owner, zeros, grads, rows, len(tables[0]))
+    return {
+      name: _move_all(self._transform(name), table, slots, grad)
+      for (name, (table, slots)), grad in zip(whole.items(), dense, strict=True)
+    }
+
+
+def _move_all(
+  optimizer: optax.GradientTransformation,
+  table: jax.Array,
+  slots: Any,
+  grads: jax.Array,
+) -> tuple[jax.Array, Any]:
+  update, slots = optimizer.update(grads, slots, table)
+  return optax.apply_updates(table, update), slots

@@ -1,0 +1,89 @@
+"""The tables of a ranker; the optimizers of these and of all else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import re
+
+import optax
+
+from dare_jax import embeddings
+from dare_jax import models
+from dare_jax import tables as tables_lib
+from dare_jax.training import options as train_options
+
+
+def table_set(
+  config: models.RankerConfig, options: train_options.Options
+) -> tables_lib.TableSet:
+  """Returns the tables of a ranker; large ones of content are split.
+
+  Args:
+    config: of the ranker.
+    options: say from how many rows on a table is large.
+  """
+  plan = embeddings.PLANS[config.plan]
+  content = {feature.name for feature in config.content}
+
+  def of(feature: embeddings.Feature, suffix: str) -> tables_lib.TableSpec:
+    is_large = feature.vocab_size >= options.row_sparse_from
+    split = is_large and feature.name in content
+    return tables_lib.TableSpec(
+      field=feature.name,
+      rows=feature.vocab_size,
+      dim=feature.dim(plan.role_of(suffix)),
+      split=split,
+      dtype=options.table_dtype if split else 'float32',
+    )
+
+  return tables_lib.TableSet(
+    {
+      f'{feature.name}_{suffix}': of(feature, suffix)
+      for feature in config.features
+      for suffix in plan.suffixes
+    }
+  )
+
+
+def dense_optimizer(
+  options: train_options.Options, total_steps: int
+) -> optax.GradientTransformation:
+  """Returns Adam for heads and projections, as published."""
+  return optax.adam(_rate(options, options.learning_rate, total_steps))
+
+
+def table_optimizers(
+  options: train_options.Options, names: Iterable[str], total_steps: int
+) -> dict[str, tables_lib.TableOptimizer]:
+  """Returns the optimizer of each table, by name.
+
+  Args:
+    options: say which, and the rates.
+    names: of the tables, such as `item_attention`.
+    total_steps: length of the run, for the schedule.
+
+  Raises:
+    UsageError: a malformed `optim.by_table`, or a pattern there that no table
+      has.
+  """
+  names = list(names)
+  rules = options.table_rules(names)
+  rate = options.table_learning_rate
+  rate = options.learning_rate if rate is None else rate
+  others = train_options.TableRule('.*', rate, options.table_weight_decay)
+  make = tables_lib.OPTIMIZERS[options.tables]
+  made = {}
+  for name in names:
+    rule = next((r for r in rules if re.fullmatch(r.pattern, name)), others)
+    schedule = _rate(options, rule.learning_rate, total_steps)
+    made[name] = make(schedule, rule.weight_decay)
+  return made
+
+
+def _rate(
+  options: train_options.Options, rate: float, total_steps: int
+) -> tables_lib.Rate:
+  """The learning rate by step. A run made longer decays over its new length."""
+  if options.schedule == 'constant':
+    return rate
+  return optax.linear_schedule(rate, 0.0, max(total_steps, 1))
