@@ -9,6 +9,7 @@ import numpy as np
 from dare_jax import errors
 from dare_jax.data import counter_rng
 from dare_jax.store import history_store
+from dare_jax.store import ragged
 from dare_jax.store import store_writer
 
 EXCLUDE = ('user_log', 'positive_only', 'none')
@@ -246,7 +247,7 @@ def in_user_log(
   A binary search in each user's sorted items, all pairs at once.
   """
   items = table.columns['sorted_item_id']
-  row = _lower_bound(items, table.offsets, user, item)
+  row = ragged.lower_bound(items, table.offsets, user, item)
   found = row < table.offsets[user + 1]
   return found & (items[np.where(found, row, 0)] == item)
 
@@ -267,21 +268,5 @@ def _times(
   items: np.ndarray, offsets: np.ndarray, user: np.ndarray, item: np.ndarray
 ) -> np.ndarray:
   """Returns how often each item occurs among its user's sorted items."""
-  first = _lower_bound(items, offsets, user, item)
-  return _lower_bound(items, offsets, user, item + 1) - first
-
-
-def _lower_bound(
-  items: np.ndarray, offsets: np.ndarray, user: np.ndarray, item: np.ndarray
-) -> np.ndarray:
-  """Returns the first row of each user's sorted items that is >= `item`."""
-  low, stop = offsets[user], offsets[user + 1]
-  high = stop.copy()
-  for _ in range(int((stop - low).max(initial=0)).bit_length()):
-    middle = (low + high) >> 1
-    inside = middle < high
-    value = items[np.where(inside, middle, 0)]
-    less = inside & (value < item)
-    low = np.where(less, middle + 1, low)
-    high = np.where(less, high, np.minimum(high, middle))
-  return low
+  first = ragged.lower_bound(items, offsets, user, item)
+  return ragged.lower_bound(items, offsets, user, item + 1) - first

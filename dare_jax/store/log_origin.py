@@ -85,7 +85,7 @@ def _sampled_crc32(file: pathlib.Path, crc: int, samples: int) -> int:
 
 def path_of(store: history_store.HistoryStore) -> str | None:
   """Returns the path of the log that a store was made from, if it says so."""
-  made_from = _recorded(store.manifest)
+  made_from = of_store(store)
   return None if made_from is None else made_from.path
 
 
@@ -97,6 +97,11 @@ def still_there(store: history_store.HistoryStore) -> str | None:
   found = look_at(made_from.path)
   is_same = found is not None and found.has_content_of(made_from)
   return made_from.path if is_same else None
+
+
+def of_store(store: history_store.HistoryStore) -> Origin | None:
+  """Returns the log that a store was made from, if it says so."""
+  return _recorded(store.manifest)
 
 
 def _recorded(manifest: Mapping[str, Any]) -> Origin | None:
@@ -130,7 +135,7 @@ def check(data: Any, store: history_store.HistoryStore) -> None:
   Raises:
     UsageError: it is another log, or has changed since.
   """
-  made_from = _recorded(store.manifest)
+  made_from = of_store(store)
   if not data.input or made_from is None:
     return
   path, found = str(_absolute(data.input)), look_at(data.input)

@@ -1,0 +1,1 @@
+"""Bulk scores of files: input, histories, windows, scorers, output, top N."""

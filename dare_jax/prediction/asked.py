@@ -1,0 +1,114 @@
+"""What is asked of a model: moments, and the targets of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """Targets grouped by moment, moments by user and time.
+
+  A moment is a user, the end of what is seen of the log, and the values of
+  context fields; its targets share one pass over its history.
+
+  Attributes:
+    user: int64 [m], rows of users in the log, ascending.
+    end: int64 [m], rows of the log below it are seen; ascending in each user.
+    context: field -> int32 [m].
+    first: int64 [m + 1], a moment's first place among the targets.
+    targets: field -> int32 [n], by moment.
+  """
+
+  user: np.ndarray
+  end: np.ndarray
+  context: Mapping[str, np.ndarray]
+  first: np.ndarray
+  targets: Mapping[str, np.ndarray]
+
+  @property
+  def count(self) -> np.ndarray:
+    """Targets of each moment: int64 [m]."""
+    return np.diff(self.first)
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+  """The distinct moments of rows, in the order that `Asked` wants.
+
+  Attributes:
+    user: int64 [m].
+    end: int64 [m].
+    context: field -> int32 [m].
+    of_row: int64 [n], which moment a row has.
+  """
+
+  user: np.ndarray
+  end: np.ndarray
+  context: Mapping[str, np.ndarray]
+  of_row: np.ndarray
+
+
+def moments(
+  user: np.ndarray, end: np.ndarray, context: Mapping[str, np.ndarray]
+) -> Moments:
+  """Returns the distinct moments of rows.
+
+  Args:
+    user: int64 [n].
+    end: int64 [n].
+    context: field -> int32 [n].
+  """
+  keys = [user, end, *context.values()]
+  order = np.lexsort(keys[::-1])
+  is_new = np.zeros(len(user), bool)
+  is_new[:1] = True
+  for key in keys:
+    sorted_key = key[order]
+    is_new[1:] |= sorted_key[1:] != sorted_key[:-1]
+  of_row = np.empty(len(user), np.int64)
+  of_row[order] = np.cumsum(is_new) - 1
+  picked = order[is_new]
+  return Moments(
+    user[picked],
+    end[picked],
+    {field: ids[picked] for field, ids in context.items()},
+    of_row,
+  )
+
+
+def of_rows(
+  found: Moments, targets: Mapping[str, np.ndarray]
+) -> tuple[Asked, np.ndarray]:
+  """Returns what is asked where each row has one target.
+
+  Args:
+    found: the moments of the rows.
+    targets: field -> int32 [n].
+
+  Returns:
+    What is asked; int64 [n], the row of each target.
+  """
+  order = np.argsort(found.of_row, kind='stable')
+  count = np.bincount(found.of_row, minlength=len(found.user))
+  first = np.append(0, np.cumsum(count))
+  sorted_ids = {field: ids[order] for field, ids in targets.items()}
+  asked = Asked(found.user, found.end, found.context, first, sorted_ids)
+  return asked, order
+
+
+def of_all(found: Moments, candidates: Mapping[str, np.ndarray]) -> Asked:
+  """Returns what is asked where all candidates are targets of each moment.
+
+  Args:
+    found: moments.
+    candidates: field -> int32 [c].
+  """
+  moments = len(found.user)
+  size = len(candidates['item'])
+  first = np.arange(moments + 1, dtype=np.int64) * size
+  targets = {field: np.tile(ids, moments) for field, ids in candidates.items()}
+  return Asked(found.user, found.end, found.context, first, targets)

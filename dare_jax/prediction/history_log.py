@@ -1,0 +1,108 @@
+"""The log that histories come from: its users, times and last values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import functools
+
+import numpy as np
+import polars as pl
+
+from dare_jax.logs import id_map
+from dare_jax.prediction import raw_ids
+from dare_jax.prediction import times
+from dare_jax.store import history_store
+from dare_jax.store import ragged
+
+# Raw values of a field, row i of the id i + 2 -> ids of the model.
+Translate = Callable[[str, pl.Series], np.ndarray]
+
+
+class HistoryLog:
+  """A history store whose ids are given as a model reads them.
+
+  Users are rows of the store; `num_users` is one who has done nothing, for
+  those that the log does not have.
+  """
+
+  def __init__(
+    self,
+    store: history_store.HistoryStore,
+    translated: Mapping[str, np.ndarray],
+  ) -> None:
+    """Makes it.
+
+    Args:
+      store: of the log.
+      translated: field of a behavior -> int32 [ids], the model's id of each.
+    """
+    self.store = store
+    self._translated = translated
+    offsets = np.asarray(store.behaviors.offsets)
+    self._offsets = np.append(offsets, offsets[-1])
+    self._raw: dict[str, raw_ids.RawIds] = {}
+
+  def users(self, column: raw_ids.Column) -> np.ndarray:
+    """Returns the row of each user in the store: int64 [n]."""
+    found = self._ids('user', column) - id_map.FIRST
+    return np.where(found < 0, self.store.num_users, found)
+
+  def ends(self, user: np.ndarray, column: raw_ids.Column | None) -> np.ndarray:
+    """Returns below which row of the store behaviors are seen: int64 [n].
+
+    Args:
+      user: int64 [n], rows of users.
+      column: the times that they are before; None: all are seen.
+    """
+    if column is None:
+      return self._offsets[user + 1]
+    table = self.store.behaviors
+    return ragged.lower_bound(
+      table.columns['timestamp'], self._offsets, user, self._times(column)
+    )
+
+  def begins(self, user: np.ndarray) -> np.ndarray:
+    """Returns the row of each user's first behavior: int64 [n]."""
+    return self._offsets[user]
+
+  def behaviors(self, field: str, rows: np.ndarray) -> np.ndarray:
+    """Returns the model's ids of a field at rows of the store: int32."""
+    ids = self.store.behaviors.columns[f'{field}_id'][rows]
+    return self._translated[field][ids]
+
+  def last_values(self, field: str, item: raw_ids.Column) -> np.ndarray:
+    """Returns the model's id of what each item had last: int32 [n].
+
+    Args:
+      field: category, or a further one.
+      item: raw items; those that the log lacks have the unknown value.
+    """
+    ids = self._ids('item', item)
+    return self._translated[field][self.store.item_values[field][ids]]
+
+  def _ids(self, field: str, column: raw_ids.Column) -> np.ndarray:
+    if field not in self._raw:
+      self._raw[field] = raw_ids.RawIds(field, self.store.raw_ids(field))
+    return self._raw[field](column)
+
+  @functools.cached_property
+  def _times(self) -> times.Times:
+    return times.Times(self.store)
+
+
+def translated(
+  store: history_store.HistoryStore, translate: Translate
+) -> dict[str, np.ndarray]:
+  """Returns what `HistoryLog` needs for a log that is not the model's own.
+
+  Args:
+    store: of the log.
+    translate: gives the model's ids.
+  """
+  found = {}
+  for field in store.fields:
+    ids = translate(field, store.raw_ids(field))
+    first = [id_map.PADDING, id_map.UNKNOWN]
+    found[field] = np.concatenate([first, ids]).astype(np.int32)
+  return found

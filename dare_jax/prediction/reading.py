@@ -1,0 +1,151 @@
+"""From blocks of an input to moments and targets, in a model's ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+
+import numpy as np
+import polars as pl
+
+from dare_jax.prediction import asked as asked_lib
+from dare_jax.prediction import blocks
+from dare_jax.prediction import columns as columns_lib
+from dare_jax.prediction import history_log
+from dare_jax.prediction import raw_ids
+from dare_jax.prediction import scorer as scorer_lib
+
+_REQUIRED = ('user', 'item', 'category', 'time')
+_SHOWN = 3
+
+
+@dataclasses.dataclass
+class Unknown:
+  """Rows of which the log or the model knows something not.
+
+  Attributes:
+    users: rows of users that the log does not have.
+    items: rows, or candidates, of items that the model does not know.
+    examples: some of these users and items.
+  """
+
+  users: int = 0
+  items: int = 0
+  examples: dict[str, list[str]] = dataclasses.field(
+    default_factory=lambda: {'users': [], 'items': []}
+  )
+
+  def note(self, kind: str, is_unknown: np.ndarray, raw: pl.Series) -> None:
+    """Counts the rows of one kind."""
+    setattr(self, kind, getattr(self, kind) + int(is_unknown.sum()))
+    own = self.examples[kind]
+    if len(own) < _SHOWN and is_unknown.any():
+      shown = raw.filter(pl.Series(is_unknown)).unique(maintain_order=True)
+      own += [f'{value!r:.40}' for value in shown.head(_SHOWN - len(own))]
+
+  def add(self, other: Mapping[str, object]) -> None:
+    """Adds what another counted, as `dataclasses.asdict` gives it."""
+    part = Unknown(**other)  # type: ignore[arg-type]
+    for kind in ('users', 'items'):
+      setattr(self, kind, getattr(self, kind) + getattr(part, kind))
+      own = self.examples[kind]
+      fresh = [text for text in part.examples[kind] if text not in own]
+      own += fresh[: _SHOWN - len(own)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """Reads columns by their roles.
+
+  Attributes:
+    scorer: the model.
+    logs: where an item's last values are looked up, one after another; the
+      first is that of the histories.
+    names: what columns are called.
+  """
+
+  scorer: scorer_lib.Scorer
+  logs: tuple[history_log.HistoryLog, ...]
+  names: columns_lib.Names
+
+  def moments(
+    self, block: blocks.Block, found: columns_lib.Found, unknown: Unknown
+  ) -> asked_lib.Moments:
+    """Returns the moments of a block's rows.
+
+    Raises:
+      UsageError: a value that is none.
+    """
+    log = self.logs[0]
+    column = self._column(block, found, 'user')
+    user = log.users(column)
+    unknown.note('users', user == log.store.num_users, column.values)
+    time = self._column(block, found, 'time') if found.get('time') else None
+    context = {
+      field: self.scorer.ids(field, self._column(block, found, field))
+      for field in self.scorer.context_fields
+    }
+    return asked_lib.moments(user, log.ends(user, time), context)
+
+  def targets(
+    self, block: blocks.Block, found: columns_lib.Found, unknown: Unknown
+  ) -> dict[str, np.ndarray]:
+    """Returns the model's ids of a block's targets: field -> int32 [n].
+
+    A field that the input lacks is the one last seen with the item, and so is
+    an empty category.
+
+    Raises:
+      UsageError: a value that cannot be an id.
+    """
+    item = self._column(block, found, 'item')
+    ids = {'item': self.scorer.ids('item', item)}
+    is_unknown = self.scorer.is_unknown('item', ids['item'])
+    unknown.note('items', is_unknown, item.values)
+    for field in self.scorer.fields[1:]:
+      if found.get(field) is None:
+        ids[field] = self._last_values(field, item)
+        continue
+      column = self._column(block, found, field)
+      ids[field] = self.scorer.ids(field, column)
+      if field == 'category' and column.values.null_count():
+        absent = column.values.is_null().to_numpy()
+        ids[field] = np.where(
+          absent, self._last_values(field, item), ids[field]
+        )
+    return {field: values.astype(np.int32) for field, values in ids.items()}
+
+  def _last_values(self, field: str, item: raw_ids.Column) -> np.ndarray:
+    ids = self.logs[0].last_values(field, item)
+    for log in self.logs[1:]:
+      is_open = self.scorer.is_unknown(field, ids)
+      if is_open.any():
+        ids = np.where(is_open, log.last_values(field, item), ids)
+    return ids
+
+  def _column(
+    self, block: blocks.Block, found: columns_lib.Found, role: str
+  ) -> raw_ids.Column:
+    name = found.by_role[role]
+    if_empty = None
+    if role not in _REQUIRED and self.scorer.has_value(role, ''):
+      if_empty = ''  # In a further field, it is a value of its own.
+    values = block.columns[name]
+    if role != 'time' or values.dtype == pl.String:
+      values = raw_ids.plain(values, self.names.missing, if_empty)
+    return raw_ids.Column(values, name, found.path, block.first)
+
+
+def roles(
+  scorer: scorer_lib.Scorer, has_items: bool = True
+) -> tuple[list[str], list[str]]:
+  """Returns the roles of columns that must be there, and that may be.
+
+  Args:
+    scorer: the model.
+    has_items: whether each row has a target.
+  """
+  needed = ['user', *scorer.context_fields]
+  if not has_items:
+    return needed, ['time']
+  return ['user', 'item', *scorer.context_fields], ['time', *scorer.fields[1:]]

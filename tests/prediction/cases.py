@@ -1,0 +1,45 @@
+"""The test rows of a run as an input, and what evaluation scored them."""
+
+import pathlib
+
+import numpy as np
+import polars as pl
+
+from dare_jax import trained
+
+
+def rows(workdir: pathlib.Path) -> tuple[pl.DataFrame, np.ndarray]:
+  """Returns rows as a log has them, and the logits of `predictions_test.npz`.
+
+  Args:
+    workdir: of a finished run.
+  """
+  run = trained.load(workdir)
+  store, test = run.experiment.store, run.experiment.pipelines['test']
+  raw = {
+    field: store.raw_ids(field)
+    for field in ('user', *store.fields, *store.context_fields)
+  }
+  parts = []
+  for item in test.eval_batches(run.experiment.config.eval.batch_size):
+    real = item.batch.targets.weight > 0
+    parts.append(
+      {
+        'user_id': raw['user'].gather(item.user[real]),
+        **{
+          'item_id'
+          if field == 'item'
+          else 'category_id'
+          if field == 'category'
+          else field: raw[field].gather(ids[real] - 2)
+          for field, ids in item.stored.targets.ids.items()
+        },
+      }
+    )
+  frame = pl.concat([pl.DataFrame(part) for part in parts])
+  times = store.behaviors.columns['timestamp'][test.moments.target]
+  frame = frame.with_columns(
+    timestamp=pl.Series(np.repeat(times, test.targets_per_row)).cast(pl.Int64)
+  )
+  with np.load(workdir / 'predictions_test.npz') as saved:
+    return frame, saved['logit']

@@ -1,0 +1,483 @@
+"""The command that scores files: values, order, restarts, shards, refusals."""
+
+import csv
+import dataclasses
+import functools
+import gzip
+import io
+import itertools
+import pathlib
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+
+from dare_jax import errors
+from dare_jax import predict
+from dare_jax import trained
+from tests import tiny
+from tests.bundle import served
+from tests.prediction import cases
+
+_BLOCK = 64  # rows, so that these inputs have several
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+  root = tmp_path_factory.mktemp('predict')
+  tiny.write_log(root / 'log.csv')
+  return root
+
+
+def _train(root: pathlib.Path, name: str, **fields) -> pathlib.Path:
+  config = tiny.config(
+    root,
+    model__name=name,
+    train__steps=4,
+    optim__learning_rate=0.1,
+    eval__every_steps=0,
+    checkpoint__every_steps=0,
+    model__cluster_size=3,
+    model__cluster_every_steps=2,
+    **fields,
+  )
+  tiny.run(config, root / name)
+  return root / name
+
+
+@pytest.fixture(scope='module')
+def workdir(root):
+  return _train(root, 'dare')
+
+
+@pytest.fixture(scope='module')
+def expected(workdir):
+  """Rows of the test split, and what evaluation gave them."""
+  return cases.rows(workdir)
+
+
+@pytest.fixture(scope='module')
+def ask(workdir):
+  """Scores an input; returns what was done."""
+  loaded = functools.cache(predict._of_run)
+
+  def of_run(request):
+    """Compiles once for all tests."""
+    same = dataclasses.replace(
+      request,
+      **dict.fromkeys(('input', 'output', 'columns', 'shard', 'candidates')),
+      top=None,
+    )
+    scorer, _, data = loaded(same)
+    return scorer, (scorer.own_log(),), data
+
+  def run(source, output, stop=None, block=_BLOCK, **flags):
+    given = {'workdir': str(workdir), **flags}
+    request = predict.Request(str(source), str(output), **given)
+    return predict.predict(request, stop, block)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(predict, '_of_run', of_run)
+    yield run
+
+
+def _read(path: pathlib.Path) -> pl.DataFrame:
+  if path.suffix == '.parquet':
+    return pl.read_parquet(path)
+  return pl.read_csv(path, infer_schema=False)
+
+
+def _logits(path: pathlib.Path) -> np.ndarray:
+  return _read(path)['logit'].cast(pl.Float32).to_numpy()
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param('din', marks=pytest.mark.slow),
+    pytest.param('eta', marks=pytest.mark.slow),
+    'twin_v2',
+  ],
+)
+def test_scores_are_those_of_evaluation(root, tmp_path, ask, name):
+  frame, logits = cases.rows(_train(root, name))
+  frame.write_parquet(tmp_path / 'in.parquet')
+  ask(tmp_path / 'in.parquet', tmp_path / 'out.csv', workdir=str(root / name))
+  assert logits.std() > 0.1
+  np.testing.assert_allclose(
+    _logits(tmp_path / 'out.csv'), logits, rtol=1e-6, atol=1e-6
+  )
+
+
+def test_rows_in_any_order_keep_it(tmp_path, ask, expected):
+  """Users scattered over blocks, each moment's rows apart."""
+  frame, logits = expected
+  order = np.random.default_rng(0).permutation(len(frame))
+  frame[order].write_csv(tmp_path / 'in.csv')
+  done = ask(tmp_path / 'in.csv', tmp_path / 'out.csv')
+  out = _read(tmp_path / 'out.csv')
+  assert done.rows == len(frame)
+  assert out['item_id'].to_list() == frame['item_id'][order].to_list()
+  np.testing.assert_allclose(
+    _logits(tmp_path / 'out.csv'), logits[order], rtol=1e-6, atol=1e-6
+  )
+  probability = out['probability'].cast(pl.Float64).to_numpy()
+  wide = logits[order].astype(np.float64)
+  np.testing.assert_allclose(probability, 1 / (1 + np.exp(-wide)), rtol=1e-5)
+
+
+@pytest.mark.parametrize('with_time', [True, False])
+def test_only_what_was_before_a_time_counts(tmp_path, workdir, ask, with_time):
+  """Beside a score of the behaviors that the log has by then, in order."""
+  run = trained.load(workdir)
+  log = pl.read_csv(workdir.parent / 'log.csv')
+  rows = [
+    ('u3', 'i7', 12),
+    ('u3', 'i7', 0),
+    ('u9', 'i50', 29),
+    ('u3', 'i8', 99),
+  ]
+  frame = pl.DataFrame(
+    rows, schema=['user_id', 'item_id', 'timestamp'], orient='row'
+  )
+  if not with_time:
+    frame = frame.drop('timestamp')
+  frame.write_csv(tmp_path / 'in.csv')
+  ask(tmp_path / 'in.csv', tmp_path / 'out.csv')
+  last = dict(log.select('item_id', 'category_id').iter_rows())
+  expected = []
+  for user, item, time in rows:
+    seen = log.filter(pl.col('user_id') == user)
+    if with_time:
+      seen = seen.filter(pl.col('timestamp') < time)
+    history = {
+      'item': seen['item_id'].to_list(),
+      'category': seen['category_id'].to_list(),
+    }
+    candidates = {'item': [item], 'category': [last[item]]}
+    expected.append(run.score(history, candidates)[0])
+  assert len({*expected}) > 1
+  np.testing.assert_allclose(
+    _logits(tmp_path / 'out.csv'), expected, rtol=1e-5, atol=1e-5
+  )
+
+
+def test_columns_pass_through_as_they_are(tmp_path, ask, expected):
+  frame = expected[0].head(9).with_row_index('a "b", c')
+  odd = ['x', None, '', ' y ', '"', 'a,b', '007', 'l1\nl2', '\N{SNOWMAN}']
+  frame = frame.with_columns(pl.Series('odd', odd))
+  text = frame.write_csv().replace('\n', '\r\n')
+  (tmp_path / 'in.csv').write_bytes(text.encode())
+  ask(tmp_path / 'in.csv', tmp_path / 'out.csv', block=4)
+  found = (tmp_path / 'out.csv').read_bytes().decode()
+  rows = [*csv.reader(io.StringIO(found, newline=''))]
+  assert rows[0][-2:] == ['logit', 'probability']
+  theirs = [*csv.reader(io.StringIO(text, newline=''))]
+  assert [row[:-2] for row in rows] == theirs
+  # Also what stands for the same, as quotes that are not needed.
+  bare = re.sub(r',-?[\d.e-]+,[\d.e-]+\r\n', '\r\n', found)
+  assert bare.partition('\r\n')[2] == text.partition('\r\n')[2]
+
+
+def test_types_pass_through_as_they_are(tmp_path, ask, expected):
+  frame = (
+    expected[0]
+    .head(6)
+    .with_columns(
+      pl.Series('list', [[1], None, [], [2, 3], [4], [5]]),
+      pl.Series('when', range(6)).cast(pl.Datetime('us', 'Europe/Paris')),
+      pl.Series('kind', list('abcabc')).cast(pl.Categorical),
+      pl.Series('price', [1, None, 3, 4, 5, 6]).cast(pl.Decimal(9, 2)),
+      pl.Series('raw', [b'\x00', None, b'', b'a', b'b', b'c']),
+    )
+  )
+  frame.write_parquet(tmp_path / 'in.parquet')
+  ask(tmp_path / 'in.parquet', tmp_path / 'out.parquet', block=4)
+  out = pl.read_parquet(tmp_path / 'out.parquet')
+  assert out.columns == [*frame.columns, 'logit', 'probability']
+  assert out.drop('logit', 'probability').equals(frame)
+  assert out.schema['logit'] == pl.Float32
+  assert [*out.schema.items()][:-2] == [*frame.schema.items()]
+  with pytest.raises(errors.UsageError, match="'list' is of type"):
+    ask(tmp_path / 'in.parquet', tmp_path / 'out.csv')
+
+
+@pytest.mark.parametrize('kind', ['csv', 'parquet'])
+@pytest.mark.parametrize('output', ['csv', 'csv.gz', 'parquet'])
+def test_no_rows(tmp_path, ask, expected, kind, output):
+  empty = expected[0].clear()
+  source, path = tmp_path / f'in.{kind}', tmp_path / f'out.{output}'
+  getattr(empty, f'write_{kind}')(source)
+  assert ask(source, path).rows == 0
+  assert _read(path).columns == [*empty.columns, 'logit', 'probability']
+  assert not len(_read(path))
+
+
+def test_separators_and_compression(tmp_path, ask, expected):
+  frame, logits = expected[0].head(20), expected[1][:20]
+  text = frame.write_csv(separator='\t').encode()
+  (tmp_path / 'in.tsv').write_bytes(gzip.compress(text))
+  ask(tmp_path / 'in.tsv', tmp_path / 'out.csv.gz', block=8)
+  out = gzip.decompress((tmp_path / 'out.csv.gz').read_bytes())
+  found = pl.read_csv(out, separator='\t')
+  assert found.drop('logit', 'probability').equals(frame)
+  np.testing.assert_allclose(
+    found['logit'].to_numpy(), logits, rtol=1e-6, atol=1e-6
+  )
+
+
+class _Killed(BaseException):
+  """Ends a run as a signal that nothing handles would."""
+
+
+@dataclasses.dataclass
+class _StopAt:
+  """Ends a run at the n-th check."""
+
+  number: int
+
+  def check(self):
+    self.number -= 1
+    if self.number <= 0:
+      raise _Killed
+
+
+@pytest.mark.parametrize('kind', ['csv', 'csv.gz', 'parquet'])
+def test_killed_anywhere_the_result_is_the_same(
+  tmp_path, ask, expected, kind, capsys
+):
+  frame = expected[0].head(150)
+  frame.write_csv(tmp_path / 'in.csv')
+  whole, path = tmp_path / f'whole.{kind}', tmp_path / f'out.{kind}'
+  ask(tmp_path / 'in.csv', whole, block=40)
+  ends = 0
+  for number in itertools.count(2):
+    try:
+      ask(tmp_path / 'in.csv', path, stop=_StopAt(number), block=40)
+      break
+    except _Killed:
+      ends += 1
+      assert not path.exists()
+  assert ends >= 2
+  assert 'were scored before' in capsys.readouterr().err
+  assert path.read_bytes() == whole.read_bytes()
+  assert [*tmp_path.glob('*.parts')] == []
+  assert [*tmp_path.glob('*.lock')] == []
+
+
+def test_parts_of_another_request_are_not_taken(
+  tmp_path, ask, expected, capsys
+):
+  frame = expected[0].head(100)
+  path = tmp_path / 'out.csv'
+  frame.write_csv(tmp_path / 'in.csv')
+  ask(tmp_path / 'in.csv', tmp_path / 'whole.csv', block=40)
+  with pytest.raises(_Killed):
+    frame.reverse().write_csv(tmp_path / 'other.csv')
+    ask(tmp_path / 'other.csv', path, stop=_StopAt(4), block=40)
+  assert [*(tmp_path / 'out.csv.parts').glob('*.part')]
+  ask(tmp_path / 'in.csv', path, block=40)
+  assert 'are discarded: other input' in capsys.readouterr().err
+  assert path.read_bytes() == (tmp_path / 'whole.csv').read_bytes()
+
+
+@pytest.mark.parametrize('kind', ['csv', 'parquet'])
+def test_shards_one_after_another_are_the_whole(tmp_path, ask, expected, kind):
+  frame = expected[0].head(150)
+  source = tmp_path / f'in.{kind}'
+  getattr(frame, f'write_{kind}')(source)
+  ask(source, tmp_path / f'whole.{kind}', block=40)
+  for number in (3, 1, 5, 2, 4):
+    ask(source, tmp_path / f'out.{kind}', shard=f'{number}/5', block=40)
+  parts = sorted(tmp_path.glob(f'out-*-of-00005.{kind}'))
+  assert len(parts) == 5
+  if kind == 'csv':
+    joined = b''.join(part.read_bytes() for part in parts)
+    assert joined == (tmp_path / 'whole.csv').read_bytes()
+  else:
+    joined = pl.concat([pl.read_parquet(part) for part in parts])
+    assert joined.equals(pl.read_parquet(tmp_path / 'whole.parquet'))
+
+
+def test_unknown_users_and_items_are_scored_and_told(tmp_path, workdir, ask):
+  run = trained.load(workdir)
+  frame = pl.DataFrame(
+    {
+      'user_id': ['u1', 'nobody', None, 'u1'],
+      'item_id': ['i5', 'i5', 'nothing', None],
+      'category_id': ['c5', 'c5', 'c5', 'c5'],
+    }
+  )
+  frame.write_csv(tmp_path / 'in.csv')
+  done = ask(tmp_path / 'in.csv', tmp_path / 'out.csv')
+  nothing = {'item': [], 'category': []}
+  found = _logits(tmp_path / 'out.csv')
+  for row, item in ((1, 'i5'), (2, 'nothing')):
+    alone = run.score(nothing, {'item': [item], 'category': ['c5']})
+    np.testing.assert_allclose(found[row], alone[0], rtol=1e-5, atol=1e-5)
+  assert (done.unknown.users, done.unknown.items) == (2, 2)
+  said = predict.summary(done)
+  assert (
+    "2 rows are of users that the log does not have ('nobody', None" in said
+  )
+  assert "2 rows are of items that the model does not know ('nothing'" in said
+
+
+def test_the_best_are_those_of_brute_force(tmp_path, workdir, ask):
+  run = trained.load(workdir)
+  log = pl.read_csv(workdir.parent / 'log.csv')
+  items = [f'i{number}' for number in range(0, 100, 3)]
+  pl.DataFrame(
+    {'item_id': items, 'title': [f'the {i}' for i in items]}
+  ).write_csv(tmp_path / 'items.csv')
+  users = ['u5', 'u2', 'u5', 'nobody']
+  pl.DataFrame({'user_id': users, 'mail': list('abcd')}).write_csv(
+    tmp_path / 'in.csv'
+  )
+  ask(
+    tmp_path / 'in.csv',
+    tmp_path / 'out.csv',
+    candidates=str(tmp_path / 'items.csv'),
+    top=4,
+    block=2,
+  )
+  out = pl.read_csv(tmp_path / 'out.csv')
+  assert out.columns == [
+    *('user_id', 'mail', 'item_id', 'title', 'rank', 'logit', 'probability')
+  ]
+  assert out['mail'].to_list() == list('aaaabbbbccccdddd')
+  assert out['rank'].to_list() == [1, 2, 3, 4] * 4
+  last = dict(log.select('item_id', 'category_id').iter_rows())
+  for row, user in enumerate(users):
+    seen = log.filter(pl.col('user_id') == user)
+    history = {
+      'item': seen['item_id'].to_list(),
+      'category': seen['category_id'].to_list(),
+    }
+    candidates = {'item': items, 'category': [last[item] for item in items]}
+    logits = run.score(history, candidates)
+    best = np.argsort(-logits, kind='stable')[:4]
+    own = out[row * 4 : row * 4 + 4]
+    assert own['item_id'].to_list() == [items[place] for place in best]
+    assert own['title'].to_list() == [f'the {items[place]}' for place in best]
+    np.testing.assert_allclose(own['logit'], logits[best], rtol=1e-5, atol=1e-5)
+
+
+def test_histories_of_another_log(tmp_path, workdir, ask):
+  run = trained.load(workdir)
+  log = tmp_path / 'later.csv'
+  rows = ['v1,i3,c3,5', 'v1,i44,c4,9', 'u1,i3,c9,1', 'v1,new,c7,7']
+  log.write_text('\n'.join(['user_id,item_id,category_id,timestamp', *rows]))
+  frame = pl.DataFrame(
+    {'user_id': ['v1', 'v1', 'u2'], 'item_id': ['i3', 'i44', 'i3']}
+  )
+  frame.write_csv(tmp_path / 'in.csv')
+  done = ask(tmp_path / 'in.csv', tmp_path / 'out.csv', history=str(log))
+  assert done.unknown.users == 1
+  past = {'item': ['i3', 'new', 'i44'], 'category': ['c3', 'c7', 'c4']}
+  expected = [
+    *run.score(past, {'item': ['i3', 'i44'], 'category': ['c9', 'c4']}),
+    *run.score(
+      {'item': [], 'category': []}, {'item': ['i3'], 'category': ['c9']}
+    ),
+  ]
+  np.testing.assert_allclose(
+    _logits(tmp_path / 'out.csv'), expected, rtol=1e-5, atol=1e-5
+  )
+  # A log that has changed is read anew.
+  log.write_text(log.read_text() + '\nu2,i3,c3,4\n')
+  done = ask(tmp_path / 'in.csv', tmp_path / 'out.csv', history=str(log))
+  assert done.unknown.users == 0
+
+
+@pytest.mark.slow
+def test_a_bundle_scores_as_its_run(root, tmp_path, workdir, ask, expected):
+  served.export(workdir, tmp_path / 'bundle')
+  frame, logits = expected
+  some = np.random.default_rng(3).permutation(len(frame))[:100]
+  frame[some].drop('category_id').write_csv(tmp_path / 'in.csv')
+  flags = {'workdir': None, 'bundle': str(tmp_path / 'bundle')}
+  with pytest.raises(errors.UsageError, match='--history is missing'):
+    ask(tmp_path / 'in.csv', tmp_path / 'out.csv', **flags)
+  flags['history'] = str(root / 'log.csv')
+  ask(tmp_path / 'in.csv', tmp_path / 'out.csv', **flags)
+  np.testing.assert_allclose(
+    _logits(tmp_path / 'out.csv'), logits[some], rtol=1e-6, atol=1e-6
+  )
+
+
+def test_clusters_are_known_for_the_own_log_alone(root, tmp_path, ask):
+  workdir = root / 'twin_v2'
+  if not workdir.exists():
+    _train(root, 'twin_v2')
+  (tmp_path / 'in.csv').write_text('user_id,item_id\nu1,i1\n')
+  with pytest.raises(errors.UsageError, match='searches clusters'):
+    ask(
+      tmp_path / 'in.csv',
+      tmp_path / 'out.csv',
+      workdir=str(workdir),
+      history=str(root / 'log.csv'),
+    )
+
+
+_SOUND = 'user_id,item_id,timestamp\nu1,i1,5\n'
+
+
+@pytest.mark.parametrize(
+  ('text', 'flags', 'named'),
+  [
+    (None, {}, 'no such file'),
+    ('', {}, 'is empty'),
+    ('who,what\na,b\n', {}, "no column 'user_id' or 'user' .*it has who, what"),
+    (_SOUND, {'columns': 'user=who'}, "no column 'who' .user."),
+    (_SOUND, {'columns': 'usr=who'}, 'expected ROLE=NAME'),
+    (_SOUND, {'shard': '0/3'}, 'expected i/n'),
+    (_SOUND, {'shard': '4/3'}, 'expected i/n'),
+    (_SOUND, {'shard': 'one'}, 'expected i/n'),
+    (_SOUND, {'workdir': None}, 'neither is given'),
+    (_SOUND, {'bundle': 'b'}, 'both are given'),
+    (_SOUND, {'top': 3}, 'expected both'),
+    (_SOUND, {'output': 'nowhere/out.csv'}, 'no folder'),
+    (_SOUND, {'output': 'out.txt'}, 'ends in .csv, .csv.gz, .parquet'),
+    (_SOUND, {'output': 'in.csv'}, 'is the input'),
+    ('user_id,item_id,logit\nu1,i1,5\n', {}, "'logit', which is to be added"),
+    ('user_id,item_id\nu1,i1\nu1\n', {}, 'line 3 has 1 fields, the first .* 2'),
+    ('user_id,item_id\nu1,i1\n\n', {}, 'line 3 has 0 fields'),
+    ('user_id,item_id\nu1,"a"b\n', {}, 'line 2 is not well formed'),
+    (_SOUND + 'u1,i1,\n', {}, "'timestamp', row 2: None: is no time"),
+    (_SOUND + 'u1,i1,soon\n', {}, "row 2: 'soon': is no time"),
+    ('user_id,item_id,timestamp\nu1,i1,2024-01-01\n', {}, 'unknown unit'),
+    ('PAR1', {}, 'no readable Parquet'),
+    (b'PK\x03\x04', {}, 'a zip archive'),
+  ],
+)
+def test_what_is_wrong_is_one_line(tmp_path, ask, text, flags, named):
+  path = tmp_path / 'in.csv'
+  if text is not None:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+  output = tmp_path / flags.pop('output', 'out.csv')
+  with pytest.raises(errors.UsageError, match=named) as refused:
+    ask(path, output, **flags)
+  assert '\n' not in str(refused.value)
+
+
+def test_one_process_at_a_time(tmp_path, ask):
+  (tmp_path / 'in.csv').write_text(_SOUND)
+
+  class Second:
+    def check(self):
+      ask(tmp_path / 'in.csv', tmp_path / 'out.csv')
+
+  with pytest.raises(errors.UsageError, match='is being made by another'):
+    ask(tmp_path / 'in.csv', tmp_path / 'out.csv', stop=Second())
+
+
+def test_columns_of_other_names(tmp_path, ask, expected):
+  frame, logits = expected[0].head(10), expected[1][:10]
+  names = {'user_id': 'who', 'item_id': 'item', 'timestamp': 'when'}
+  frame.rename(names).write_csv(tmp_path / 'in.csv')
+  ask(tmp_path / 'in.csv', tmp_path / 'out.csv', columns='user=who,time=when')
+  np.testing.assert_allclose(
+    _logits(tmp_path / 'out.csv'), logits, rtol=1e-6, atol=1e-6
+  )
