@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shlex
 from typing import Any
 
 from etils import epath
@@ -16,7 +17,9 @@ from dare_jax import trained
 from dare_jax.bundle import arrays
 from dare_jax.bundle import placing
 from dare_jax.bundle import reading
+from dare_jax.bundle import report
 from dare_jax.bundle import shape_list
+from dare_jax.bundle import verification
 from dare_jax.bundle import writing
 
 
@@ -68,11 +71,25 @@ def export(
   )
   located = storage.locate(workdir)
   metrics = _metrics(located, run.step)
-  source = writing.Source(os.fspath(located), run, metrics)
+  source = writing.Source(
+    os.fspath(place), _command(located, place, options), run, metrics
+  )
   with placing.beside(place, options.overwrite) as folder:
-    writing.write(source, folder, shapes, options.tables)
-    reading.open(folder)
-  return str(place)
+    stored = writing.write(source, folder, shapes, options.tables)
+    opened = reading.open(folder)
+    verified = verification.verify(opened, run, stored)
+  return report.text(opened, verified, place)
+
+
+def _command(workdir: epath.Path, place: pathlib.Path, options: Options) -> str:
+  """Returns the command that makes a bundle anew."""
+  words = [f'--workdir={os.fspath(workdir)}', f'--output={place}']
+  for field in dataclasses.fields(Options):
+    value = getattr(options, field.name)
+    if field.name != 'overwrite' and value != field.default:
+      words.append(f'--{field.name}={value}')
+  words.append('--overwrite')
+  return f'python -m dare_jax.export {shlex.join(words)}'
 
 
 def _metrics(folder: epath.Path, step: int) -> dict[str, dict[str, Any]]:

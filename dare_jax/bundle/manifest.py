@@ -112,8 +112,7 @@ def _damaged(
 
 def again(folder: pathlib.Path, content: Mapping[str, Any]) -> str:
   """Returns the command that makes a bundle anew from its run."""
-  workdir = content.get('workdir', 'DIR')
-  return (
-    f'python -m dare_jax.export --workdir={workdir} --output={folder}'
-    ' --overwrite'
+  lost = (
+    f'python -m dare_jax.export --workdir=DIR --output={folder} --overwrite'
   )
+  return str(content.get('command', lost))

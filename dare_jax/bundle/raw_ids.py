@@ -25,7 +25,11 @@ _BLOCK = 1 << 18
 
 
 def save(
-  folder: pathlib.Path, field: str, raw: Sequence[Any], ids: np.ndarray
+  folder: pathlib.Path,
+  field: str,
+  raw: Sequence[Any],
+  ids: np.ndarray,
+  is_text: bool,
 ) -> dict[str, Any]:
   """Writes the map of a field; returns what the manifest tells of it.
 
@@ -34,8 +38,8 @@ def save(
     field: name of the files.
     raw: distinct values of the log, all whole numbers or all texts.
     ids: int32 [n], what the model reads for each.
+    is_text: whether the log has texts there.
   """
-  is_text = any(isinstance(value, str) for value in raw)
   if is_text:
     data, offsets = _joined(raw)
     hashes = _hashes(data, offsets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import copy
 import os
 import pathlib
 from typing import Any
@@ -41,16 +42,28 @@ class Bundle:
       field: raw_ids.RawIds(path / 'ids', field, told)
       for field, told in manifest['ids'].items()
     }
-    shapes = [Shape(*sizes) for sizes in manifest['shapes']]
-    self._buckets = buckets_lib.Buckets(shapes, manifest['capacity'])
     self._calls = calls_lib.Calls(path, manifest, _variables(path, manifest))
+    self._take(Shape(*sizes) for sizes in manifest['shapes'])
+
+  def _take(self, shapes: Iterable[Shape]) -> None:
     plan = scoring.Plan(
       self.top_k,
       self.has_cached_keys,
-      manifest['keeps_all'],
-      manifest['scores_alone'],
+      self.manifest['keeps_all'],
+      self.manifest['scores_alone'],
     )
+    self._buckets = buckets_lib.Buckets(shapes, self.manifest['capacity'])
     self._scorer = scoring.Scorer(plan, self._buckets, self._calls)
+
+  def of_shapes(self, shapes: Iterable[Shape]) -> Bundle:
+    """Returns the same bundle that pads users to some of its shapes alone.
+
+    Args:
+      shapes: a part of `shapes`; none: programs for any shape do it all.
+    """
+    other = copy.copy(self)
+    other._take(shapes)
+    return other
 
   @property
   def name(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import polars as pl
 
 from dare_jax import errors
 from dare_jax import trained
@@ -28,6 +29,7 @@ from dare_jax.runs import environment
 
 # Positions are few rows, and what they say is of every score.
 _WIDE = 'time_'
+_EXAMPLE_ROWS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +37,14 @@ class Source:
   """What is exported.
 
   Attributes:
-    workdir: of the run.
+    output: where the bundle will lie.
+    command: makes it anew.
     run: a checkpoint of it.
     metrics: of the checkpoint, as far as they are known.
   """
 
-  workdir: str
+  output: str
+  command: str
   run: trained.Trained
   metrics: Mapping[str, Any]
 
@@ -50,7 +54,7 @@ def write(
   folder: pathlib.Path,
   shapes: tuple[buckets_lib.Shape, ...],
   precision: str = 'float32',
-) -> None:
+) -> dict[str, Any]:
   """Writes all files of a bundle into an empty folder.
 
   Args:
@@ -58,6 +62,9 @@ def write(
     folder: of the bundle.
     shapes: of the static programs.
     precision: of the tables, one of `arrays.PRECISIONS`.
+
+  Returns:
+    name -> array, variables as they were stored.
 
   Raises:
     UsageError: a model that cannot be served from a history alone.
@@ -82,17 +89,20 @@ def write(
     **_description(source, served),
     **told,
     'programs': _save_programs(folder, exporter.programs(shapes, fixed)),
+    'precision': precision,
     'shapes': [list(dataclasses.astuple(s)) for s in shapes],
     'capacity': capacity,
     'ids': _save_ids(folder / 'ids', run),
   }
-  (folder / 'README.md').write_text(readme.text(content))
+  about = readme.text(content, _example(run), source.output)
+  (folder / 'README.md').write_text(about)
   files = manifest_lib.files_in(folder)
   for entry in (*content['tables'].values(), *content['programs']):
     entry['sha256'] = files[entry['file']]['sha256']
   sealed = manifest_lib.seal({**content, 'files': files})
   path = folder / manifest_lib.FILE
   path.write_text(json.dumps(sealed, indent=1) + '\n')
+  return stored
 
 
 def _description(source: Source, served: programs_lib.Served) -> dict[str, Any]:
@@ -122,7 +132,7 @@ def _description(source: Source, served: programs_lib.Served) -> dict[str, Any]:
     'has_cached_keys': served.has_cached_keys,
     'keeps_all': served.keeps_all,
     'scores_alone': config.batch_statistics,
-    'workdir': source.workdir,
+    'command': source.command,
     'step': run.step,
     'metrics': dict(source.metrics),
     'data_fingerprint': parts.store.fingerprint,
@@ -187,8 +197,31 @@ def _save_ids(folder: pathlib.Path, run: trained.Trained) -> dict[str, Any]:
   store = run.experiment.store
   told = {}
   for field in (*store.fields, *store.context_fields):
-    raw = store.raw_ids(field).to_list()
+    raw = store.raw_ids(field)
     ids = np.arange(id_map.FIRST, id_map.FIRST + len(raw), dtype=np.int32)
     read = run.experiment.as_read(field, ids).astype(np.int32)
-    told[field] = raw_ids.save(folder, field, raw, read)
+    is_text = raw.dtype == pl.String
+    told[field] = raw_ids.save(folder, field, raw.to_list(), read, is_text)
   return told
+
+
+def _example(run: trained.Trained) -> readme.Example:
+  """Returns some items of the catalogue, as a history and as candidates."""
+  store = run.experiment.store
+  raw = {
+    field: store.raw_ids(field).head(_EXAMPLE_ROWS).to_list()
+    for field in store.context_fields
+  }
+  items = np.arange(id_map.FIRST, store.vocab_sizes['item'])[:_EXAMPLE_ROWS]
+  columns = {}
+  for field in store.fields:
+    own = items if field == 'item' else store.item_values[field][items]
+    known = store.raw_ids(field).to_list()
+    # Unknown categories have no raw value.
+    rows = np.maximum(own - id_map.FIRST, 0)
+    columns[field] = [known[row] for row in rows]
+  return readme.Example(
+    columns,
+    {field: values[:2] for field, values in columns.items()},
+    {field: values[0] for field, values in raw.items()},
+  )
