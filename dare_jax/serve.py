@@ -12,6 +12,7 @@ requests.
 from __future__ import annotations
 
 import importlib.util
+import os
 
 from absl import flags
 
@@ -34,6 +35,7 @@ def main() -> None:
       )
   if _STATE.value.startswith('redis') and not importlib.util.find_spec('redis'):
     raise errors.UsageError(f'redis is missing; {errors.install("serve")}.')
+  _keep_compiled(_COMPILED.value)
   from dare_jax.bundle import reading
   from dare_jax.server import runner
   from dare_jax.server import service
@@ -62,6 +64,17 @@ def main() -> None:
     limits=limits,
   )
   runner.serve(options, reading.open)
+
+
+def _keep_compiled(folder: str) -> None:
+  """Has programs compiled once for a machine, not at each start."""
+  import jax
+
+  if folder:
+    path = os.path.expanduser(folder)
+    jax.config.update('jax_compilation_cache_dir', path)
+    # Most of a bundle's programs compile in less than JAX finds worth keeping.
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
 if __name__ == '__main__':
@@ -111,6 +124,11 @@ if __name__ == '__main__':
   )
   _MAX_BATCH = flags.DEFINE_integer(
     'max_batch', 1, 'Users in one call of the programs; 1: no batches.'
+  )
+  _COMPILED = flags.DEFINE_string(
+    'compilation_cache',
+    '~/.cache/dare_jax/compiled',
+    'Folder of compiled programs, for the next start; empty: none.',
   )
   _BATCH_WAIT_MS = flags.DEFINE_float(
     'batch_wait_ms', 2.0, 'How long the first of a batch waits for others.'

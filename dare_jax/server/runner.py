@@ -237,7 +237,8 @@ def is_loopback(host: str) -> bool:
 
 def _listen(host: str, port: int) -> socket.socket:
   family = socket.AF_INET6 if ':' in host else socket.AF_INET
-  listening = socket.socket(family)
+  # With its protocol named, asyncio sends at once, not when it is acknowledged.
+  listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
   listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
   try:
     listening.bind((host, port))

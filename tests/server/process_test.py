@@ -51,8 +51,16 @@ def test_sigterm_finishes_what_was_begun_and_leaves(tmp_path):
 def test_ctrl_c_leaves_without_delay(tmp_path):
   with process.Server(double.write(tmp_path / 'b'), '--drain_s=50') as server:
     assert server.line.startswith('serving double v1 at http://127.0.0.1:')
+    # An answer whose last part waits to be acknowledged takes 40 ms or more.
+    assert min(_seconds(server) for _ in range(20)) < 0.03
     server.send(signal.SIGINT)
     assert server.wait() == 0
+
+
+def _seconds(server):
+  begin = time.perf_counter()
+  server.client.get('/v2/health/live')
+  return time.perf_counter() - begin
 
 
 def _point(link, folder):
