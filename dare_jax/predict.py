@@ -52,6 +52,7 @@ class Request:
   history: str | None = None
   candidates: str | None = None
   top: int | None = None
+  data_dir: str | None = None
   columns: str | None = None
   shard: str | None = None
 
@@ -127,10 +128,17 @@ def _reader(request: Request) -> reading.Reader:
   from dare_jax.prediction import reading
 
   scorer, own, data = (_of_run if request.workdir else _of_bundle)(request)
+  of_log = data.columns if data is not None and data.name == 'csv_log' else None
+  further = (*scorer.fields[2:], *scorer.context_fields)
+  names = columns.names_of(of_log, further, request.columns)
   logs = own
   if request.history:
-    further = tuple(scorer.fields[2:])
-    store = histories.open_store(request.history, data, further)
+    given = {}
+    if data is None:  # A bundle does not know how its log named them.
+      own_names = names.given & {'user', 'item', 'category', 'time'}
+      given = {k: names.by_role[k][0] for k in own_names if names.by_role[k]}
+    how = histories.Reading(scorer.fields[2:], data, given, request.data_dir)
+    store = histories.open_store(request.history, how)
     translated = history_log.translated(
       store,
       lambda field, raw: scorer.ids(
@@ -138,11 +146,7 @@ def _reader(request: Request) -> reading.Reader:
       ),
     )
     logs = (history_log.HistoryLog(store, translated), *own)
-  of_log = data.columns if data is not None and data.name == 'csv_log' else None
-  further = (*scorer.fields[2:], *scorer.context_fields)
-  return reading.Reader(
-    scorer, logs, columns.names_of(of_log, further, request.columns)
-  )
+  return reading.Reader(scorer, logs, names)
 
 
 def _of_run(request: Request) -> _Model:
@@ -231,6 +235,12 @@ if __name__ == '__main__':
     None,
     'Names of columns, user=NAME,item=NAME,time= and so on; default: those of'
     " the run's log. An empty name: there is no such column.",
+  )
+  flags.DEFINE_string(
+    'data_dir',
+    None,
+    'Where the log of --history is kept prepared; default: the'
+    " folder of the run's data.",
   )
   flags.DEFINE_string('shard', None, 'i/n: part i, from 1 on, of n.')
   cli.run(main)

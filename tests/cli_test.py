@@ -74,6 +74,14 @@ class CliTest(parameterized.TestCase):
     ),
     ('prepare', 'dare_jax.prepare', ('config', 'dataset', 'input', 'data_dir')),
     (
+      'predict',
+      'dare_jax.predict',
+      (
+        *('bundle', 'workdir', 'checkpoint', 'input', 'output', 'history'),
+        *('candidates', 'top', 'columns', 'data_dir', 'shard'),
+      ),
+    ),
+    (
       'compare',
       'dare_jax.compare',
       ('config', 'models', 'seeds', 'output', 'base'),
@@ -124,6 +132,9 @@ class CliTest(parameterized.TestCase):
     ('workdir', ['dare_jax.evaluate'], '--workdir'),
     ('run', ['dare_jax.evaluate', '--workdir=/nowhere'], 'config.json'),
     ('bench', ['dare_jax.bench', 'trian'], 'train'),
+    ('predict', ['dare_jax.predict', '--inptu=x'], 'input'),
+    ('no_model', ['dare_jax.predict', '--input=x'], 'neither is given'),
+    ('no_input', ['dare_jax.predict', '--workdir=x'], '--input is missing'),
   )
   def test_wrong_usage_is_one_line_and_exit_2(self, args, named):
     done = command(*args)

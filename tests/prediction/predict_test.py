@@ -400,7 +400,7 @@ def test_a_bundle_scores_as_its_run(root, tmp_path, workdir, ask, expected):
   flags = {'workdir': None, 'bundle': str(tmp_path / 'bundle')}
   with pytest.raises(errors.UsageError, match='--history is missing'):
     ask(tmp_path / 'in.csv', tmp_path / 'out.csv', **flags)
-  flags['history'] = str(root / 'log.csv')
+  flags |= {'history': str(root / 'log.csv'), 'data_dir': str(tmp_path)}
   ask(tmp_path / 'in.csv', tmp_path / 'out.csv', **flags)
   np.testing.assert_allclose(
     _logits(tmp_path / 'out.csv'), logits[some], rtol=1e-6, atol=1e-6
