@@ -11,7 +11,7 @@ from dare_jax.server import swap
 from tests import tiny
 from tests.bundle import served
 from tests.server import double
-from tests.server import http_test
+from tests.server import sites
 
 pytestmark = pytest.mark.slow  # A run is trained and exported first.
 
@@ -27,7 +27,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def site(root):
-  opened = http_test.open_site(bundle.open(root / 'bundle'))
+  opened = sites.open_site(bundle.open(root / 'bundle'))
   with opened.client:
     yield opened
   opened.service.close()
@@ -47,7 +47,7 @@ def test_served_scores_are_those_of_the_run(root, site):
   kept = 0
   for count in (3, 2, 20, 1):
     new = [{**row, 'time': kept + n} for n, row in enumerate(rows[kept:])]
-    sent = http_test.events(new[:count], kept)
+    sent = sites.events(new[:count], kept)
     site.client.post('/users/u/events', json=sent).raise_for_status()
     kept += count
     expected = run.score({f: v[:kept] for f, v in past.items()}, some)
@@ -56,7 +56,7 @@ def test_served_scores_are_those_of_the_run(root, site):
         '/score', json={**who, 'candidates': candidates}
       )
       np.testing.assert_allclose(
-        http_test.logits(answer), expected, rtol=1e-6, atol=1e-6
+        sites.logits(answer), expected, rtol=1e-6, atol=1e-6
       )
   known = set(run.known['item'])
   unknown = [one['unknown'] == ['item'] for one in answer.json()['scores']]

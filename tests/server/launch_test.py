@@ -11,7 +11,7 @@ import sys
 import pytest
 import yaml
 
-from tests.server import http_test
+from tests.server import sites
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _FOLDER = _ROOT / 'launch' / 'serving'
@@ -43,7 +43,7 @@ def test_flags_are_those_of_the_command(file, flags):
 
 
 def test_probes_ask_for_what_is_answered():
-  site = http_test.open_site(token='0123456789abcdef')
+  site = sites.open_site(token='0123456789abcdef')
   for path in _FOLDER.iterdir():
     for asked in re.findall(r'/v2/health/\w+', path.read_text()):
       assert site.client.get(asked).status_code == 200

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 
 from tests.server import double
-from tests.server import http_test
 from tests.server import process
+from tests.server import sites
 
 _BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 
@@ -35,10 +35,10 @@ def test_the_page_shows_scores_of_two_models_and_what_was_found(tmp_path):
   bundle = double.write(tmp_path / 'a')
   beside = double.write(tmp_path / 'b', name='other', version='w1')
   with process.Server(bundle, f'--beside={beside}') as server:
-    rows = http_test.history(12)
+    rows = sites.history(12)
     rows[3]['item'] = '<b>i3</b>'
     answer = server.client.post(
-      '/users/u/events', json=http_test.events(rows)
+      '/users/u/events', json=sites.events(rows)
     ).raise_for_status()
     assert answer.json()['accepted'] == 12
     page = browse(server.url, '--virtual-time-budget=5000', '--dump-dom')
@@ -56,7 +56,7 @@ def test_the_page_shows_scores_of_two_models_and_what_was_found(tmp_path):
 
 
 def test_the_page_is_self_contained():
-  site = http_test.open_site(token='0123456789abcdef')
+  site = sites.open_site(token='0123456789abcdef')
   answer = site.client.get('/')
   assert answer.status_code == 200
   assert "default-src 'none'" in answer.headers['content-security-policy']

@@ -16,11 +16,11 @@ from dare_jax import errors
 from dare_jax.server import runner
 from dare_jax.server import service
 from tests.server import double
-from tests.server import http_test
 from tests.server import kills
 from tests.server import process
+from tests.server import sites
 
-_BODY = {'history': http_test.history(), 'candidates': http_test.CANDIDATES}
+_BODY = {'history': sites.history(), 'candidates': sites.CANDIDATES}
 
 
 def test_what_was_acknowledged_survives_kills(tmp_path):
@@ -74,16 +74,15 @@ def test_a_new_bundle_is_swapped_in_under_load(tmp_path):
   versions = ['v1', 'v2', 'v3']
   folders = [double.write(tmp_path / v, version=v) for v in versions]
   right = {
-    v: http_test.expected(double.Double(v), http_test.history())
-    for v in versions
+    v: sites.expected(double.Double(v), sites.history()) for v in versions
   }
   link = tmp_path / 'bundle'
   _point(link, folders[0])
   with process.Server(link, '--watch_s=0.05', '--nolog_requests') as server:
-    events = http_test.events(http_test.history())
+    events = sites.events(sites.history())
     server.client.post('/users/u/events', json=events)
     stop, seen = threading.Event(), set()
-    asked = {'user_id': 'u', 'candidates': http_test.CANDIDATES}
+    asked = {'user_id': 'u', 'candidates': sites.CANDIDATES}
 
     def ask():
       with httpx.Client(base_url=server.url, timeout=30) as client:
