@@ -101,12 +101,15 @@ class Swapper:
     if now is None or now == self._seen:
       return
     self._seen = now
+    before = self._slot.known
     try:
       reason = self._swap()
     except errors.UsageError as error:
       reason = str(error)
     except Exception as error:  # The bundle before goes on, whatever it is.
       reason = f'{type(error).__name__}: {error}'
+    if reason is None and self._slot.known is before:
+      return  # The same content in another place.
     result = 'taken' if reason is None else 'refused'
     self._service.metrics.swaps.labels(result).inc()
     if reason is not None:
@@ -130,6 +133,7 @@ class Swapper:
     after = service.serve(bundle)
     self._encode_ahead(before, after)
     service.take(after)
+    self._forget_again(after)
     return None
 
   def _encode_ahead(
@@ -143,6 +147,13 @@ class Swapper:
         return
       with contextlib.suppress(problems.Problem, stores.StoreError):
         self._service.states.of_user(after, user, explain=False)
+
+  def _forget_again(self, after: served_lib.Served) -> None:
+    """Drops states of users who were deleted while theirs were made."""
+    with contextlib.suppress(stores.StoreError):
+      for user in after.cache.newest(_MOST_STATES):
+        if self._service.store.head(user) is None:
+          after.cache.discard(user)
 
 
 def too_long(bundle: Any, store: stores.Store) -> str | None:
