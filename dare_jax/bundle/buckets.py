@@ -58,22 +58,34 @@ class Buckets:
   def batches(
     self, users: int, candidates: int, capacity: int
   ) -> Iterator[tuple[int, int]]:
-    """Yields (users, batch) of calls that take all users in turn."""
-    sizes = sorted(
-      s.batch
-      for s in self.shapes
-      if (s.candidates, s.capacity) == (candidates, capacity)
+    """Yields (users, batch) of calls that score all users in turn."""
+    return _turns(
+      users,
+      {
+        s.batch
+        for s in self.shapes
+        if (s.candidates, s.capacity) == (candidates, capacity)
+      },
     )
-    if not sizes:
-      yield users, _power_of_two(users)
-      return
-    while users:
-      larger = [size for size in sizes if users <= size < 2 * users]
-      smaller = [size for size in sizes if size <= users]
-      # A batch half empty takes longer than smaller ones.
-      size = larger[0] if larger else max(smaller or sizes[:1])
-      yield min(users, size), size
-      users -= min(users, size)
+
+  def encodings(self, users: int, capacity: int) -> Iterator[tuple[int, int]]:
+    """Yields (users, batch) of calls that encode all users' histories."""
+    sizes = {s.batch for s in self.shapes if s.capacity == capacity}
+    return _turns(users, sizes | {1} if sizes else sizes)
+
+
+def _turns(users: int, sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
+  ordered = sorted(sizes)
+  if not ordered:
+    yield users, _power_of_two(users)
+    return
+  while users:
+    larger = [size for size in ordered if users <= size < 2 * users]
+    smaller = [size for size in ordered if size <= users]
+    # A batch half empty takes longer than smaller ones.
+    size = larger[0] if larger else max(smaller or ordered[:1])
+    yield min(users, size), size
+    users -= min(users, size)
 
 
 def _power_of_two(count: int) -> int:

@@ -308,9 +308,11 @@ class Exporter:
     for kind in ('encode_history', 'append', 'search', 'score'):
       yield self._any(kind, fixed_length)
     for capacity in sorted({s.capacity for s in shapes}):
-      sizes = {'batch': 1, 'capacity': capacity}
-      yield self._export('encode_history', sizes)
-      yield self._export('append', sizes)
+      batches = {1, *(s.batch for s in shapes if s.capacity == capacity)}
+      for batch in sorted(batches):
+        sizes = {'batch': batch, 'capacity': capacity}
+        yield self._export('encode_history', sizes)
+      yield self._export('append', {'batch': 1, 'capacity': capacity})
     for s in shapes:
       yield self._export('search', dataclasses.asdict(s))
     for batch, candidates in sorted({(s.batch, s.candidates) for s in shapes}):

@@ -144,7 +144,7 @@ class Bundle:
     Raises:
       UsageError: fields, lengths or ids that do not fit.
     """
-    return self._scorer.encode(self.version, [self._history(history)])[0]
+    return self._scorer.encode(self.version, self._history(history))
 
   def append(
     self, state: scoring.State, behavior: Mapping[str, int]
@@ -213,10 +213,9 @@ class Bundle:
       past = {f: np.ones(length, np.int32) for f in self.fields}
       some = {f: np.ones(shape.candidates, np.int32) for f in self.fields}
       context = dict.fromkeys(self.context_fields, 1)
-      state = self.encode(past)
       n = shape.batch
-      self.score([state] * n, [some] * n, [context] * n)
-      self.append(state, dict.fromkeys(self.fields, 1))
+      self.score([past] * n, [some] * n, [context] * n)
+      self.append(self.encode(past), dict.fromkeys(self.fields, 1))
 
   def check_programs(self) -> None:
     """Checks that this JAX can read what it is to run.
@@ -233,7 +232,7 @@ class Bundle:
     """Returns states; those given as ids are encoded together."""
     raw = [h for h in histories if not isinstance(h, scoring.State)]
     checked = [self._history(history) for history in raw]
-    made = iter(self._scorer.encode(self.version, checked))
+    made = iter(self._scorer.encode_together(self.version, checked))
     result = []
     for history in histories:
       if isinstance(history, scoring.State):

@@ -114,24 +114,38 @@ class Scorer:
     self._buckets = buckets
     self._calls = calls
 
-  def encode(self, version: str, histories: Sequence[Ids]) -> list[State]:
-    """Returns states of histories, of at least one behavior each or none."""
-    found: list[State | None] = [None] * len(histories)
-    groups: dict[int, list[int]] = {}
-    for place, ids in enumerate(histories):
-      length = len(next(iter(ids.values())))
-      capacity = self._buckets.capacity(length)
-      if self._plan.has_cached_keys:
-        groups.setdefault(capacity, []).append(place)
-      else:
-        found[place] = State(version, ids, capacity, capacity - 1)
-    for capacity, places in groups.items():
-      for place in places:
-        state = State(version, histories[place], capacity, capacity - 1)
-        ids, count = windows([state], 1, capacity)
-        made = self._calls('encode_history', (1, capacity), ids, count)
-        found[place] = dataclasses.replace(state, keys=made['keys'])
-    return [state for state in found if state is not None]
+  def encode(self, version: str, history: Ids) -> State:
+    """Returns the state of a history."""
+    capacity = self._buckets.capacity(len(next(iter(history.values()))))
+    state = State(version, history, capacity, capacity - 1)
+    if not self._plan.has_cached_keys:
+      return state
+    ids, count = windows([state], 1, capacity)
+    made = self._calls('encode_history', (1, capacity), ids, count)
+    return dataclasses.replace(state, keys=made['keys'])
+
+  def encode_together(
+    self, version: str, histories: Sequence[Ids]
+  ) -> list[State]:
+    """Returns states that share memory, for one call of `score`."""
+    states = []
+    for ids in histories:
+      capacity = self._buckets.capacity(len(next(iter(ids.values()))))
+      states.append(State(version, ids, capacity, capacity - 1))
+    if not self._plan.has_cached_keys:
+      return states
+    for capacity in {state.capacity for state in states}:
+      members = [i for i, s in enumerate(states) if s.capacity == capacity]
+      taken = iter(members)
+      for users, batch in self._buckets.encodings(len(members), capacity):
+        places = [next(taken) for _ in range(users)]
+        ids, count = windows([states[i] for i in places], batch, capacity)
+        made = self._calls('encode_history', (batch, capacity), ids, count)
+        keys = np.asarray(made['keys'])
+        for row, i in enumerate(places):
+          own = keys[row : row + 1]
+          states[i] = dataclasses.replace(states[i], keys=own)
+    return states
 
   def append(
     self, state: State, behavior: Mapping[str, int], length: int
@@ -142,9 +156,9 @@ class Scorer:
       for field, old in state.ids.items()
     }
     if len(state) == state.capacity < self._buckets.capacities[-1]:
-      return self.encode(state.version, [ids])[0]
+      return self.encode(state.version, ids)
     if state.keys is None:
-      return self.encode(state.version, [ids])[0]
+      return self.encode(state.version, ids)
     old = {
       'keys': state.keys,
       'newest': np.array([state.newest], np.int32),
@@ -222,15 +236,8 @@ class Scorer:
     count = [len(state) for state in states] + [0] * spare
     newest = [state.newest for state in states] + [0] * spare
     keys = [state.keys for state in states]
-    if shape.batch > 1:
-      import jax.numpy as jnp
-
-      keys += [keys[0]] * spare
-      stacked = jnp.concatenate(keys)
-    else:
-      stacked = keys[0]
     state = {
-      'keys': stacked,
+      'keys': _stacked([*keys, *keys[:1] * spare]),
       'newest': np.array(newest, np.int32),
       'count': np.array(count, np.int32),
     }
@@ -258,6 +265,17 @@ class Scorer:
       own = own.astype(np.float32)
       result.append(Scores(logits[i], distance, own, mask))
     return result
+
+
+def _stacked(keys: Sequence[Any]) -> Any:
+  """Returns the keys of users as one array, on the device if they are there."""
+  if len(keys) == 1:
+    return keys[0]
+  import jax
+
+  if jax.default_backend() == 'cpu':
+    return np.concatenate([np.asarray(own) for own in keys])
+  return jax.numpy.concatenate(keys)
 
 
 def windows(

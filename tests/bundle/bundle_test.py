@@ -52,6 +52,7 @@ def test_scores_histories_and_candidates_of_any_number(opened, run):
   histories = [served.raw(rng, n) for n in lengths]
   candidates = [served.raw(rng, n) for n in counts]
   served.assert_same(opened, run, histories, candidates)
+  served.assert_same(opened, run, histories[1:3] * 2, candidates[:2] * 2)
   # The same by programs for any shape.
   served.assert_same(opened.of_shapes([]), run, histories, candidates)
 

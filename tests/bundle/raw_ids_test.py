@@ -74,3 +74,5 @@ def test_users_are_put_in_batches():
   assert turns(13, 4, 16) == [(8, 8), (5, 8)]
   assert turns(3, 4, 16) == [(1, 1)] * 3
   assert turns(5, 8, 32) == [(5, 8)]
+  assert list(made.encodings(9, 16)) == [(8, 8), (1, 1)]
+  assert list(made.encodings(9, 32)) == [(9, 16)]
