@@ -70,6 +70,7 @@ def serve(options: Options, open_bundle: Callable[[str], Any]) -> None:
 
   Raises:
     UsageError: no bundle, store, token or address as the options say.
+    Interrupted: a signal came before the programs were compiled.
   """
   token = find_token(options)
   listening = _listen(options.host, options.port)
@@ -110,6 +111,11 @@ def serve(options: Options, open_bundle: Callable[[str], Any]) -> None:
     service.close()
   if server.failure is not None:
     raise server.failure
+  # A thread that compiles cannot be ended: Python would abort over it.
+  if server.stopped_early is not None:
+    raise errors.Interrupted(server.stopped_early)
+  if any(swapper.is_busy for swapper in swappers):
+    signals.leave('left while a new bundle was being compiled', 0)
 
 
 class _Server(uvicorn.Server):
@@ -126,6 +132,7 @@ class _Server(uvicorn.Server):
     self._service, self._swappers = service, swappers
     self._address = address
     self.failure: BaseException | None = None
+    self.stopped_early: int | None = None
 
   @contextlib.contextmanager
   def capture_signals(self) -> Iterator[None]:
@@ -164,7 +171,9 @@ class _Server(uvicorn.Server):
       return
     self._service.draining = True
     name = signal.Signals(number).name
-    at_once = number == signal.SIGINT or self._service.main.served is None
+    if self._service.main.served is None:
+      self.stopped_early = number
+    at_once = number == signal.SIGINT or self.stopped_early is not None
     seconds = 0.0 if at_once else self._service.limits.drain_s
     logs.write('draining', signal=name, seconds=seconds)
     asyncio.get_running_loop().call_later(seconds, self._leave)

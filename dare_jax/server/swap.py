@@ -60,6 +60,9 @@ def misfit(old: Any, new: Any) -> str | None:
 class Swapper:
   """Watches the path of a bundle.
 
+  Attributes:
+    is_busy: True while a new bundle is opened and compiled.
+
   Args:
     path: of the bundle; may be a symlink.
     name: of its model.
@@ -81,6 +84,7 @@ class Swapper:
     self._open, self._every_s = open_bundle, every_s
     self._seen = _identity(path)
     self._stop = threading.Event()
+    self.is_busy = False
 
   def start(self) -> None:
     """Looks from now on, in a thread."""
@@ -102,12 +106,15 @@ class Swapper:
       return
     self._seen = now
     before = self._slot.known
+    self.is_busy = True
     try:
       reason = self._swap()
     except errors.UsageError as error:
       reason = str(error)
     except Exception as error:  # The bundle before goes on, whatever it is.
       reason = f'{type(error).__name__}: {error}'
+    finally:
+      self.is_busy = False
     if reason is None and self._slot.known is before:
       return  # The same content in another place.
     result = 'taken' if reason is None else 'refused'

@@ -17,6 +17,7 @@ from typing import Any
 import httpx2 as httpx
 
 _SECONDS = 60.0
+ROOT = pathlib.Path(__file__).parents[2]
 DOUBLE, REAL = 'tests.server.double', 'dare_jax.serve'
 
 
@@ -37,7 +38,7 @@ class Server:
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
-      cwd=pathlib.Path(__file__).parents[2],
+      cwd=ROOT,
     )
     self.log: list[str] = []
     assert self.process.stderr is not None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pathlib
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -46,6 +50,35 @@ def test_sigterm_finishes_what_was_begun_and_leaves(tmp_path):
     thread.join()
     assert begun[0].status_code == 200
     assert server.wait() == 0
+
+
+def test_stopped_before_it_is_ready(tmp_path):
+  """There is nothing to finish: the exit code is that of the signal."""
+  bundle = double.write(tmp_path / 'b', delay_s=30)
+  command = [sys.executable, '-m', process.DOUBLE, f'--bundle={bundle}']
+  with subprocess.Popen(
+    [*command, '--port=0', '--max_queue=1'],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    cwd=process.ROOT,
+  ) as started:
+    _wait_until(lambda: _listens(started.pid))
+    started.send_signal(signal.SIGTERM)
+    out, log = started.communicate(timeout=20)
+  assert started.returncode == 128 + signal.SIGTERM
+  assert out == ''
+  assert 'stopped by SIGTERM' in log
+
+
+def _listens(pid):
+  """Whether a process has a socket among its files."""
+  folder = pathlib.Path(f'/proc/{pid}/fd')
+  names = []
+  for file in folder.iterdir():
+    with contextlib.suppress(OSError):
+      names.append(os.readlink(file))
+  return any('socket' in name for name in names)
 
 
 def test_ctrl_c_leaves_without_delay(tmp_path):
