@@ -14,7 +14,6 @@ from jaxtyping import Int
 
 from dare_jax.search import methods
 from dare_jax.search import view as search_view
-from dare_jax.topk import selection
 
 
 def cluster_view(
@@ -93,9 +92,9 @@ class ClusterSearch(methods.Search):
 
   clusters_history: ClassVar[bool] = True
 
-  def __call__(
+  def rank(
     self, view: search_view.SearchView, scorer: search_view.Scorer
-  ) -> methods.Found:
+  ) -> methods.Ranking:
     clusters = view.history.clusters
     bonus = jnp.zeros(())
     if clusters is not None:
@@ -110,8 +109,4 @@ class ClusterSearch(methods.Search):
       view = dataclasses.replace(
         view, visible=representative, distance=position
       )
-    scores = scorer(view) + bonus
-    visible = view.visible[:, :, None, :]
-    indices, mask = selection.top_k(scores, visible, self.options.top_k)
-    result = search_view.kept(view, scores, indices, mask)
-    return result, search_view.Attention(scores, visible, view.distance)
+    return methods.Ranking(scorer(view) + bonus, view=view)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
 from typing import ClassVar
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float
 
 from dare_jax import types
 from dare_jax.search import view as search_view
@@ -15,11 +19,34 @@ from dare_jax.topk import selection
 Found = tuple[types.SearchResult, search_view.Attention]
 
 
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+  """How a search ranks the behaviors of a view.
+
+  Attributes:
+    order: numbers [b, m, #c, l] of any type. The `top_k` visible behaviors with
+      the largest are kept, of equals the most recent. The choice carries no
+      gradient.
+    scores: weigh the behaviors kept; None: `order` does.
+    aux_scores: of all behaviors, for the auxiliary head; None: `scores`.
+    aux_on_kept: whether the auxiliary head attends to the behaviors kept alone.
+    view: which behaviors may be kept, and at which distance, where the search
+      changes that; None: the view that it was given.
+  """
+
+  order: Any
+  scores: Float[Array, 'b m c l'] | None = None
+  aux_scores: Float[Array, 'b m c l'] | None = None
+  aux_on_kept: bool = False
+  view: search_view.SearchView | None = None
+
+
 class Search(nn.Module):
   """What a search is: `(view, scorer) -> (result, attention)`.
 
   The result keeps some behaviors, with the scores that weigh them; the
-  attention gives the auxiliary head its scores over the whole history.
+  attention gives the auxiliary head its scores over the whole history. A search
+  says how it ranks them, in `rank`; all else is the same for all.
 
   Attributes:
     options: sizes.
@@ -31,25 +58,51 @@ class Search(nn.Module):
   learns_by_aux: ClassVar[bool] = False
   clusters_history: ClassVar[bool] = False
 
-
-class ScoreSearch(Search):
-  """Keeps the `top_k` behaviors with the best scores (TWIN, DARE, DIN)."""
+  def rank(
+    self, view: search_view.SearchView, scorer: search_view.Scorer
+  ) -> Ranking:
+    """Returns how the behaviors of a view rank."""
+    raise NotImplementedError
 
   def __call__(
     self, view: search_view.SearchView, scorer: search_view.Scorer
   ) -> Found:
-    scores = scorer(view)
+    ranking = self.rank(view, scorer)
+    order = ranking.order
+    scores = order if ranking.scores is None else ranking.scores
+    if not jnp.issubdtype(order.dtype, jnp.floating):
+      order = order.astype(jnp.float32)
+    seen = view if ranking.view is None else ranking.view
+    visible = seen.visible[:, :, None, :]
     indices, mask = selection.top_k(
-      scores, view.visible[:, :, None, :], self.options.top_k
+      jnp.broadcast_to(order, scores.shape), visible, self.options.top_k
     )
     if self.options.keep_padding:
       mask = jnp.ones_like(mask)
-    result = search_view.kept(view, scores, indices, mask)
-    return result, search_view.attention(view, scores)
+    result = search_view.kept(seen, scores, indices, mask)
+    if ranking.aux_on_kept:
+      places = [
+        jax.lax.broadcasted_iota(jnp.int32, indices.shape, axis)
+        for axis in range(indices.ndim - 1)
+      ]
+      nothing = jnp.zeros(scores.shape, bool)
+      visible = nothing.at[*places, indices].set(mask)
+    weighed = scores if ranking.aux_scores is None else ranking.aux_scores
+    distance = None if ranking.view is None else seen.distance
+    return result, search_view.Attention(weighed, visible, distance)
+
+
+class ScoreSearch(Search):
+  """Keeps the `top_k` behaviors with the best scores (TWIN, DARE, DIN)."""
+
+  def rank(
+    self, view: search_view.SearchView, scorer: search_view.Scorer
+  ) -> Ranking:
+    return Ranking(scorer(view))
 
 
 class FullSearch(Search):
-  """Keeps all behaviors: exact attention over the whole history."""
+  """Keeps all behaviors, unranked: exact attention over the whole history."""
 
   def __call__(
     self, view: search_view.SearchView, scorer: search_view.Scorer
@@ -64,7 +117,8 @@ class FullSearch(Search):
       distance=jnp.broadcast_to(view.distance[:, :, None, :], shape),
       everything=True,
     )
-    return result, search_view.attention(view, scores)
+    visible = view.visible[:, :, None, :]
+    return result, search_view.Attention(scores, visible)
 
 
 class ProjectedSearch(Search):
@@ -79,17 +133,14 @@ class ProjectedSearch(Search):
   learns_by_aux: ClassVar[bool] = True
 
   @nn.compact
-  def __call__(
+  def rank(
     self, view: search_view.SearchView, scorer: search_view.Scorer
-  ) -> Found:
+  ) -> Ranking:
     width = self.options.search_dim
     query = nn.Dense(width, use_bias=False, name='target')(view.query)
     keys = nn.Dense(width, use_bias=False, name='behavior')(view.keys)
     own = jnp.einsum('bmcd,bld->bmcl', query * width**-0.5, keys)
-    visible = view.visible[:, :, None, :]
-    indices, mask = selection.top_k(own, visible, self.options.top_k)
-    result = search_view.kept(view, scorer(view), indices, mask)
-    return result, search_view.attention(view, own)
+    return Ranking(own, scorer(view), aux_scores=own)
 
 
 class CategorySearch(Search):
@@ -100,24 +151,12 @@ class CategorySearch(Search):
   never padding. The auxiliary head attends to the behaviors kept.
   """
 
-  def __call__(
+  def rank(
     self, view: search_view.SearchView, scorer: search_view.Scorer
-  ) -> Found:
+  ) -> Ranking:
     target = view.target_ids['category'][..., None]
     same = view.history.ids['category'][:, None, None, :] == target
-    visible = view.visible[:, :, None, :]
     length = same.shape[-1]
     recency = jax.lax.broadcasted_iota(jnp.int32, same.shape, same.ndim - 1)
-    rank = jnp.where(same & visible, length, 0) + recency
-    rank = rank.astype(jnp.float32)
-    indices, mask = selection.top_k(rank, visible, self.options.top_k)
-    scores = scorer(view)
-    if self.options.keep_padding:
-      mask = jnp.ones_like(mask)
-    result = search_view.kept(view, scores, indices, mask)
-    places = [
-      jax.lax.broadcasted_iota(jnp.int32, indices.shape, axis)
-      for axis in range(indices.ndim - 1)
-    ]
-    among = jnp.zeros(same.shape, bool).at[*places, indices].set(mask)
-    return result, search_view.Attention(scores, among)
+    order = jnp.where(same & view.visible[:, :, None, :], length, 0) + recency
+    return Ranking(order, scorer(view), aux_on_kept=True)

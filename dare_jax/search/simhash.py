@@ -14,7 +14,6 @@ from jaxtyping import UInt32
 
 from dare_jax.search import methods
 from dare_jax.search import view as search_view
-from dare_jax.topk import selection
 
 # Fixed projections: never trained, saved with the model.
 COLLECTION = 'constants'
@@ -74,9 +73,9 @@ class SimHashSearch(methods.Search):
   """
 
   @nn.compact
-  def __call__(
+  def rank(
     self, view: search_view.SearchView, scorer: search_view.Scorer
-  ) -> methods.Found:
+  ) -> methods.Ranking:
     directions = random_directions(
       self, view.query.shape[-1], self.options.hash_bits
     )
@@ -85,10 +84,4 @@ class SimHashSearch(methods.Search):
     differ = hamming_distance(
       targets[:, :, :, None, :], behaviors[:, None, None, :, :]
     )
-    visible = view.visible[:, :, None, :]
-    indices, mask = selection.top_k(
-      -differ.astype(jnp.float32), visible, self.options.top_k
-    )
-    scores = scorer(view)
-    result = search_view.kept(view, scores, indices, mask)
-    return result, search_view.attention(view, scores)
+    return methods.Ranking(-differ, scorer(view))

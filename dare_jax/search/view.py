@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
-from typing import Any
 
 from flax import struct
 from jax import ad_checkpoint
@@ -101,11 +100,6 @@ class Attention:
   scores: Float[Array, 'b m c l']
   mask: Bool[Array, 'b m #c l']
   distance: Int[Array, 'b m l'] | None = None
-
-
-def attention(view: SearchView, scores: Any) -> Attention:
-  """Returns scores over all that a view shows."""
-  return Attention(scores, view.visible[:, :, None, :])
 
 
 def kept(

@@ -14,6 +14,7 @@ import numpy as np
 from dare_jax import aggregate
 from dare_jax import search
 from dare_jax import types
+from dare_jax.search import methods
 from dare_jax.training import clusters as cluster_lib
 from tests.models import reference
 from tests.search import views
@@ -24,13 +25,6 @@ _ALL = parameterized.named_parameters(
 )
 _LIMITED = parameterized.named_parameters(
   *((name, kind) for name, kind in search.SEARCHES.items() if name != 'all')
-)
-_RECENT = parameterized.named_parameters(
-  *(
-    (name, search.SEARCHES[name], shape)
-    for name in ('score', 'category')
-    for shape in views.SHAPES[1:2]
-  )
 )
 
 
@@ -141,9 +135,9 @@ class EverySearchTest(parameterized.TestCase):
     assert not np.any(found.mask)
     assert not np.any(_weights(found))
 
-  @_RECENT
-  def test_keep_padding_lets_all_places_count(self, kind, shape):
-    view = views.make_view(8, *shape)
+  @_LIMITED
+  def test_keep_padding_lets_all_places_count(self, kind):
+    view = views.make_view(8, *views.SHAPES[1])
     few = view.replace(visible=view.visible & (jnp.arange(7) < 5)[None, None])
     clean = views.find(kind, few, top_k=6)[0]
     quirk = views.find(kind, few, top_k=6, keep_padding=True)[0]
@@ -155,6 +149,22 @@ class EverySearchTest(parameterized.TestCase):
     total = np.where(clean.mask, _weights(quirk), 0.0).sum(-1)
     assert (total[short] < 1).all()
     np.testing.assert_allclose(total[~short], 1.0, rtol=1e-5)
+
+  def test_a_search_of_a_few_lines(self):
+    """As CONTRIBUTING has it."""
+
+    class RecentSearch(methods.Search):
+      def rank(self, view, scorer):
+        return methods.Ranking(-view.distance[:, :, None, :], scorer(view))
+
+    view = views.make_view(9)
+    found, attention, _ = views.find(RecentSearch, view)
+    _check_last_visible(view, found, 3)
+    full, everything, _ = views.find(search.FullSearch, view)
+    np.testing.assert_array_equal(attention.scores, everything.scores)
+    np.testing.assert_array_equal(
+      found.scores, np.take_along_axis(full.scores, found.indices, axis=-1)
+    )
 
 
 class CategorySearchTest(parameterized.TestCase):
