@@ -110,6 +110,18 @@ def shown(store: history_store.HistoryStore, time: int) -> str:
   return f'{time} ({date} UTC)' if date else str(time)
 
 
+def span(store: history_store.HistoryStore) -> str:
+  """Returns from when to when a log is, by its dates if they are known."""
+  times, (unit, _) = _times(store), unit_of(store)
+  ends = [int(times.min()), int(times.max())]
+  dates = [time_units.date(time, unit) if unit else None for time in ends]
+  first, last = (
+    str(time) if date is None else date[:10]
+    for time, date in zip(ends, dates, strict=True)
+  )
+  return f'from {first} to {last}'
+
+
 def _log(store: history_store.HistoryStore) -> dict[str, Any]:
   return store.manifest['provenance'].get('log', {})
 

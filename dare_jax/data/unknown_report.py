@@ -37,11 +37,7 @@ def lines(
   if data.unknown_rate == 0:
     yield 'unknown ids:', 'none: data.unknown_rate=0, every id keeps its row'
     return
-  counts = ', '.join(
-    f'{field} {int((~flags).sum()):,} of {len(flags) - id_map.FIRST:,}'
-    for field, flags in known.items()
-  )
-  yield 'ids not in training:', f'{counts}; read as the unknown id'
+  yield 'ids not in training:', f'{_counts(known)}; read as the unknown id'
   for split in ('val', 'test'):
     texts = ', '.join(
       f'{field} {positive:.2%} and {negative:.2%}'
@@ -50,6 +46,40 @@ def lines(
       ).items()
     )
     yield f'unknown in {split}:', f'of positives and of negatives {texts}'
+
+
+def short(
+  store: history_store.HistoryStore,
+  made: Mapping[str, splits.Moments],
+  data: Any,
+  known: Mapping[str, np.ndarray],
+) -> str:
+  """Returns the same on a line: of targets, for the positives alone.
+
+  Args:
+    store: the history store.
+    made: the moments of each split.
+    data: the config's data section.
+    known: field -> bool [ids], whether training reads an id.
+
+  Raises:
+    UsageError: a moment without a possible negative.
+  """
+  if data.unknown_rate == 0:
+    return 'none: data.unknown_rate=0, every id keeps its row'
+  texts = []
+  for split in ('val', 'test'):
+    shares = _shares(store, made[split], data, split, known)
+    of_split = ', '.join(f'{k} {v:.2%}' for k, (v, _) in shares.items())
+    texts.append(f'of {split} positives {of_split}')
+  return f'not in training: {_counts(known)}; {"; ".join(texts)}'
+
+
+def _counts(known: Mapping[str, np.ndarray]) -> str:
+  return ', '.join(
+    f'{field} {int((~flags).sum()):,} of {len(flags) - id_map.FIRST:,}'
+    for field, flags in known.items()
+  )
 
 
 def _shares(

@@ -139,10 +139,9 @@ class Experiment:
   def unknown_report(self) -> str:
     """Returns how many ids are unknown, and what share of the targets is."""
     moments = {name: made.moments for name, made in self.pipelines.items()}
-    lines = unknown_report.lines(
+    return unknown_report.short(
       self.store, moments, self.config.data, self.known
     )
-    return '\n'.join(f'{name} {text}' for name, text in lines)
 
   def as_read(self, field: str, ids: np.ndarray) -> np.ndarray:
     """Returns ids as the model reads them: unknown ones for those not known."""

@@ -17,6 +17,7 @@ from dare_jax.training import state as train_state
 
 # Besides those that wait: one being made, one in use, one just used.
 _MORE_BATCHES = 3
+_SHOWN = 50_000  # Bytes: less is 0.0 MB.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class MemoryPlan:
   """Bytes on each device.
 
   Attributes:
-    parts: what for -> bytes.
+    parts: what the memory holds, in words -> its bytes on each device.
     limit: bytes that there are; None if the device does not tell.
     devices: how many of this process share them: all, on CPUs.
     kind: of the devices.
@@ -45,7 +46,7 @@ class MemoryPlan:
     if self.limit is None or self.total <= self.limit:
       return
     largest = sorted(self.parts, key=lambda name: -self.parts[name])[:2]
-    main = ', '.join(f'{_text(self.parts[name])} of {name}' for name in largest)
+    main = ', '.join(f'{name} {_text(self.parts[name])}' for name in largest)
     where = f'a {self.kind} device' if self.devices == 1 else 'its devices'
     raise errors.UsageError(
       f'training needs {_text(self.total)} of memory on {where} ({main}), but'
@@ -56,14 +57,14 @@ class MemoryPlan:
     )
 
   def __str__(self) -> str:
-    there = '' if self.limit is None else f' of {self.limit / 1e6:,.0f}'
-    count = f' x {self.devices}' if self.devices > 1 else ''
-    lines = [f'memory of each {self.kind} device, MB:']
-    lines += [
-      f'  {name:<38}{size / 1e6:>12,.1f}' for name, size in self.parts.items()
-    ]
-    lines.append(f'  {"all" + count:<38}{self.total / 1e6:>12,.1f}{there}')
-    return '\n'.join(lines)
+    there = '' if self.limit is None else f' of {_text(self.limit)}'
+    devices = f'{self.devices} {self.kind} devices, each'
+    where = devices if self.devices > 1 else f'the {self.kind} device'
+    by_size = sorted(self.parts.items(), key=lambda part: -part[1])
+    parts = ', '.join(
+      f'{name} {_text(size)}' for name, size in by_size if size >= _SHOWN
+    )
+    return f'{_text(self.total)}{there} on {where}: {parts}'
 
 
 def of_state(state: train_state.TrainState) -> MemoryPlan:
@@ -79,11 +80,11 @@ def of_state(state: train_state.TrainState) -> MemoryPlan:
   tables, slots = _bytes(state.tables), _bytes(state.table_slots)
   parts = {
     'tables': tables,
-    'slots of their optimizers': slots,
-    'heads and all else in the state': whole - tables - slots,
+    'optimizer slots': slots,
+    'heads and other state': whole - tables - slots,
   }
   if is_cpu:  # Elsewhere it is not in the device's memory.
-    parts['a copy while a checkpoint is written'] = whole
+    parts['copy while a checkpoint is written'] = whole
   limit = available() if is_cpu else _device_limit(device)
   devices = jax.local_device_count() if is_cpu else 1
   return MemoryPlan(parts, limit, devices, device.platform)
@@ -113,13 +114,13 @@ def of_step(
   )
   compact = min(compact, temporary)
   more = {
-    'rows of the batch, and gradients': compact,
+    "a batch's table rows and gradients": compact,
     'activations and other temporaries': temporary - compact,
     'batches': (prefetch + _MORE_BATCHES) * _bytes(batch),
   }
   if plan.kind == 'cpu' and batch.rows:
     rows = sum(tables.vocab_sizes.values())
-    more['finding the rows of batches'] = 4 * rows // plan.devices
+    more['positions of table rows'] = 4 * rows // plan.devices
   return dataclasses.replace(plan, parts={**plan.parts, **more})
 
 

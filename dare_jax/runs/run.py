@@ -24,6 +24,7 @@ from dare_jax.experiments import run_config
 from dare_jax.experiments import run_data
 from dare_jax.parallel import processes
 from dare_jax.runs import memory_plan
+from dare_jax.runs import opening
 from dare_jax.runs import programs
 from dare_jax.runs import progress as progress_lib
 from dare_jax.runs import report
@@ -101,10 +102,14 @@ class Run:
     """
     has_begun = self._folder.hold()
     processes.in_turn(self.experiment.check)
-    unknown = processes.in_turn(self.experiment.unknown_report)
-    if processes.is_first():
-      print(unknown, flush=True)
     shapes = self.experiment.abstract_state()
+    steps = workdir_lib.saved_steps(self.workdir)
+    step = max(steps) if steps and has_begun else None
+    text = processes.in_turn(
+      lambda: opening.describe(self.experiment, shapes, self.workdir, step)
+    )
+    if processes.is_first():
+      print(text, flush=True)
     processes.in_turn(memory_plan.of_state(shapes).check)
     older = None if has_begun else self._older()
     self._plan_memory(shapes)
@@ -165,7 +170,7 @@ class Run:
     )
     processes.in_turn(plan.check)
     if processes.is_first():
-      print(plan, flush=True)
+      print(opening.aligned([('memory', str(plan))]), flush=True)
 
   def _older(self) -> starting.Older | None:
     """Returns the run to start from, if there is to be one."""

@@ -264,7 +264,7 @@ def test_planned_memory_is_that_of_a_device():
     leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree)
   )
   assert parts['tables'] == own(state.tables)
-  assert parts['slots of their optimizers'] == own(state.table_slots)
+  assert parts['optimizer slots'] == own(state.table_slots)
 
 
 def test_a_whole_run(tmp_path):

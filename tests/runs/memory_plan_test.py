@@ -32,8 +32,8 @@ def test_tables_and_slots_are_what_is_allocated(optimizer, dtype):
   parts = memory_plan.of_state(trainer.abstract_state(batch)).parts
   state = trainer.init(0, batch)
   assert parts['tables'] == _allocated(state.tables)
-  assert parts['slots of their optimizers'] == _allocated(state.table_slots)
-  assert parts['a copy while a checkpoint is written'] == _allocated(state)
+  assert parts['optimizer slots'] == _allocated(state.table_slots)
+  assert parts['copy while a checkpoint is written'] == _allocated(state)
 
 
 @pytest.fixture
@@ -44,18 +44,17 @@ def tiny_config(tmp_path):
 
 def test_a_run_tells_its_parts(tiny_config, tmp_path, capsys):
   tiny.run(tiny_config, tmp_path / 'run')
-  lines = capsys.readouterr().out.split('memory of each cpu device, MB:\n')[1]
+  text = ' '.join(capsys.readouterr().out.split('  memory ')[1].split())
+  total, text = text.split(' MB step ')[0].split(' on the cpu device: ')
   sizes = {}
-  for line in lines.splitlines()[:9]:
-    name, value = line.strip().split('  ', 1)
-    sizes[name] = float(value.split()[0].replace(',', ''))
-  total = sizes.pop('all')
+  for part in text.split(' MB, '):
+    name, size = part.rsplit(' ', 1)
+    sizes[name] = float(size)
+  total = float(total.split(' MB')[0])
   assert total == pytest.approx(sum(sizes.values()), abs=0.5)
   # Items fill 15,360 rows, 4 wide, in two tables; categories and time do not.
   assert sizes['tables'] == pytest.approx(2 * 15_360 * 4 * 4 / 1e6, abs=0.1)
-  assert sizes['slots of their optimizers'] == pytest.approx(
-    2 * sizes['tables'], abs=0.1
-  )
+  assert sizes['optimizer slots'] == pytest.approx(2 * sizes['tables'], abs=0.1)
   assert sizes['activations and other temporaries'] > 0
 
 
