@@ -107,20 +107,16 @@ def _data(parts: experiment.Experiment) -> Iterator[tuple[str, str]]:
 def _sizes(
   parts: experiment.Experiment, shapes: train_state.TrainState
 ) -> Iterator[tuple[str, str]]:
-  updater, model = parts.trainer.tables, parts.trainer.model.config
-  fields = [feature.name for feature in model.features]
   by_role: dict[str, list[str]] = {}
-  for name, table in shapes.tables['encoder'].items():
-    own = [field for field in fields if name.startswith(f'{field}_')]
-    field = max(own, key=len)
-    size = f'{field} {updater.num_rows(name, table):,} x {table.shape[1]}'
-    by_role.setdefault(name.removeprefix(f'{field}_'), []).append(size)
+  for name, spec in parts.trainer.tables.specs.items():
+    role = name.removeprefix(f'{spec.field}_').replace('_', ' ')
+    size = f'{spec.field} {spec.rows:,} x {spec.dim}'
+    by_role.setdefault(role, []).append(size)
   tables = '; '.join(
-    f'{role.replace("_", " ")}: {", ".join(sizes)}'
-    for role, sizes in by_role.items()
+    f'{role}: {", ".join(sizes)}' for role, sizes in by_role.items()
   )
   yield 'rows x width', tables
-  counts = train_state.count_parameters(shapes, updater)
+  counts = train_state.count_parameters(shapes, parts.trainer.tables)
   yield (
     'parameters',
     f'{counts["attention_tables"]:,} in attention tables,'

@@ -44,8 +44,8 @@ def test_a_run_says_what_it_is_about_to_do(tmp_path, capsys):
     ' 0.00%, category 0.00%; of test positives item 0.00%, category 0.00%'
   )
   attention, representation = told['rows x width'].split('; ')
-  assert attention.startswith('attention: category 12 x 4, item 102 x 4, time')
-  assert representation.startswith('representation: category 12 x 4')
+  assert attention.startswith('attention: item 102 x 4, category 12 x 4, time')
+  assert representation.startswith('representation: item 102 x 4')
   rows = 12 + 102 + int(attention.rsplit('time ', 1)[1].split()[0])
   assert told['parameters'].startswith(
     f'{4 * rows:,} in attention tables, {4 * rows:,} in representation'
