@@ -128,7 +128,7 @@ class NegativeSampler:
     """Checks that there is a negative for each moment of a split.
 
     Args:
-      split: its name.
+      split: 'train', 'val' or 'test'.
       user: int32 [n], rows of the users in the store.
       positive: int32 [n], item ids of the positives.
 

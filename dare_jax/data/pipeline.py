@@ -19,7 +19,7 @@ import numpy as np
 from dare_jax import errors
 from dare_jax import types
 from dare_jax.data import counter_rng
-from dare_jax.data import length_buckets
+from dare_jax.data import length_groups
 from dare_jax.data import slices
 from dare_jax.data import splits
 from dare_jax.data import targets as targets_lib
@@ -35,7 +35,8 @@ class EvalBatch:
 
   Attributes:
     batch: what the model reads.
-    stored: the same with the store's ids, in which unknown ones differ.
+    stored: the batch with the ids of the store, where `batch` has the unknown
+      id for all that training does not read.
     user: int32 [b, m, c], row of the user in the store.
     seen: as `slices.seen`, of each moment: bool [b, m].
   """
@@ -51,9 +52,10 @@ class Share:
   """Which rows of each batch a process makes.
 
   Attributes:
-    process: its number.
+    process: the number of this process, from 0.
     processes: how many there are.
-    devices: of all processes; batches are padded to a multiple of it.
+    devices: number of devices of all processes; batches are padded to a
+      multiple of it.
   """
 
   process: int = 0
@@ -110,7 +112,7 @@ class Pipeline:
         that all runs are tested on the same rows.
       moments_per_window: moments that may share a history; above 1 only with
         `data.group_candidates`.
-      layout: of the batches.
+      layout: which part of each batch to make, and how wide.
       known: field -> bool [ids], whether training reads an id, as
         `known_ids.of_training`; all others are the unknown id then, in each
         split. None: all are known. With `data.unknown_rate` 0 there is no
@@ -144,9 +146,9 @@ class Pipeline:
       self._windows = windows.group(
         moments, moments_per_window, max_slack=data.history_length
       )
-    self._buckets: length_buckets.Buckets | None = None
+    self._groups: length_groups.LengthGroups | None = None
     if data.max_padding is not None:
-      self._buckets = length_buckets.group(
+      self._groups = length_groups.group(
         self._needed(), data.max_padding, layout.shortest
       )
 
@@ -186,16 +188,16 @@ class Pipeline:
     return max(1, round(batch_size / self._moments_per_window))
 
   def steps_an_epoch(self, batch_size: int) -> float:
-    """Returns the training steps of an epoch; a whole number with buckets."""
+    """Returns the training steps of an epoch, whole with length groups."""
     steps = self.num_examples / self.examples_a_step(batch_size)
-    return steps if self._buckets is None else math.ceil(steps)
+    return steps if self._groups is None else math.ceil(steps)
 
   def train_batch(self, step: int, batch_size: int) -> types.Batch:
     """Returns the batch of global step `step`; every example once an epoch.
 
     Position p of the endless stream is example p mod n of epoch p div n, so
     every batch is full, and batches cross epoch borders. With `max_padding`
-    an epoch is `length_buckets`' own; its last batch may not be full.
+    an epoch is `length_groups`' own; its last batch may not be full.
 
     Args:
       step: number of the step, from 0 on.
@@ -204,8 +206,8 @@ class Pipeline:
     rows = self.examples_a_step(batch_size)
     own = self._layout.share.rows(rows)
     real = own < rows
-    if self._buckets is not None:
-      return self._bucket_batch(step, rows, own, real)
+    if self._groups is not None:
+      return self._grouped_batch(step, rows, own, real)
     position = step * rows + np.where(real, own, 0)
     size = self.num_examples
     epoch, index = position // size, position % size
@@ -221,19 +223,19 @@ class Pipeline:
         )
     return self._assemble(index, epoch, real, self._longest).batch
 
-  def _bucket_batch(
+  def _grouped_batch(
     self, step: int, rows: int, own: np.ndarray, real: np.ndarray
   ) -> types.Batch:
     """A batch of an epoch whose batches each have about one length."""
-    assert self._buckets is not None
+    assert self._groups is not None
     epoch, number = divmod(step, math.ceil(self.num_examples / rows))
     turn, seed = epoch * bool(self._data.reshuffle), self._seed * 8
-    drawn = self._buckets.drawn(number, rows, seed + counter_rng.BATCHES, turn)
+    drawn = self._groups.drawn(number, rows, seed + counter_rng.BATCHES, turn)
     place = drawn.start + own
     real = real & (place < drawn.stop)
     place = np.where(real, place, drawn.start)
-    index = self._buckets.shuffled(place, seed + counter_rng.ORDER, turn)
-    length = self._buckets.length_of(drawn.stop - 1)
+    index = self._groups.shuffled(place, seed + counter_rng.ORDER, turn)
+    length = self._groups.length_of(drawn.stop - 1)
     epochs = np.full_like(index, epoch)
     return self._assemble(index, epochs, real, length).batch
 
@@ -256,10 +258,10 @@ class Pipeline:
       real = (own < batch_size) & (index < self.num_examples)
       index[~real] = 0
       length = self._longest
-      if self._buckets is not None:
+      if self._groups is not None:
         stop = min(start + batch_size, self.num_examples)
-        length = self._buckets.length_of(stop - 1)
-        index = self._buckets.order[np.where(real, index, start)]
+        length = self._groups.length_of(stop - 1)
+        index = self._groups.order[np.where(real, index, start)]
       yield self._assemble(
         index, np.zeros_like(index), real, length, with_slices=True
       )
@@ -270,11 +272,11 @@ class Pipeline:
     Places count the rows of `eval_batches`, padding and all, one batch after
     the other. None: every example is at its own number.
     """
-    if self._buckets is None:
+    if self._groups is None:
       return None
     turn, row = np.divmod(np.arange(self.num_examples), batch_size)
     places = np.empty(self.num_examples, np.int64)
-    places[self._buckets.order] = (
+    places[self._groups.order] = (
       turn * self._layout.share.padded(batch_size) + row
     )
     return places

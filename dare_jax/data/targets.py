@@ -34,7 +34,7 @@ class TargetBuilder:
       store: the history store.
       data: the config's data section.
       split: 'train', 'val' or 'test'.
-      seed: of the sampled negatives.
+      seed: draws the negatives.
       known: bool [items], whether training reads an item; in training no
         other is a negative. None: all are known.
 

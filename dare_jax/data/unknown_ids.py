@@ -51,7 +51,7 @@ class UnknownIds:
       known: field -> bool [ids], whether training reads an id; of a field that
         is not there, all are known.
       rate: share of all ids to make unknown besides, at random.
-      seed: of the draws.
+      seed: draws them.
     """
     self._known = {k: v for k, v in known.items() if not v.all()}
     self._rate = rate

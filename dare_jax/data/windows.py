@@ -22,7 +22,7 @@ class Windows:
   """Moments in groups of up to `size`: each moment is in exactly one.
 
   Attributes:
-    size: moments a window has room for.
+    size: the most moments that a window may hold.
     slack: behaviors beyond the history length; bounds the span of ends.
     order: int64, numbers of the moments, each user's by time.
     first: int64, a window's first place in `order`; ends with len(order).
@@ -54,8 +54,8 @@ def group(moments: splits.Moments, size: int, max_slack: int) -> Windows:
   """Groups consecutive moments of each user, as many a window as fit.
 
   Args:
-    moments: of a split.
-    size: moments a window has room for.
+    moments: the moments of a split.
+    size: the most moments that a window may hold.
     max_slack: bound on the slack. Below it, the slack is the 90th percentile
       of how far the ends of `size` consecutive moments lie apart, made a
       multiple of 8: longer windows cost more than fuller ones save.

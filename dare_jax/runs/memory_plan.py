@@ -28,7 +28,7 @@ class MemoryPlan:
     parts: what the memory holds, in words -> its bytes on each device.
     limit: bytes that there are; None if the device does not tell.
     devices: how many of this process share them: all, on CPUs.
-    kind: of the devices.
+    kind: the platform of the devices: cpu, gpu or tpu.
   """
 
   parts: Mapping[str, int]
@@ -100,10 +100,10 @@ def of_step(
   """Returns what training takes.
 
   Args:
-    state: as in `of_state`.
+    state: shapes, dtypes and shardings of the training state.
     batch: with the rows that it reads, on the mesh; or its shapes.
     program: the step, compiled for it.
-    tables: of the model.
+    tables: the set of the model's embedding tables.
     prefetch: batches that wait.
   """
   plan = of_state(state)

@@ -44,9 +44,9 @@ def describe(
   """Returns the model, the data, the sizes and the length of a run.
 
   Args:
-    parts: of the run.
-    shapes: of its state.
-    workdir: of the run.
+    parts: the experiment that the run trains.
+    shapes: the training state as shapes and dtypes.
+    workdir: the folder of the run.
     step: the newest checkpoint's, to go on from; None: it begins.
 
   Raises:

@@ -1,4 +1,8 @@
-"""The training step, compiled for each room that a batch takes."""
+"""The training step, compiled once for each shape that batches have.
+
+Two shapes change from batch to batch: the length of its histories, and the row
+capacity of each field, which is how many table rows the batch has places for.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +13,34 @@ from dare_jax.training import state as train_state
 
 
 class Programs:
-  """Compiled steps, by the length of histories and the rows that are read."""
+  """Compiled training steps, by the shape of the batches that they take."""
 
   def __init__(self, train_step: Any) -> None:
-    """Args: train_step: jitted, of a state and a batch."""
+    """Compiles nothing yet.
+
+    Args:
+      train_step: the training step, jitted; takes a state and a batch.
+    """
     self._train_step = train_step
     self._compiled: dict[tuple[int, ...], Any] = {}
 
   def __contains__(self, batch: types.Batch) -> bool:
-    return _room(batch) in self._compiled
+    return _shape(batch) in self._compiled
 
   def compiled(self, state: train_state.TrainState, batch: types.Batch) -> Any:
-    """Returns the step for the room of a batch; state: or its shapes."""
-    room = _room(batch)
-    if room not in self._compiled:
-      self._compiled[room] = self._train_step.lower(state, batch).compile()
-    return self._compiled[room]
+    """Returns the training step compiled for batches of this one's shape.
+
+    Args:
+      state: the training state, or its shapes.
+      batch: a batch on the mesh, with its table rows.
+    """
+    shape = _shape(batch)
+    if shape not in self._compiled:
+      self._compiled[shape] = self._train_step.lower(state, batch).compile()
+    return self._compiled[shape]
 
 
-def _room(batch: types.Batch) -> tuple[int, ...]:
-  rows = (len(rows) for rows in batch.rows.values())
-  return batch.history.mask.shape[1], *rows
+def _shape(batch: types.Batch) -> tuple[int, ...]:
+  """Returns the length of the histories, and each field's row capacity."""
+  capacities = (len(rows) for rows in batch.rows.values())
+  return batch.history.mask.shape[1], *capacities

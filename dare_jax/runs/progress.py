@@ -24,9 +24,9 @@ class Progress:
     best_by: the metric that decides which is best, as `judge`; None: not
       settled yet.
     best_step: the validated step that is best; -1: none could be judged.
-    best_val: its metrics.
+    best_val: metric -> value of that step on the validation split.
     metric_lines: lines written to metrics.jsonl.
-    metric_crc: their CRC-32.
+    metric_crc: the CRC-32 of these lines.
     resumed_from: the steps at which the run was taken up again.
   """
 

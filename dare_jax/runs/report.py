@@ -132,8 +132,8 @@ def diverged(
 
   Args:
     window: the steps in which that came about, in words.
-    config: of the run.
-    workdir: of the run.
+    config: the config of the run.
+    workdir: the folder of the run.
     good: the step of the newest checkpoint, which is finite; None: there is
       none.
   """

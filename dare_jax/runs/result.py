@@ -37,10 +37,10 @@ def make(
   """Returns what `result.json` holds.
 
   Args:
-    parts: of the run.
-    progress: at its end.
-    test: of the step that was tested, `progress.tested_step`.
-    parameters: their numbers by role.
+    parts: the experiment that was trained.
+    progress: how far the run is at its end.
+    test: the metrics of the test split at step `progress.tested_step`.
+    parameters: role -> number of parameters, as `count_parameters` has it.
   """
   config, seconds = parts.config, progress.train_time_s
   return {

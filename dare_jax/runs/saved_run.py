@@ -24,8 +24,8 @@ class SavedRun:
 
   Attributes:
     experiment: the run's parts.
-    step: of the checkpoint.
-    state: of that step.
+    step: the step at which the checkpoint was saved.
+    state: the training state at that step.
     description: what was saved beside it.
   """
 
@@ -48,7 +48,7 @@ def restore(
   """Returns a checkpoint of the run in a workdir; writes nothing there.
 
   Args:
-    workdir: of a run that has saved a checkpoint.
+    workdir: the folder of a run that has saved a checkpoint.
     which: 'best', 'last', or a step.
 
   Raises:

@@ -40,8 +40,8 @@ def check_same_run(config: ml_collections.ConfigDict, path: epath.Path) -> None:
   is no run: another config may have the folder.
 
   Args:
-    config: of a run.
-    path: of the folder.
+    config: the config of the run that is to use the folder.
+    path: the folder of the run.
 
   Raises:
     UsageError: names the first field that differs.
@@ -62,8 +62,8 @@ class Workdir:
     """Touches nothing yet.
 
     Args:
-      path: of the folder, on a disk or in a bucket.
-      config: of the run.
+      path: the folder of the run, on a disk or in a bucket.
+      config: the config of the run.
     """
     self.path = path
     self._config = config

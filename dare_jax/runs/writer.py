@@ -40,7 +40,7 @@ class MetricsWriter:
       workdir: holds the files.
       step: the step to go on from.
       lines: metric lines that were written up to then.
-      crc: their CRC-32.
+      crc: the CRC-32 of these lines.
 
     Raises:
       UsageError: the lines are not those that were written, or none can be

@@ -26,7 +26,8 @@ def cluster_view(
   """Returns what each behavior's cluster is to each moment.
 
   Args:
-    cluster: of each behavior, below `num_clusters`, in any padding as well.
+    cluster: the number of each behavior's cluster, below `num_clusters` in
+      padding as well.
     rank: nearness to the centroid, 0 the nearest; rank * l must fit int32.
     visible: False is no member.
     distance: position of each visible behavior, counted back from the moment;

@@ -51,7 +51,8 @@ class SearchView:
       read the same tables through the same maps.
     bias_by_distance: score of a position alone, for distances 0 to l; the
       same for all targets unless a plan mixes time and content.
-    distance: of each behavior from each moment, 1 is the most recent.
+    distance: how many behaviors back each one lies from each moment; 1 is the
+      most recent.
     visible: True for real behaviors before the moment.
     target_ids: field -> ids of the targets.
     history: the behaviors.
@@ -91,7 +92,7 @@ class Attention:
   """Scores over the whole history, for the auxiliary head.
 
   Attributes:
-    scores: of every behavior.
+    scores: one of each behavior for each target.
     mask: the behaviors that count; none at or past its moment's end.
     distance: of each behavior from each moment; None: counted back from its
       end.

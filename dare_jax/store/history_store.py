@@ -57,7 +57,7 @@ class HistoryStore:
   """An open store.
 
   Attributes:
-    path: its folder.
+    path: the folder of the store.
     manifest: `manifest.json`.
     behaviors: `<field>_id` int32, `timestamp`, and `sorted_item_id`: each
       user's item ids in ascending order, for membership tests.
@@ -98,7 +98,7 @@ class HistoryStore:
     """Checks files beside the columns, which are not read when it is opened.
 
     Args:
-      name: of a file, or of a folder of them.
+      name: the name of a file, or of a folder of files, below the store's.
 
     Raises:
       UsageError: one is missing, or not as it was written.

@@ -26,8 +26,9 @@ class Origin:
   Attributes:
     path: absolute.
     given: the path, or pattern, as it was named.
-    size: bytes, of all files.
-    crc32: of pieces spread over each file; of all of it up to 4 MB.
+    size: bytes of all files together.
+    crc32: the CRC-32 of pieces spread over each file; of a file of up to 4 MB,
+      of all its bytes.
     files: names and bytes of the files of a folder or pattern, in order; none
       of a log in one file, which may be renamed, or if it was not recorded.
   """

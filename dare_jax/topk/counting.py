@@ -59,8 +59,8 @@ def best_k(
   """Returns what `selection.best_k` does, of rows that it `suits`.
 
   Args:
-    rows: scores of all behaviors.
-    k: to keep, at most a row's length.
+    rows: the scores of all behaviors, one row for each target.
+    k: how many to keep, at most the length of a row.
 
   Returns:
     Indices int32 and scores float32, best first, of b c rows.
@@ -138,7 +138,7 @@ def _best(
     index: distinct in a row; None: all of them.
     newest: of each ring.
     n: length of the rings.
-    k: to keep.
+    k: how many to keep.
   """
   order = _barrier(order)
   most = min(k + _MORE, order.shape[-1])

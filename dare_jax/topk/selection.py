@@ -45,7 +45,7 @@ def top_k(
   that diverged shows.
 
   Args:
-    scores: of all behaviors, oldest first.
+    scores: one of each behavior, oldest first.
     visible: broadcasts to `scores`; False is never kept.
     k: behaviors to keep, at most l.
     newest: index of the most recent behavior where a row is a ring; broadcasts
@@ -139,7 +139,7 @@ def best_of(
   """Returns indices and scores as `best_k`, of few behaviors in any order.
 
   Args:
-    scores: of what was chosen before; -inf is never kept.
+    scores: one of each behavior chosen before; -inf is never kept.
     age: distinct in a row; of equal scores the least is kept.
     k: behaviors to keep, at most n.
   """
@@ -175,10 +175,10 @@ def sharded_top_k(
   indices a device, are sent, never the scores of all.
 
   Args:
-    scores: of this device's behaviors, oldest first.
+    scores: one of each behavior that this device holds, oldest first.
     visible: broadcasts to `scores`.
     k: behaviors to keep in all; each device has as many or more.
-    axis_name: of the mesh.
+    axis_name: the mesh axis over which the behaviors are split.
 
   Returns:
     As `top_k` of the whole, on every device; indices count from the oldest

@@ -23,7 +23,7 @@ def of_users(
   Args:
     find: is given a function that takes the users of this turn out of an array
       [users, ...]; returns arrays, one row for each of them.
-    users: of all.
+    users: number of users in the arrays.
     size: users at a time; all of them or more: at once.
 
   >>> import jax.numpy as jnp

@@ -65,7 +65,7 @@ def hierarchical_clusters(
     fit_before: int64 [users], the row of each user's first late event,
       offsets[u + 1] where there is none; None if no user has any.
     iterations: rounds of assigning events to centroids in each split.
-    seed: of the direction of the first centroids.
+    seed: draws the direction along which the first centroids lie.
 
   Raises:
     ValueError: an argument out of bounds, shapes that disagree, or a vector
@@ -245,7 +245,7 @@ def _split(
   """Returns a number for each of `rows`, equal in a part and only there.
 
   Args:
-    vectors: of all events.
+    vectors: one of each event, [events, d].
     rows: in each group, in order of projection.
     group: of each row, in runs of descending size.
     max_size: length of the runs that a group is cut into as a last resort.

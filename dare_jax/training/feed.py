@@ -24,9 +24,10 @@ class Fed:
   """A batch on the mesh.
 
   Attributes:
-    batch: of all processes.
-    targets: real ones in it.
-    extra: what its maker gave along with this process's part.
+    batch: the arrays of all processes, split over the devices of the mesh.
+    targets: number of targets in the batch that are no padding.
+    extra: what `make` of the `Feed` returned beside this process's part of the
+      batch, unchanged.
   """
 
   batch: types.Batch
@@ -43,8 +44,9 @@ class Placer:
     """Makes a placer.
 
     Args:
-      mesh: of all devices.
-      vocab_sizes: as of `tables.RowFinder`.
+      mesh: the mesh of all devices.
+      vocab_sizes: field -> rows of its tables, of the fields whose table rows
+        the host finds for each batch.
     """
     self._mesh = mesh
     self._fields = len(vocab_sizes)
@@ -52,11 +54,11 @@ class Placer:
     self.rows = batch_rows.BatchRows(vocab_sizes, local)
 
   def place(self, batch: types.Batch, extra: Any) -> Fed:
-    """Returns a batch on the mesh, with the room that all processes need.
+    """Returns a batch on the mesh, with the row capacity that all need.
 
     Args:
       batch: this process's part, with the rows that `rows` found.
-      extra: goes along.
+      extra: anything; it becomes `Fed.extra`.
 
     Raises:
       UsageError: another process called `refuse`.
@@ -92,8 +94,9 @@ class Feed:
 
     Args:
       placer: puts batches on the mesh; not for two feeds at once.
-      make: returns this process's part of a batch, and what goes along; or
-        None after the last one.
+      make: returns, for the number of a batch, this process's part of it and
+        anything that is wanted beside it (`Fed.extra`); or None after the last
+        batch.
       start: the first number to make.
       ahead: batches to make ahead.
     """

@@ -41,9 +41,10 @@ def weighted_mean(
   """Returns sum(w v) / sum(w); 0 where all weights are 0.
 
   Args:
-    values: of targets.
-    weights: of the same.
-    axis_name: of the devices that share the sums, inside `jax.shard_map`.
+    values: one number of each target, of any shape.
+    weights: of each target, of the shape of `values`; 0 for padding.
+    axis_name: the mesh axis over which the sums are taken, inside
+      `jax.shard_map`; None: over this device alone.
   """
   sums = jnp.sum(values * weights), jnp.sum(weights)
   if axis_name is not None:

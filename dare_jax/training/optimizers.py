@@ -19,7 +19,7 @@ def table_set(
   """Returns the tables of a ranker; large ones of content are split.
 
   Args:
-    config: of the ranker.
+    config: what shapes the ranker.
     options: say from how many rows on a table is large.
   """
   plan = embeddings.PLANS[config.plan]
@@ -59,7 +59,7 @@ def table_optimizers(
 
   Args:
     options: say which, and the rates.
-    names: of the tables, such as `item_attention`.
+    names: names of the tables, such as `item_attention`.
     total_steps: length of the run, for the schedule.
 
   Raises:

@@ -66,7 +66,7 @@ class Options:
     """Returns the rules of `by_table`, the first that matches counts.
 
     Args:
-      names: of the tables, such as `item_attention`.
+      names: names of the tables, such as `item_attention`.
 
     Raises:
       UsageError: a malformed rule, or a pattern that no table has.

@@ -40,7 +40,7 @@ def predict(
     batch_size: moments a batch.
     check_stop: called before each batch; raises to abandon the evaluation.
     truth: the planted relevance, where it is known: to score the search by.
-    drop_last: as `Pipeline.eval_batches`.
+    drop_last: whether the last rows, fewer than a batch, are left out.
   """
   keep = retrieval.KEEP if truth is not None else 0
   iterator = batches.eval_batches(batch_size, drop_last)

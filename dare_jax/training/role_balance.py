@@ -43,7 +43,7 @@ def copies(
 
   Args:
     tables: by name.
-    plan: of the model that `by_role` made.
+    plan: the name of the plan of the model that `by_role` made.
   """
   return {
     f'{name.removesuffix("_shared")}_{suffix}': table

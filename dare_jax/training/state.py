@@ -64,7 +64,7 @@ class Trainer:
 
   Attributes:
     model: the ranker.
-    mesh: of all devices.
+    mesh: the mesh of all devices.
     tables: the ranker's tables, and how they are stored.
     updater: moves them.
     train_step: (state, batch) -> (state, loss), jitted.

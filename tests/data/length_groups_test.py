@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from dare_jax.data import length_buckets
+from dare_jax.data import length_groups
 from dare_jax.data import pipeline
 from dare_jax.data import splits
 from tests import tiny
@@ -87,7 +87,7 @@ def _slots(lengths, needed):
 )
 def test_the_fewest_lengths_that_leave_little_padding(needed, tenths):
   share = tenths / 10
-  made = length_buckets.group(np.array(needed), share, shortest=1)
+  made = length_groups.group(np.array(needed), share, shortest=1)
   lengths = made.lengths.tolist()
   assert lengths == sorted(set(lengths))
   candidates = sorted({min(-(-n // 8) * 8, max(needed)) for n in needed})
@@ -102,7 +102,7 @@ def test_the_fewest_lengths_that_leave_little_padding(needed, tenths):
 
 
 def test_long_lengths_have_few_values():
-  made = length_buckets.group(np.arange(1, 100_001), 0.05, shortest=1)
+  made = length_groups.group(np.arange(1, 100_001), 0.05, shortest=1)
   spare = np.diff(made.lengths) / made.lengths[1:]
   assert len(made.lengths) < 120 and spare[10:].max() < 0.2
   assert made.lengths[-1] == 100_000
@@ -112,7 +112,7 @@ def test_long_lengths_have_few_values():
 def test_each_example_fits_and_comes_once(size, shortest, epoch):
   rng = np.random.default_rng(size)
   needed = rng.integers(1, 200, 150)
-  made = length_buckets.group(needed, 0.2, shortest)
+  made = length_groups.group(needed, 0.2, shortest)
   assert made.lengths.min() >= shortest
   places = made.shuffled(np.arange(150), seed=4, epoch=epoch)
   assert sorted(places.tolist()) == list(range(150))

@@ -18,7 +18,7 @@ _UNIT, _BITS = 8, 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Buckets:
+class LengthGroups:
   """Examples in groups of about one length, the shortest first.
 
   Attributes:
@@ -63,7 +63,9 @@ class Buckets:
     return self.order[moved]
 
 
-def group(needed: np.ndarray, max_padding: float, shortest: int) -> Buckets:
+def group(
+  needed: np.ndarray, max_padding: float, shortest: int
+) -> LengthGroups:
   """Groups examples by the fewest lengths that leave little enough padding.
 
   Batches that straddle two groups take the longer length; this is not counted.
@@ -78,7 +80,7 @@ def group(needed: np.ndarray, max_padding: float, shortest: int) -> Buckets:
   number = np.searchsorted(lengths, needed)
   order = np.argsort(number, kind='stable')
   first = np.searchsorted(number[order], np.arange(len(lengths) + 1))
-  return Buckets(lengths, order, first)
+  return LengthGroups(lengths, order, first)
 
 
 def _rounded(needed: np.ndarray) -> np.ndarray:
