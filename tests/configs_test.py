@@ -63,11 +63,12 @@ class ConfigsTest(parameterized.TestCase):
     for line in fields:
       self.assertIn('  # ', line)
 
-  def test_config_of_the_readme(self):
+  def test_config_of_the_docs(self):
     """Works as it stands there, as a file of one's own."""
-    readme = (pathlib.Path(__file__).parent.parent / 'README.md').read_text()
+    root = pathlib.Path(__file__).parent.parent
+    page = (root / 'docs' / 'logs.md').read_text()
     found = re.search(
-      r'\n    from dare_jax.configs import .*?return config\n', readme, re.S
+      r'\n    from dare_jax.configs import .*?return config\n', page, re.S
     )
     own = {}
     exec(textwrap.dedent(found[0]), own)
