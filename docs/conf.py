@@ -20,6 +20,7 @@ nb_execution_mode = 'cache'
 nb_execution_raise_on_error = True
 nb_execution_timeout = 1800
 nb_output_stderr = 'remove'
+nb_merge_streams = True
 nitpicky = False
 
 # Links to headings; every link inside the site is checked as it is built.
