@@ -21,7 +21,7 @@ def root(tmp_path_factory):
   root = tmp_path_factory.mktemp('serve')
   tiny.write_log(root / 'log.csv')
   served.train(root, root / 'run')
-  served.export(root / 'run', root / 'bundle')
+  served.export(root / 'run', root / 'bundle', shapes='1x8')
   return root
 
 
