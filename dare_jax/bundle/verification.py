@@ -15,7 +15,7 @@ from dare_jax import errors
 from dare_jax import numerics
 from dare_jax import trained
 from dare_jax import types
-from dare_jax.bundle import programs as programs_lib
+from dare_jax.bundle import functions
 from dare_jax.bundle import reading
 from dare_jax.bundle import scoring
 from dare_jax.data import pipeline
@@ -81,7 +81,7 @@ def verify(
     UsageError: they differ.
   """
   _verify_ids(opened, run)
-  narrow = programs_lib.nested(variables)
+  narrow = functions.nested(variables)
   rows = _rows(run)
   worst = 0.0
   longest = opened.manifest['capacity']

@@ -17,6 +17,7 @@ from dare_jax import errors
 from dare_jax import trained
 from dare_jax.bundle import arrays
 from dare_jax.bundle import buckets as buckets_lib
+from dare_jax.bundle import functions
 from dare_jax.bundle import manifest as manifest_lib
 from dare_jax.bundle import programs as programs_lib
 from dare_jax.bundle import raw_ids
@@ -77,9 +78,9 @@ def write(
       ' of the prepared log alone, not for the histories that a server is'
       ' given; export a model with another search.'
     )
-  served = programs_lib.Served(run.model, run.history_length)
+  served = functions.Served(run.model, run.history_length)
   capacity = shape_list.capacity(run.history_length, config.top_k)
-  variables = programs_lib.flat(jax.device_get(run.variables))
+  variables = functions.flat(jax.device_get(run.variables))
   fixed = capacity if config.keep_padding else None
   exporter = programs_lib.Exporter(served, variables, config.top_k)
   variables = {name: variables[name] for name in exporter.used()}
@@ -105,7 +106,7 @@ def write(
   return stored
 
 
-def _description(source: Source, served: programs_lib.Served) -> dict[str, Any]:
+def _description(source: Source, served: functions.Served) -> dict[str, Any]:
   """Returns what a manifest tells of the run and the model."""
   run = source.run
   parts, config = run.experiment, run.model.config

@@ -69,6 +69,7 @@ def test_scores_as_its_run(log, tmp_path, name):
     assert (scores.distance <= len(ids['item'])).all()
 
 
+@pytest.mark.slow
 def test_further_fields_and_context_of_a_log_of_numbers(tmp_path):
   rng = np.random.default_rng(0)
   rows = ['user,item,kind,time,brand,hour']

@@ -1,0 +1,232 @@
+"""What a model does when it serves, as functions of plain arrays.
+
+Each takes the variables first: name -> array, such as 'item_attention'. The
+others take what a function before them has given, or arrays of ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax import traverse_util
+import jax.numpy as jnp
+
+from dare_jax import embeddings
+from dare_jax import models
+from dare_jax import search as searches
+from dare_jax import types
+from dare_jax.bundle import arrays
+from dare_jax.embeddings import scaled_rows
+from dare_jax.serving import user_state
+
+_TABLES = 'tables/encoder/'
+Variables = Mapping[str, Any]
+Tree = Mapping[str, Any]
+
+
+class Served:
+  """What a model does when it serves, as functions to be exported."""
+
+  def __init__(self, model: models.Ranker, history_length: int) -> None:
+    """Makes them.
+
+    Args:
+      model: that predicts.
+      history_length: behaviors that it was shown.
+    """
+    self._model = model
+    self._length = history_length
+    config = model.config
+    self.fields = tuple(feature.name for feature in config.content)
+    self.context_fields = tuple(feature.name for feature in config.context)
+
+  @property
+  def has_cached_keys(self) -> bool:
+    """Whether the search is by scores that cached keys give."""
+    config = self._model.config
+    mixes = embeddings.PLANS[config.plan].projection
+    mixes_time = config.use_time and mixes is not None and not mixes.per_field
+    by_keys = (config.search, config.scorer) == ('score', 'dot')
+    return by_keys and not mixes_time and not config.keep_padding
+
+  @property
+  def keeps_all(self) -> bool:
+    """Whether the search keeps all behaviors."""
+    return searches.SEARCHES[self._model.config.search] is searches.FullSearch
+
+  def predict(
+    self,
+    variables: Variables,
+    history: Tree,
+    count: Any,
+    targets: Tree,
+    real: Any,
+    context: Tree,
+  ) -> dict[str, Any]:
+    """Returns logits and what was found.
+
+    Args:
+      variables: name -> array.
+      history: field -> int32 [b, l], the most recent behavior last.
+      count: int32 [b], how many of them there are.
+      targets: field -> int32 [b, c].
+      real: bool [b, c], False for what fills up.
+      context: field -> int32 [b].
+    """
+    length = next(iter(history.values())).shape[1]
+    count = jnp.minimum(count, self._length)
+    slot = jnp.arange(length, dtype=jnp.int32)[None]
+    mask = slot >= length - count[:, None]
+    past = types.History(ids=history, mask=mask)
+    batch = self._batch(past, targets, real, context)
+    output = self._call(variables, batch)
+    made = {'logit': output.logits[:, 0], 'weight': output.weights[:, 0]}
+    if not self.keeps_all:
+      made['distance'] = output.search.distance[:, 0]
+      made['mask'] = output.search.mask[:, 0]
+    return made
+
+  def encode_history(
+    self, variables: Variables, history: Tree, count: Any
+  ) -> dict[str, Any]:
+    """Returns search keys [b, d, l], the newest slot and the behaviors shown.
+
+    Arguments as those of `predict`; there are as many slots.
+    """
+    length = next(iter(history.values())).shape[1]
+    whole = types.History(ids=history, mask=None)
+    keys = self._call(variables, whole, method='encode_history')
+    keys = jnp.swapaxes(keys.astype(jnp.float32), 1, 2)
+    newest = jnp.zeros(count.shape, jnp.int32) + (length - 1)
+    shown = jnp.minimum(count, self._length)
+    return {'keys': keys, 'newest': newest, 'count': shown}
+
+  def append(
+    self, variables: Variables, state: Tree, behavior: Tree
+  ) -> dict[str, Any]:
+    """Returns a state with one more behavior of each user.
+
+    Args:
+      variables: name -> array.
+      state: as `encode_history` gives it.
+      behavior: field -> int32 [b].
+    """
+    ids = {field: ids[:, None] for field, ids in behavior.items()}
+    one = types.History(ids=ids, mask=None)
+    keys = self._call(variables, one, method='encode_history')[:, 0]
+    users = user_state.append(self._state(state), keys)
+    count = jnp.minimum(users.count, users.capacity)
+    return {'keys': users.keys, 'newest': users.newest, 'count': count}
+
+  def search(
+    self, variables: Variables, state: Tree, targets: Tree
+  ) -> dict[str, Any]:
+    """Returns the scores, distances and mask of what is found, [b, c, k].
+
+    Args:
+      variables: name -> array.
+      state: as `encode_history` gives it.
+      targets: field -> int32 [b, c].
+    """
+    users = self._state(state)
+    moments = {field: ids[:, None] for field, ids in targets.items()}
+    query, bias = self._call(
+      variables, moments, users.capacity, method='encode_targets'
+    )
+    top_k = self._model.config.top_k
+    found = user_state.search(users, query[:, 0], bias, top_k)
+    return {
+      'score': found.scores[:, 0],
+      'distance': found.distance[:, 0],
+      'mask': found.mask[:, 0],
+    }
+
+  def score(
+    self,
+    variables: Variables,
+    found_ids: Tree,
+    found: Tree,
+    targets: Tree,
+    real: Any,
+    context: Tree,
+  ) -> dict[str, Any]:
+    """Returns the logits [b, c] and the weights [b, c, k] of what was found.
+
+    Args:
+      variables: name -> array.
+      found_ids: field -> int32 [b, c, k], ids of the behaviors found.
+      found: as `search` gives it.
+      targets: field -> int32 [b, c].
+      real: bool [b, c], False for what fills up.
+      context: field -> int32 [b].
+    """
+    # Only its length is read.
+    mask = jnp.zeros((real.shape[0], self._length), bool)
+    history = types.History(ids={}, mask=mask)
+    batch = self._batch(history, targets, real, context)
+    part = {name: value[:, None] for name, value in found.items()}
+    result = types.SearchResult(
+      indices=part['distance'],
+      scores=part['score'],
+      mask=part['mask'],
+      distance=part['distance'],
+    )
+    found_ids = {field: ids[:, None] for field, ids in found_ids.items()}
+    logits, weights = self._call(
+      variables, batch, result, found_ids, method='score_found'
+    )
+    return {'logit': logits[:, 0], 'weight': weights[:, 0]}
+
+  def _call(self, variables: Variables, *args: Any, **options: Any) -> Any:
+    return self._model.apply(nested(variables), *args, **options)
+
+  def _state(self, state: Tree) -> user_state.UserState:
+    return user_state.UserState(
+      keys=state['keys'],
+      scale=None,
+      exact=None,
+      category=None,
+      newest=state['newest'],
+      count=state['count'],
+      width=state['keys'].shape[1],
+      precision='float32',
+      history_length=self._length,
+    )
+
+  def _batch(
+    self, history: types.History, targets: Tree, real: Any, context: Tree
+  ) -> types.Batch:
+    weight = real[:, None].astype(jnp.float32)
+    users, length = history.mask.shape
+    return types.Batch(
+      history=history,
+      end=jnp.zeros((users, 1), jnp.int32) + length,
+      targets=types.Targets(
+        ids={field: ids[:, None] for field, ids in targets.items()},
+        label=jnp.zeros_like(weight),
+        weight=weight,
+      ),
+      context={field: ids[:, None] for field, ids in context.items()},
+    )
+
+
+def flat(variables: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a model's variables by name.
+
+  Tables have names of their own, such as 'item_attention'; the others that of
+  their place, such as 'params/head/Dense_0/bias'.
+  """
+  named = traverse_util.flatten_dict(variables, sep='/')
+  return {name.removeprefix(_TABLES): x for name, x in named.items()}
+
+
+def nested(variables: Variables) -> dict[str, Any]:
+  """Returns variables as a model takes them; the reverse of `flat`."""
+  named = dict(variables)
+  for name in [name for name in named if name.endswith(arrays.SCALE)]:
+    scale = named.pop(name)
+    whole = name.removesuffix(arrays.SCALE)
+    named[whole] = scaled_rows.ScaledRows(named[whole], scale)
+  placed = {n if '/' in n else _TABLES + n: x for n, x in named.items()}
+  return dict(traverse_util.unflatten_dict(placed, sep='/'))
