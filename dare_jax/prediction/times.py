@@ -38,7 +38,8 @@ class Times:
     table = store.behaviors
     times = table.columns['timestamp']
     late = times[1:] < times[:-1]
-    late[table.offsets[1:-1][table.offsets[1:-1] < len(times)] - 1] = False
+    borders = table.offsets[(0 < table.offsets) & (table.offsets < len(times))]
+    late[borders - 1] = False  # From one user to the next.
     if late.any():
       raise errors.UsageError(
         f'{store.path}: its behaviors are not in the order of their times'

@@ -20,23 +20,19 @@ def rows(workdir: pathlib.Path) -> tuple[pl.DataFrame, np.ndarray]:
     field: store.raw_ids(field)
     for field in ('user', *store.fields, *store.context_fields)
   }
+  named = {'user': 'user_id', 'item': 'item_id', 'category': 'category_id'}
   parts = []
   for item in test.eval_batches(run.experiment.config.eval.batch_size):
     real = item.batch.targets.weight > 0
-    parts.append(
-      {
-        'user_id': raw['user'].gather(item.user[real]),
-        **{
-          'item_id'
-          if field == 'item'
-          else 'category_id'
-          if field == 'category'
-          else field: raw[field].gather(ids[real] - 2)
-          for field, ids in item.stored.targets.ids.items()
-        },
-      }
-    )
-  frame = pl.concat([pl.DataFrame(part) for part in parts])
+    ids = {'user': item.user + 2, **item.stored.targets.ids}
+    for field, of_moment in item.stored.context.items():
+      ids[field] = np.broadcast_to(of_moment[..., None], real.shape)
+    columns = {
+      named.get(field, field): raw[field].gather(own[real] - 2)
+      for field, own in ids.items()
+    }
+    parts.append(pl.DataFrame(columns))
+  frame = pl.concat(parts)
   times = store.behaviors.columns['timestamp'][test.moments.target]
   frame = frame.with_columns(
     timestamp=pl.Series(np.repeat(times, test.targets_per_row)).cast(pl.Int64)

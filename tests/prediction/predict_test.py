@@ -110,6 +110,44 @@ def test_scores_are_those_of_evaluation(root, tmp_path, ask, name):
   )
 
 
+def test_further_fields_and_context(tmp_path, ask):
+  """An empty further field is a value of its own, as in the log."""
+  lines = tiny.write_log(tmp_path / 'log.csv', 30).read_text().splitlines()
+  shops, devices = ('s1', '', 's2', 's3'), ('web', 'app', '')
+  more = [f'{lines[0]},shop,device'] + [
+    f'{line},{shops[n % 4]},{devices[n % 3]}'
+    for n, line in enumerate(lines[1:])
+  ]
+  (tmp_path / 'log.csv').write_text('\n'.join(more))
+  columns = {'fields': ('shop',), 'context': ('device',)}
+  workdir = _train(
+    tmp_path, 'twin', **{f'data__columns__{k}': v for k, v in columns.items()}
+  )
+  frame, logits = cases.rows(workdir)
+  assert (frame['shop'] == '').any()
+  assert (frame['device'] == '').any()
+  flags = {'workdir': str(workdir)}
+  frame.write_csv(tmp_path / 'in.csv')
+  ask(tmp_path / 'in.csv', tmp_path / 'out.csv', **flags)
+  np.testing.assert_allclose(
+    _logits(tmp_path / 'out.csv'), logits, rtol=1e-6, atol=1e-6
+  )
+  # What the input lacks: a shop is the item's last, a device is nobody's.
+  log = pl.read_csv(tmp_path / 'log.csv', infer_schema=False)
+  last = dict(log.select('item_id', pl.col('shop').fill_null('')).iter_rows())
+  own = [last[item] for item in frame['item_id']]
+  frame.with_columns(shop=pl.Series(own)).write_csv(tmp_path / 'last.csv')
+  frame.drop('shop').write_csv(tmp_path / 'no_shop.csv')
+  for name in ('last', 'no_shop'):
+    ask(tmp_path / f'{name}.csv', tmp_path / f'{name}_out.csv', **flags)
+  np.testing.assert_array_equal(
+    _logits(tmp_path / 'no_shop_out.csv'), _logits(tmp_path / 'last_out.csv')
+  )
+  frame.drop('device').write_csv(tmp_path / 'in.csv')
+  with pytest.raises(errors.UsageError, match="no column 'device'.*of the mom"):
+    ask(tmp_path / 'in.csv', tmp_path / 'out.csv', **flags)
+
+
 def test_rows_in_any_order_keep_it(tmp_path, ask, expected):
   """Users scattered over blocks, each moment's rows apart."""
   frame, logits = expected
