@@ -179,15 +179,13 @@ def summary(done: job.Done) -> str:
   lines = [f'{done.path}: {done.rows:,} rows, {done.rate:,.0f} rows/s']
   if unknown.users:
     lines.append(
-      f'{unknown.users:,} rows are of users that the log does not have'
-      f' ({", ".join(unknown.examples["users"])}, ..): scored with an empty'
-      ' history'
+      f'rows of users that the log does not have: {unknown.users:,}, such as'
+      f' {", ".join(unknown.examples["users"])}; scored with an empty history'
     )
   if unknown.items:
     lines.append(
-      f'{unknown.items:,} rows are of items that the model does not know'
-      f' ({", ".join(unknown.examples["items"])}, ..): scored as the unknown'
-      ' item'
+      f'rows of items that the model does not know: {unknown.items:,}, such as'
+      f' {", ".join(unknown.examples["items"])}; scored as the unknown item'
     )
   return '\n'.join(lines)
 

@@ -76,16 +76,19 @@ class RunScorer:
 
   def ids(self, field: str, column: raw_ids.Column) -> np.ndarray:
     """Returns the model's ids of raw values: int32 [n]."""
-    if field not in self._raw:
-      known = self._run.experiment.store.raw_ids(field)
-      self._raw[field] = raw_ids.RawIds(field, known)
-    found = self._raw[field](column)
+    found = self._raw_ids(field)(column)
     return self._run.experiment.as_read(field, found).astype(np.int32)
 
   def has_value(self, field: str, value: str) -> bool:
-    """Whether a value of a field is one of the log's own."""
-    known = self._run.experiment.store.raw_ids(field)
+    """Whether a text is a value of a field that the log has."""
+    known = self._raw_ids(field).known
     return known.dtype == pl.String and value in known
+
+  def _raw_ids(self, field: str) -> raw_ids.RawIds:
+    if field not in self._raw:
+      known = self._run.experiment.store.raw_ids(field)
+      self._raw[field] = raw_ids.RawIds(field, known)
+    return self._raw[field]
 
   def is_unknown(self, field: str, ids: np.ndarray) -> np.ndarray:
     """Returns which ids stand for what the model does not know: bool [n]."""

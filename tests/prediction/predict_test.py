@@ -356,10 +356,8 @@ def test_unknown_users_and_items_are_scored_and_told(tmp_path, workdir, ask):
     np.testing.assert_allclose(found[row], alone[0], rtol=1e-5, atol=1e-5)
   assert (done.unknown.users, done.unknown.items) == (2, 2)
   said = predict.summary(done)
-  assert (
-    "2 rows are of users that the log does not have ('nobody', None" in said
-  )
-  assert "2 rows are of items that the model does not know ('nothing'" in said
+  assert "log does not have: 2, such as 'nobody', None; scored with" in said
+  assert "model does not know: 2, such as 'nothing', None; scored as" in said
 
 
 def test_the_best_are_those_of_brute_force(tmp_path, workdir, ask):
