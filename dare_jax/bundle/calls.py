@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import copy
 import pathlib
 import threading
 from typing import Any
@@ -37,6 +38,12 @@ class Calls:
       sizes = tuple(told['shapes'].values())
       is_static = all(isinstance(size, int) for size in sizes)
       self._files[told['kind'], sizes if is_static else None] = told['file']
+
+  def for_any_shape(self) -> Calls:
+    """Returns the same without the static programs."""
+    other = copy.copy(self)
+    other._files = {k: f for k, f in self._files.items() if k[1] is None}
+    return other
 
   def __call__(self, kind: str, sizes: Sizes, *args: Any) -> Any:
     """Returns what the program of a kind makes of arguments.

@@ -53,7 +53,10 @@ class Bundle:
       self.manifest['scores_alone'],
     )
     self._buckets = buckets_lib.Buckets(shapes, self.manifest['capacity'])
-    self._scorer = scoring.Scorer(plan, self._buckets, self._calls)
+    calls = self._calls
+    if not self._buckets.shapes:
+      calls = calls.for_any_shape()
+    self._scorer = scoring.Scorer(plan, self._buckets, calls)
 
   def of_shapes(self, shapes: Iterable[Shape]) -> Bundle:
     """Returns the same bundle that pads users to some of its shapes alone.
