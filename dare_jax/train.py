@@ -79,7 +79,7 @@ def train_and_evaluate(
           state, pending = step_fn(state, fed.batch)
           progress.step += 1
           progress.targets += fed.targets
-          run.advance()
+          run.metric_log.advance()
           if progress.step % config.train.log_every_steps == 0:
             state = run.log(state, progress)
       return run.finish(state, progress, stop.check)

@@ -70,7 +70,7 @@ def root(tmp_path_factory) -> Iterator[pathlib.Path]:
 
   def shared(model, optim, total_steps, mesh):
     assert optim.schedule == 'constant'  # So that the length does not matter.
-    key = (model, optim.to_json())
+    key = (model, optim)
     if key not in made:
       made[key] = trainer(model, optim, total_steps, mesh)
     return made[key]

@@ -24,13 +24,13 @@ from dare_jax.experiments import run_config
 from dare_jax.experiments import run_data
 from dare_jax.parallel import processes
 from dare_jax.runs import memory_plan
+from dare_jax.runs import metric_log
 from dare_jax.runs import opening
 from dare_jax.runs import programs
 from dare_jax.runs import progress as progress_lib
 from dare_jax.runs import report
 from dare_jax.runs import result as result_lib
 from dare_jax.runs import workdir as workdir_lib
-from dare_jax.runs import writer
 from dare_jax.training import feed
 from dare_jax.training import log_window
 from dare_jax.training import state as train_state
@@ -59,11 +59,9 @@ class Run:
     processes.agree_on({'the workdir': self.workdir, **fields})
     self._folder = workdir_lib.Workdir(self.workdir, config)
     self._checkpoints: checkpoint.Checkpoints | None = None
-    self._writer: writer.MetricsWriter | None = None
-    self._console: writer.Console | None = None
+    self._metric_log: metric_log.MetricLog | None = None
     self._clock = progress_lib.Clock()
     self._checked_step = 0
-    self._window = (0.0, 0)
     try:
       has_begun = self._folder.open()
       known = lineage.known_before(config, self.workdir, has_begun)
@@ -86,6 +84,12 @@ class Run:
     """The checkpoints, once `restore_or_init` has opened them."""
     assert self._checkpoints is not None
     return self._checkpoints
+
+  @property
+  def metric_log(self) -> metric_log.MetricLog:
+    """The metrics, once `restore_or_init` has opened their files."""
+    assert self._metric_log is not None
+    return self._metric_log
 
   def finished(self) -> dict[str, Any] | None:
     """Returns the result if the run is done to its full length."""
@@ -134,22 +138,18 @@ class Run:
 
   def _open_files(self, progress: Progress) -> None:
     self._folder.claim(lambda: lineage.save(self.workdir, self.experiment))
-    self._writer = self._folder.write(
-      lambda: writer.MetricsWriter(
-        self.workdir,
-        progress.step,
-        progress.metric_lines,
-        progress.metric_crc,
-      )
+    self._metric_log = metric_log.MetricLog(
+      self._folder,
+      progress,
+      self.total_steps,
+      self.experiment.steps_per_epoch,
     )
     if progress.best_by is None:
       progress.best_by = judge.choose(self.experiment.labels['val'])
     if processes.is_first():
       for line in judge.notes(self.experiment.labels, progress.best_by):
         print(line, flush=True)
-    self._console = writer.Console(self.total_steps, progress.step)
     self._checked_step = progress.step
-    self._window = (progress.train_time_s, progress.targets)
 
   def _plan_memory(self, shapes: TrainState) -> None:
     """Tells what will be held in memory.
@@ -240,43 +240,9 @@ class Run:
       sums = jax.device_get(state.sums)
       self._check_finite(np.isfinite(sums['loss']), progress.step)
       found = log_window.summarize(sums)
-      seconds = progress.train_time_s - self._window[0]
-      targets = progress.targets - self._window[1]
-      found.values['examples_per_s'] = targets / max(seconds, 1e-9)
-      self._window = (progress.train_time_s, progress.targets)
-      self._write(progress, 'train', found)
+      found.values['examples_per_s'] = self.metric_log.rate(progress)
+      self.metric_log.write(progress, 'train', found)
     return dataclasses.replace(state, sums=self.trainer.empty_sums())
-
-  def _write(
-    self, progress: Progress, split: str, found: metrics.Report
-  ) -> None:
-    assert self._writer is not None and self._console is not None
-    values = found.values
-    epoch = progress.step / self.experiment.steps_per_epoch
-    named = {f'{split}/{name}': value for name, value in values.items()}
-    write = self._writer.write
-    self._folder.write(
-      lambda: write(progress.step, epoch, progress.train_time_s, named)
-    )
-    progress.metric_lines = self._writer.lines
-    progress.metric_crc = self._writer.crc
-    shown = ('loss', 'auc', 'gauc', 'logloss', 'accuracy', 'examples_per_s')
-    self._console.show(
-      progress.step,
-      {f'{split}/{name}': values[name] for name in shown if name in values},
-    )
-    for line in report.left_out_lines(split, found.left_out, progress.best_by):
-      self._console.note(progress.step, line)
-
-  def _sync_metrics(self) -> None:
-    """Lets no checkpoint count lines that a broken machine would lose."""
-    assert self._writer is not None
-    self._folder.write(self._writer.sync)
-
-  def advance(self) -> None:
-    """Moves the progress bar."""
-    assert self._console is not None
-    self._console.advance()
 
   def validate(
     self,
@@ -291,12 +257,12 @@ class Run:
       self._check_state(state, progress.step)
       found = self.evaluate(state, 'val', check_stop)
       progress.evaluated_step = progress.step
-      self._write(progress, 'val', found)
+      self.metric_log.write(progress, 'val', found)
       assert progress.best_by is not None
       if judge.is_better(progress.best_by, found.values, progress.best_val):
         progress.best_step = progress.step
         progress.best_val = found.values
-        self._sync_metrics()
+        self.metric_log.sync()
         self.checkpoints.save_best(
           progress.step, state, self._describe(progress)
         )
@@ -316,7 +282,7 @@ class Run:
       return  # And `finish` may have given up the state.
     with self._clock.paused(state, progress):
       self._check_state(state, progress.step)
-      self._sync_metrics()
+      self.metric_log.sync()
       self.checkpoints.save_last(progress.step, state, self._describe(progress))
 
   def wait(self) -> None:
@@ -358,7 +324,7 @@ class Run:
     )
     predictions = self.experiment.predict(best, 'test', check_stop)
     test = predictions.report()
-    self._write(progress, 'test', test)
+    self.metric_log.write(progress, 'test', test)
     result = result_lib.make(self.experiment, progress, test, parameters)
     self._folder.write(lambda: self._write_result(predictions, result))
     return result
@@ -372,11 +338,9 @@ class Run:
 
   def close(self) -> None:
     """Waits for the save under way, closes the files, leaves the workdir."""
-    # Closing the metrics would write them, over those of who has taken over.
-    metrics_writer = None if self._folder.has_lost else self._writer
     with contextlib.ExitStack() as stack:
       stack.callback(self._folder.release)
-      for part in (self._checkpoints, metrics_writer, self._console):
+      for part in (self._checkpoints, self._metric_log):
         if part is not None:
           stack.callback(part.close)
 

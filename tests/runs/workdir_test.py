@@ -87,7 +87,7 @@ def test_a_start_that_fails_leaves_what_was_there(root, tmp_path, monkeypatch):
         tiny.run(tiny.config(root), tmp_path)
     assert _files(tmp_path) == ['mine']
   with monkeypatch.context() as patch:
-    patch.setattr(run_lib.writer, 'MetricsWriter', fail)
+    patch.setattr(run_lib.metric_log, 'MetricLog', fail)
     with pytest.raises(errors.UsageError, match='no'):
       tiny.run(tiny.config(root), tmp_path)
   made = tiny.config(root, model__name='twin', train__steps=2)
@@ -176,11 +176,11 @@ def test_who_lost_a_bucket_writes_no_metrics_more(bucket, root, monkeypatch):
   monkeypatch.setattr(run_lib.checkpoint, 'Checkpoints', _NoCheckpoints)
   run = run_lib.Run(tiny.config(root), 'gs://b/run')
   _, progress = run.restore_or_init()
-  run._write(progress, 'train', metrics.Report({'loss': 1.0}, {}))
+  run.metric_log.write(progress, 'train', metrics.Report({'loss': 1.0}, {}))
   workdir_lib.Holder(run.workdir).take()
   before = dict(bucket.objects)
   with pytest.raises(errors.UsageError, match='taken over'):
-    run._write(progress, 'train', metrics.Report({'loss': 1.0}, {}))
+    run.metric_log.write(progress, 'train', metrics.Report({'loss': 1.0}, {}))
   run.close()
   assert bucket.objects == before
 
