@@ -17,6 +17,7 @@ import pytest
 from dare_jax import errors
 from dare_jax import evaluate
 from dare_jax.experiments import experiment
+from dare_jax.runs import metric_log
 from dare_jax.runs import run as run_lib
 from dare_jax.runs import workdir as workdir_lib
 from dare_jax.store import datasets
@@ -234,26 +235,31 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-  ('method', 'call'), [('_write', 3), ('save', 1), ('finish', 1)]
+  ('owner', 'method', 'call'),
+  [
+    (metric_log.MetricLog, 'write', 3),
+    (run_lib.Run, 'save', 1),
+    (run_lib.Run, 'finish', 1),
+  ],
 )
 def test_killed_after_an_effect(
-  root, straight, tmp_path, method, call, monkeypatch
+  root, straight, tmp_path, owner, method, call, monkeypatch
 ):
   """Killed right after a metric line, a save, or before the result."""
-  original = getattr(run_lib.Run, method)
+  original = getattr(owner, method)
   calls = []
 
   def die(self, *args):
     calls.append(1)
     value = original(self, *args)
     if len(calls) == call:
-      (self.workdir / 'result.json').unlink(missing_ok=True)
+      (tmp_path / 'result.json').unlink(missing_ok=True)
       raise Killed
     return value
 
   made = tiny.config(root)
   with monkeypatch.context() as patch:
-    patch.setattr(run_lib.Run, method, die)
+    patch.setattr(owner, method, die)
     with pytest.raises(Killed):
       tiny.run(made, tmp_path)
   tiny.run(made, tmp_path)
