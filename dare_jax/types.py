@@ -105,6 +105,5 @@ class RankerOutput:
 
   logits: Float[Array, 'b m c']
   aux_logits: Float[Array, 'b m c'] | None
-  extra_losses: Mapping[str, Float[Array, '']]
   search: SearchResult
   weights: Float[Array, 'b m c k']

@@ -25,8 +25,9 @@ jaxtyping.install_import_hook(
     'dare_jax.embeddings',
     'dare_jax.search',
     'dare_jax.serving',
+    'dare_jax.tables',
     'dare_jax.topk',
-    'dare_jax.training.losses',
+    'dare_jax.training',
   ],
   'beartype.beartype',
 )

@@ -99,7 +99,6 @@ class Ranker(nn.Module):
     return types.RankerOutput(
       logits=logits,
       aux_logits=aux_logits,
-      extra_losses={},
       search=result,
       weights=weights,
     )

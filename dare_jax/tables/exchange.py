@@ -21,6 +21,10 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float
+from jaxtyping import Int
+from jaxtyping import Shaped
 
 from dare_jax.parallel import mesh
 
@@ -47,8 +51,10 @@ def capacity(num_asked: int, devices: int) -> int:
 
 
 def gather(
-  blocks: Sequence[jax.Array], rows: jax.Array, room: int | None = None
-) -> list[jax.Array]:
+  blocks: Sequence[Float[Array, 'r _']],
+  rows: Int[Array, ' u'],
+  room: int | None = None,
+) -> list[Float[Array, 'u _']]:
   """Returns the rows of tables that lie alike.
 
   Args:
@@ -79,8 +85,8 @@ def gather(
 def give_back(
   owner: Callable[[jax.Array, list[jax.Array], jax.Array, T], T],
   carry: T,
-  grads: Sequence[jax.Array],
-  rows: jax.Array,
+  grads: Sequence[Float[Array, 'u _']],
+  rows: Int[Array, ' u'],
   own_rows: int,
   room: int | None = None,
 ) -> T:
@@ -112,8 +118,8 @@ def give_back(
 
 
 def take(
-  block: jax.Array, rows: jax.Array, ascending: bool = True
-) -> jax.Array:
+  block: Shaped[Array, 'r ...'], rows: Int[Array, ' u'], ascending: bool = True
+) -> Shaped[Array, 'u ...']:
   """Returns distinct rows of a block; zeros for those beyond it."""
   return block.at[rows].get(
     mode='fill',
@@ -190,8 +196,8 @@ def _slice_bits(rows: jax.Array, own_rows: int, room: int) -> jax.Array:
 
 
 def _sum_by_row(
-  rows: jax.Array, values: jax.Array, own_rows: int
-) -> tuple[jax.Array, jax.Array]:
+  rows: Int[Array, ' n'], values: Float[Array, 'n w'], own_rows: int
+) -> tuple[Int[Array, ' n'], Float[Array, 'n w']]:
   """Returns the distinct rows, ascending, and the sums of their values.
 
   As many as there are rows: the rest lies beyond the block.

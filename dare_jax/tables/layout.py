@@ -9,6 +9,8 @@ whole parts. The order is the same on every mesh, so that a checkpoint fits any.
 
 from __future__ import annotations
 
+import numpy as np
+
 from dare_jax import types
 from dare_jax.parallel import mesh
 
@@ -28,7 +30,7 @@ def padded(num_rows: int) -> int:
   return -(-num_rows // PARTS) * PARTS
 
 
-def position(row: types.Array, num_rows: int) -> types.Array:
+def position(row: types.Array, num_rows: int | np.integer) -> types.Array:
   """Returns where rows lie; row 0, padding, at 0.
 
   >>> [position(row, 30_720) for row in (0, 1, 2, PARTS)]
@@ -42,7 +44,7 @@ def position(row: types.Array, num_rows: int) -> types.Array:
   return part * (num_rows // PARTS) + row // PARTS
 
 
-def row_at(place: types.Array, num_rows: int) -> types.Array:
+def row_at(place: types.Array, num_rows: int | np.integer) -> types.Array:
   """Returns the row at a position: the inverse of `position`.
 
   >>> row_at(position(12_345, 30_720), 30_720)

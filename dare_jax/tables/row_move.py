@@ -6,6 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float
+from jaxtyping import Int
+from jaxtyping import Shaped
 import optax
 
 from dare_jax.tables import exchange
@@ -17,7 +21,7 @@ class RowMove:
   def __init__(
     self,
     optimizer: optax.GradientTransformation,
-    rows: jax.Array,
+    rows: Int[Array, ' u'],
     padding: jax.Array,
     seed: jax.Array,
   ) -> None:
@@ -35,8 +39,12 @@ class RowMove:
     self._seed = seed
 
   def __call__(
-    self, table: jax.Array, slots: Any, before: Any, grads: jax.Array
-  ) -> tuple[jax.Array, Any]:
+    self,
+    table: Float[Array, 'r d'],
+    slots: Any,
+    before: Any,
+    grads: Float[Array, 'u d'],
+  ) -> tuple[Float[Array, 'r d'], Any]:
     """Returns the table and its slots.
 
     Args:
@@ -55,7 +63,9 @@ class RowMove:
     put = lambda new, old: self._put(old, new)
     return put(moved, table), _map_rows(is_row, put, own, slots)
 
-  def _put(self, table: jax.Array, values: jax.Array) -> jax.Array:
+  def _put(
+    self, table: Shaped[Array, 'r ...'], values: Shaped[Array, 'u ...']
+  ) -> Shaped[Array, 'r ...']:
     """Writes rows back in place, but for the padding row."""
     beyond = jnp.iinfo(self._rows.dtype).max
     rows = jnp.where(self._rows == self._padding, beyond, self._rows)
@@ -100,7 +110,9 @@ def _map_rows(is_row: Any, function: Any, new: Any, *old: Any) -> Any:
   )
 
 
-def rounded(key: jax.Array, values: jax.Array, dtype: Any) -> jax.Array:
+def rounded(
+  key: jax.Array, values: Float[Array, '*shape'], dtype: Any
+) -> Float[Array, '*shape']:
   """Returns float32 values in `dtype`; bfloat16 is rounded stochastically.
 
   The expected value of the result is the value: steps below half a bfloat16

@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Int
+from jaxtyping import Int32
 import numpy as np
 
 from dare_jax import types
@@ -168,8 +171,8 @@ def _widen(rows: np.ndarray, capacity: int, beyond: int) -> np.ndarray:
 
 
 def _distinct(
-  ids: np.ndarray, place: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+  ids: Int[np.ndarray, ' n'], place: Int32[np.ndarray, ' size']
+) -> tuple[Int32[np.ndarray, ' u'], Int32[np.ndarray, ' n']]:
   """Returns positions of the distinct ids and 0, and each id's place in them.
 
   The positions are padded to a capacity. Of each id one occurrence is left
@@ -191,7 +194,7 @@ def _distinct(
   return rows, place[ids]
 
 
-def on_device(ids: Any, vocab_size: int) -> tuple[Any, jax.Array]:
+def on_device(ids: Any, vocab_size: int) -> tuple[Any, Int[Array, ' u']]:
   """Returns what a `RowFinder` does for one field, inside a jitted function.
 
   There is room for as many rows as ids, or as the table has. Ids are not

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 from typing import Any
+from typing import TypeAlias
 
 from flax import struct
 import jax
@@ -27,6 +28,9 @@ from dare_jax.training import optimizers
 from dare_jax.training import options as train_options
 from dare_jax.training import role_balance
 
+# A tree of arrays; elsewhere of their shapes, shardings or partition specs.
+Tree: TypeAlias = Any
+
 
 @struct.dataclass
 class TrainState:
@@ -37,26 +41,26 @@ class TrainState:
   None where the search does not group behaviors.
   """
 
-  step: jax.Array
-  params: Mapping[str, Any]
-  tables: Mapping[str, Any]
-  batch_stats: Mapping[str, Any]
-  dense_slots: Any
-  table_slots: Any
-  sums: Mapping[str, jax.Array]
-  constants: Mapping[str, Any] = struct.field(default_factory=dict)
-  clusters: types.Clusters | None = None
+  step: Tree
+  params: Tree
+  tables: Tree
+  batch_stats: Tree
+  dense_slots: Tree
+  table_slots: Tree
+  sums: Tree
+  constants: Tree = struct.field(default_factory=dict)
+  clusters: Tree = None
 
 
 @struct.dataclass
 class Gradients:
   """What a batch says about a state: the loss, its gradients, statistics."""
 
-  loss: jax.Array
-  params: Mapping[str, Any]
-  tables: Mapping[str, jax.Array]
-  batch_stats: Mapping[str, Any]
-  sums: Mapping[str, jax.Array]
+  loss: Tree
+  params: Tree
+  tables: Tree
+  batch_stats: Tree
+  sums: Tree
 
 
 class Trainer:
@@ -297,7 +301,7 @@ class Trainer:
   def _loss(
     self, params: Any, tables: Any, rest: Any, batch: types.Batch
   ) -> tuple[jax.Array, Any]:
-    """The training loss: main + aux_weight * auxiliary + extra + l2."""
+    """The training loss: main + aux_weight * auxiliary + l2."""
     narrow = layers.narrow(params, self.model.config.compute_dtype)
     applied: Any = self._learner.apply(
       {'params': narrow, 'tables': tables, **rest},
@@ -317,7 +321,6 @@ class Trainer:
       )
       aux = losses.weighted_mean(aux_entropy, weight, mesh_lib.AXIS)
     loss = main + self._options.aux_weight * aux
-    loss += sum(output.extra_losses.values())
     norms = self._options.l2_on_norms
     loss += self._options.l2 * losses.l2_penalty(params, norms)
     sums = {
