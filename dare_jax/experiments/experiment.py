@@ -126,7 +126,7 @@ class Experiment:
   ) -> metrics.Predictions:
     """Returns a state's predictions for a split, as `prediction.predict`."""
     return prediction.predict(
-      self.trainer,
+      self.trainer.predict_step,
       state,
       self.pipelines[split],
       self._placer(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,12 +15,11 @@ from dare_jax.evaluation import retrieval
 from dare_jax.logs.builders import synthetic
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.training import feed
-from dare_jax.training import state as train_state
 
 
 def predict(
-  trainer: train_state.Trainer,
-  state: train_state.TrainState,
+  predict_step: Callable[..., Any],
+  state: Any,
   batches: pipeline.Pipeline,
   placer: feed.Placer,
   batch_size: int,
@@ -33,8 +33,8 @@ def predict(
   item and by category.
 
   Args:
-    trainer: gives the predict step.
-    state: parameters to evaluate.
+    predict_step: `Trainer.predict_step`.
+    state: what that takes, with the parameters to evaluate.
     batches: the split.
     placer: puts its batches on the mesh.
     batch_size: moments a batch.
@@ -55,7 +55,7 @@ def predict(
       check_stop()
       item = fed.extra
       logits, found = jax.tree.map(
-        mesh_lib.local_rows, trainer.predict_step(state, fed.batch, keep)
+        mesh_lib.local_rows, predict_step(state, fed.batch, keep)
       )
       means = {}
       if truth is not None:

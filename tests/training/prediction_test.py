@@ -47,7 +47,8 @@ def parts():
 
 def _predict(made, batch_size, *options):
   placer = feed.Placer(mesh_lib.make(), {})
-  return prediction.predict(Scorer(), None, made, placer, batch_size, *options)
+  step = Scorer().predict_step
+  return prediction.predict(step, None, made, placer, batch_size, *options)
 
 
 def test_batch_size_changes_nothing(parts):
