@@ -57,15 +57,12 @@ def _check_model(
   config: ml_collections.ConfigDict, store: history_store.HistoryStore
 ) -> experiment.Experiment:
   """Returns the parts of a run, which has not begun, if they fit together."""
-  older = config.train.init_from
-  folder = storage.locate(
-    '.'
-  )  # Of no run: it tells nothing about earlier ones.
-  known = lineage.known_before(config, folder, has_begun=False)
+  # A run that has not begun: its folder tells nothing about earlier ones.
+  known = lineage.known_before(config, storage.locate('.'), has_begun=False)
   parts = experiment.load(config, lambda: store, known)
   memory_plan.of_state(parts.abstract_state()).check()
-  if older is not None:
-    starting.Older(parts, storage.locate(older))
+  if config.train.init_from is not None:
+    starting.Older(parts, storage.locate(config.train.init_from))
   return parts
 
 

@@ -15,6 +15,8 @@ from dare_jax.store import history_store
 
 # Moments of a split whose targets are looked at, evenly spread over it.
 _MOMENTS = 50_000
+_SPLITS = ('val', 'test')
+_NONE = 'none: data.unknown_rate=0, every id keeps its row'
 
 
 def lines(
@@ -35,10 +37,10 @@ def lines(
     UsageError: a moment without a possible negative.
   """
   if data.unknown_rate == 0:
-    yield 'unknown ids:', 'none: data.unknown_rate=0, every id keeps its row'
+    yield 'unknown ids:', _NONE
     return
   yield 'ids not in training:', f'{_counts(known)}; read as the unknown id'
-  for split in ('val', 'test'):
+  for split in _SPLITS:
     texts = ', '.join(
       f'{field} {positive:.2%} and {negative:.2%}'
       for field, (positive, negative) in _shares(
@@ -66,9 +68,9 @@ def short(
     UsageError: a moment without a possible negative.
   """
   if data.unknown_rate == 0:
-    return 'none: data.unknown_rate=0, every id keeps its row'
+    return _NONE
   texts = []
-  for split in ('val', 'test'):
+  for split in _SPLITS:
     shares = _shares(store, made[split], data, split, known)
     of_split = ', '.join(f'{k} {v:.2%}' for k, (v, _) in shares.items())
     texts.append(f'of {split} positives {of_split}')
