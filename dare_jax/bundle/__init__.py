@@ -10,7 +10,8 @@ imported by its name.
 
 from dare_jax.bundle.reading import Bundle
 from dare_jax.bundle.reading import open
+from dare_jax.bundle.scoring import probabilities
 from dare_jax.bundle.scoring import Scores
 from dare_jax.bundle.scoring import State
 
-__all__ = ['Bundle', 'Scores', 'State', 'open']
+__all__ = ['Bundle', 'Scores', 'State', 'open', 'probabilities']

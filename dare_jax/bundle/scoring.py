@@ -16,6 +16,15 @@ from dare_jax.bundle import calls as calls_lib
 Ids = Mapping[str, np.ndarray]
 
 
+def probabilities(logits: np.ndarray) -> np.ndarray:
+  """Returns 1 / (1 + exp(-logit)), in float64, without overflow.
+
+  >>> probabilities(np.float32([-1000, 0, 1000]))
+  array([0. , 0.5, 1. ])
+  """
+  return np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
+
+
 @dataclasses.dataclass(frozen=True)
 class State:
   """A user's history, ready to be searched; of one version of a bundle.
@@ -258,8 +267,10 @@ class Scorer:
       if self._plan.keeps_all:
         part = _heaviest(own, len(request.state), self._plan.top_k)
       else:
-        mask = np.asarray(found['mask'])[i, : len(request)]
         distance = np.asarray(found['distance'])[i, : len(request)]
+        mask = np.asarray(found['mask'])[i, : len(request)]
+        # Padding that takes part is no behavior.
+        mask = mask & (distance <= len(request.state))
         part = np.where(mask, distance, 0), np.where(mask, own, 0), mask
       distance, own, mask = part
       own = own.astype(np.float32)

@@ -24,8 +24,9 @@ from dare_jax.evaluation import metrics
 
 # Of logits: float32 sums in another order, and those of narrower numbers.
 _TOLERANCE = {'float32': 1e-5, 'bfloat16': 0.03}
-# Behaviors whose scores differ by rounding alone may change places.
-_TIED_SHARE = 0.01
+# Of targets for which other behaviors may be found than by the run: where a
+# hash flips by rounding. Behaviors that tie are not among them.
+_FLIPPED_SHARE = 0.01
 _MOMENTS = 8
 _AUC_BATCHES, _AUC_MOMENTS = 8, 256
 _RAW_VALUES = 1000
@@ -184,11 +185,13 @@ def _of_user(
   )
   output = jax.device_get(_predict(run.model, variables, batch))
   found = output.search
+  distance = found.distance[0, 0]
   return scoring.Scores(
     output.logits[0, 0].astype(np.float32),
-    found.distance[0, 0],
+    distance,
     output.weights[0, 0],
-    found.mask[0, 0],
+    # Padding that takes part is no behavior.
+    found.mask[0, 0] & (distance <= count),
   )
 
 
@@ -239,24 +242,36 @@ def _difference(
     UsageError: it is too large, or other behaviors were found.
   """
   tolerance = _TOLERANCE[run.model.config.compute_dtype]
-  worst, tied, count = 0.0, 0, 0
+  worst, flipped, count = 0.0, 0, 0
   for own, new in zip(expected, scores, strict=True):
-    found, weight = (_places(x, run.history_length) for x in (own, new))
-    if opened.manifest['keeps_all']:
-      same = np.ones(len(new.logit), bool)
-    else:
-      same = np.all((found > 0) == (weight > 0), axis=1)
-    tied, count = tied + int((~same).sum()), count + len(same)
     gap = np.abs(own.logit - new.logit) / np.maximum(1, np.abs(own.logit))
-    worst = max(worst, float(gap[same].max(initial=0)))
+    same = np.ones(len(gap), bool)
     if not opened.manifest['keeps_all']:
-      apart = np.abs(found - weight)[same].max(initial=0)
-      worst = max(worst, float(apart))
+      found, weight = (_places(x, run.history_length) for x in (own, new))
+      same = np.all((found > 0) == (weight > 0), axis=1)
+      worst = max(worst, float(np.abs(found - weight)[same].max(initial=0)))
+      flipped += int((~same & ~_tie(found, weight, tolerance)).sum())
+    count += len(same)
+    worst = max(worst, float(gap[same].max(initial=0)))
   if not worst <= tolerance:
     raise _refuse(f'scores differ by {worst:.2g}, more than {tolerance:.2g}')
-  if tied > _TIED_SHARE * count:
-    raise _refuse(f'other behaviors were found for {tied} of {count} targets')
+  if flipped > _FLIPPED_SHARE * count:
+    raise _refuse(
+      f'other behaviors were found for {flipped} of {count} targets'
+    )
   return worst
+
+
+def _tie(own: np.ndarray, new: np.ndarray, tolerance: float) -> np.ndarray:
+  """Returns bool [c]: whether what differs weighs the same, so scores tie.
+
+  Args:
+    own: float32 [c, distances], the run's weights.
+    new: float32 [c, distances], the bundle's.
+    tolerance: by which tied weights may differ.
+  """
+  apart = np.abs(np.sort(own, axis=1) - np.sort(new, axis=1))
+  return apart.max(axis=1) <= tolerance
 
 
 def _places(scores: scoring.Scores, longest: int) -> np.ndarray:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from dare_jax import errors
 from dare_jax import locks
+from dare_jax.bundle import scoring
 from dare_jax.prediction import blocks
 from dare_jax.prediction import columns
 
@@ -226,8 +227,7 @@ class Output:
 
 def scores(logits: np.ndarray) -> pl.DataFrame:
   """Returns the columns that are added for logits, float32 [n]."""
-  # As 1 / (1 + exp(-x)), which would overflow.
-  probability = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
+  probability = scoring.probabilities(logits)
   return pl.DataFrame(
     {
       columns.LOGIT: logits,

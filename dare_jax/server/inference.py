@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from dare_jax.bundle import scoring
 from dare_jax.server import messages
 from dare_jax.server import problems
 from dare_jax.server import scorer as scorer_lib
@@ -330,7 +331,7 @@ def _arrays(
   fields = served.bundle.fields
   arrays = {
     'logit': logits,
-    'probability': scorer_lib.probabilities(logits),
+    'probability': scoring.probabilities(logits),
     'unknown': np.stack(
       [np.stack([one.unknown[f] for f in fields], axis=-1) for one in scored]
     ),

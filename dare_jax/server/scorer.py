@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from dare_jax import errors
+from dare_jax.bundle import scoring
 from dare_jax.server import batching
 from dare_jax.server import metrics as metrics_lib
 from dare_jax.server import problems
@@ -142,7 +143,7 @@ def _answer(served: served_lib.Served, scored: Scored) -> Any:
   """Returns the `ScoreAnswer`."""
   messages, bundle = served.messages, served.bundle
   logits = np.asarray(scored.scores.logit, np.float32)
-  chances = probabilities(logits).tolist()
+  chances = scoring.probabilities(logits).tolist()
   unknown = _unknown_fields(scored.unknown, len(logits))
   found: Sequence[Any] = [msgspec.UNSET] * len(logits)
   if scored.shown.events is not None:
@@ -155,11 +156,6 @@ def _answer(served: served_lib.Served, scored: Scored) -> Any:
   return messages.ScoreAnswer(
     bundle.name, bundle.version, scored.shown.length, counts, scores
   )
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-  """Returns 1 / (1 + exp(-logit)), in float64, without overflow."""
-  return np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))
 
 
 def _unknown_fields(

@@ -22,7 +22,8 @@ _CASES: dict[str, dict[str, Any]] = {
     if models.PRESETS[name].get('search') != 'clusters'
   },
   **{
-    f'plan_{plan}': {'model__plan': plan}
+    # At a higher rate a plan's network dies, and all its scores tie.
+    f'plan_{plan}': {'model__plan': plan, 'optim__learning_rate': 0.02}
     for plan in embeddings.PLANS
     if plan not in ('shared', 'decoupled', 'three', 'four')
   },
@@ -65,8 +66,9 @@ def test_scores_as_its_run(log, tmp_path, name):
     state = opened.append(state, {field: own[-1] for field, own in ids.items()})
     (scores,) = opened.score([state], [scored], explain=True)
     expected = run.score(history, some)
-    np.testing.assert_allclose(scores.logit, expected, rtol=1e-6, atol=atol)
+    served.assert_close(scores, expected, atol)
     assert (scores.distance <= len(ids['item'])).all()
+    assert (scores.mask.sum(axis=1) <= len(ids['item'])).all()
 
 
 @pytest.mark.slow
@@ -102,4 +104,4 @@ def test_further_fields_and_context_of_a_log_of_numbers(tmp_path):
     moment = {'hour': int(opened.ids('hour', [hour])[0])}
     (scores,) = opened.score([ids], [served.ids(opened, some)], [moment])
     expected = run.score(history, some, {'hour': hour})
-    np.testing.assert_allclose(scores.logit, expected, rtol=1e-6, atol=1e-6)
+    served.assert_close(scores, expected)
