@@ -34,8 +34,11 @@ jaxtyping.install_import_hook(
     'dare_jax.training.losses',
     'dare_jax.training.optimizers',
     'dare_jax.training.prediction',
+    'dare_jax.training.gradient_statistics',
     'dare_jax.training.role_balance',
+    'dare_jax.training.role_gradients',
     'dare_jax.training.state',
+    'dare_jax.training.state_parts',
   ],
   'beartype.beartype',
 )

@@ -135,7 +135,7 @@ class Timer:
     tables: Any = trainer.tables.partition_specs()
     split: Any = mesh_lib.SPLIT
     whole: Any = mesh_lib.WHOLE
-    found = train_state.Gradients(whole, whole, tables, whole, whole)
+    found = train_state.Gradients(whole, whole, tables, whole, whole, None)
 
     def part(function: Any, takes: Any, gives: Any, **options: Any) -> Any:
       mapped = jax.shard_map(

@@ -4,6 +4,7 @@ from dare_jax.embeddings.encoder import FeatureEncoder
 from dare_jax.embeddings.plans import Feature
 from dare_jax.embeddings.plans import Plan
 from dare_jax.embeddings.plans import PLANS
+from dare_jax.embeddings.plans import ROLES
 from dare_jax.embeddings.positions import ids_up_to
 from dare_jax.embeddings.positions import num_position_ids
 from dare_jax.embeddings.positions import position_ids
@@ -17,6 +18,7 @@ __all__ = [
   'PLANS',
   'Plan',
   'Projection',
+  'ROLES',
   'ids_up_to',
   'num_position_ids',
   'position_ids',

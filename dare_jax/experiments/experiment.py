@@ -104,10 +104,21 @@ class Experiment:
 
   def init_state(self) -> train_state.TrainState:
     """Returns the fresh state of step 0."""
-    state = self.trainer.init(self.config.seed, self.first_batch())
+    counts = self._counts() if self.trainer.observes_gradients else None
+    state = self.trainer.init(self.config.seed, self.first_batch(), counts)
     if self.clusters_history:
       state = clustering.blank(state, self.store, self.trainer.mesh)
     return state
+
+  def _counts(self) -> dict[str, np.ndarray]:
+    """Returns how often each id of a field occurs in the log, as it is read."""
+    return {
+      field: np.bincount(
+        self.as_read(field, self.store.behaviors.columns[f'{field}_id']),
+        minlength=self.store.vocab_sizes[field],
+      )
+      for field in self.store.fields
+    }
 
   def abstract_state(self) -> train_state.TrainState:
     """Returns shapes, dtypes and shardings of a state; allocates nothing."""
@@ -256,7 +267,11 @@ def load(
       )
   steps = _total_steps(config, pipelines['train'])
   trainer = train_state.Trainer(
-    model, train_options.of_section(config.optim), steps, mesh
+    model,
+    train_options.of_section(config.optim),
+    steps,
+    mesh,
+    config.train.observe_gradients,
   )
   return Experiment(config, store, pipelines, trainer, steps, known)
 

@@ -13,6 +13,7 @@ import numpy as np
 from dare_jax.data import split_times
 from dare_jax.experiments import experiment
 from dare_jax.training import state as train_state
+from dare_jax.training import state_summary
 
 _INDENT, _NAMES, _WIDTH = 2, 14, 80
 
@@ -116,7 +117,7 @@ def _sizes(
     f'{role}: {", ".join(sizes)}' for role, sizes in by_role.items()
   )
   yield 'rows x width', tables
-  counts = train_state.count_parameters(shapes, parts.trainer.tables)
+  counts = state_summary.count_parameters(shapes, parts.trainer.tables)
   yield (
     'parameters',
     f'{counts["attention_tables"]:,} in attention tables,'

@@ -23,6 +23,7 @@ from dare_jax.experiments import experiment
 from dare_jax.experiments import run_config
 from dare_jax.experiments import run_data
 from dare_jax.parallel import processes
+from dare_jax.runs import gradient_log
 from dare_jax.runs import memory_plan
 from dare_jax.runs import metric_log
 from dare_jax.runs import opening
@@ -34,6 +35,7 @@ from dare_jax.runs import workdir as workdir_lib
 from dare_jax.training import feed
 from dare_jax.training import log_window
 from dare_jax.training import state as train_state
+from dare_jax.training import state_summary
 from dare_jax.warm_start import lineage
 from dare_jax.warm_start import starting
 
@@ -242,6 +244,9 @@ class Run:
       found = log_window.summarize(sums)
       found.values['examples_per_s'] = self.metric_log.rate(progress)
       self.metric_log.write(progress, 'train', found)
+      if (roles := gradient_log.of_window(sums, self.trainer)) is not None:
+        self.metric_log.write(progress, 'gradients', roles)
+      self._save_gradients(state, progress)
     return dataclasses.replace(state, sums=self.trainer.empty_sums())
 
   def validate(
@@ -283,7 +288,13 @@ class Run:
     with self._clock.paused(state, progress):
       self._check_state(state, progress.step)
       self.metric_log.sync()
+      self._save_gradients(state, progress)
       self.checkpoints.save_last(progress.step, state, self._describe(progress))
+
+  def _save_gradients(self, state: TrainState, progress: Progress) -> None:
+    if self.trainer.observes_gradients:
+      write = lambda: gradient_log.save(state, self.workdir, progress.step)
+      self._folder.write(write)
 
   def wait(self) -> None:
     """Waits for the save under way; raises if it failed."""
@@ -293,7 +304,7 @@ class Run:
     return result_lib.description(self.experiment, progress)
 
   def _check_state(self, state: TrainState, step: int) -> None:
-    self._check_finite(bool(train_state.is_finite(state)), step)
+    self._check_finite(bool(state_summary.is_finite(state)), step)
 
   def _check_finite(self, finite: bool, step: int) -> None:
     if finite:
@@ -314,7 +325,7 @@ class Run:
     The state is given up, so that the best one takes its place in memory.
     """
     self.checkpoints.wait()
-    parameters = train_state.count_parameters(state, self.trainer.tables)
+    parameters = state_summary.count_parameters(state, self.trainer.tables)
     for leaf in jax.tree.leaves(state):
       leaf.delete()
     best, _ = self.checkpoints.restore(

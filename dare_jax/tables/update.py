@@ -8,10 +8,12 @@ are written back in place. The cost follows the batch, not the catalogue.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import TypeAlias
+from typing import TypeVar
 import zlib
 
 import jax
@@ -27,13 +29,14 @@ from dare_jax.tables import table_set
 
 Tables: TypeAlias = Mapping[str, jax.Array]
 Rows: TypeAlias = Mapping[str, jax.Array]
+T = TypeVar('T')
 
 
 class TableUpdater:
   """Moves the tables of a set by the gradients of what `gather` made of them.
 
-  `update` and `squared_norms` are for use inside `jax.shard_map`; there a split
-  table is this device's block of it.
+  `update`, `fold` and `squared_norms` are for use inside `jax.shard_map`; there
+  a split table is this device's block of it.
   """
 
   def __init__(
@@ -108,17 +111,38 @@ class TableUpdater:
       rows: that the batch reads.
     """
 
-    def owner(rows: Any, grads: Any, turn: Any, carry: Any) -> Any:
-      del rows, turn
+    def owner(rows: Any, grads: Any, carry: Any) -> Any:
+      del rows
       pairs = zip(carry, grads, strict=True)
       return [total + jnp.sum(jnp.square(grad)) for total, grad in pairs]
 
     zeros = [jnp.zeros((), grad.dtype) for grad in grads]
+    return self.fold(name, grads, rows, owner, zeros)
+
+  def fold(
+    self,
+    name: str,
+    grads: Sequence[jax.Array],
+    rows: Rows,
+    owner: Callable[[jax.Array | None, list[jax.Array], T], T],
+    zeros: T,
+  ) -> T:
+    """Returns sums over the rows of a table's gradients, of the whole batch.
+
+    Args:
+      name: of the table.
+      grads: each as in `update`.
+      rows: that the batch reads.
+      owner: gets rows of its own block, those to leave out beyond it, or None
+        for all rows in order; the gradients of these rows, summed over all
+        devices; and sums, to which it adds its own.
+      zeros: what the sums begin with.
+    """
     if not self._set.specs[name].split:
-      return owner(None, grads, None, zeros)
+      return owner(None, list(grads), zeros)
     own = exchange.give_back(
-      owner,
-      [exchange.varying(zero) for zero in zeros],
+      lambda rows, grads, turn, carry: owner(rows, grads, carry),
+      jax.tree.map(exchange.varying, zeros),
       grads,
       rows[self._set.specs[name].field],
       self._set.stored_rows(name) // exchange.num_devices(),

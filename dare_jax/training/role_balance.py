@@ -21,8 +21,12 @@ from dare_jax import errors
 from dare_jax import models
 
 
-def by_role(model: models.Ranker) -> models.Ranker:
+def by_role(model: models.Ranker, field: str) -> models.Ranker:
   """Returns the same model with a table for each role.
+
+  Args:
+    model: a ranker.
+    field: of the config, which asks for it.
 
   Raises:
     UsageError: no table of its plan serves both roles.
@@ -30,8 +34,8 @@ def by_role(model: models.Ranker) -> models.Ranker:
   plan = embeddings.PLANS[model.config.plan].by_role
   if plan is None:
     raise errors.UsageError(
-      'optim.balance_gradients=True is for plans with a table that serves both'
-      f' roles; model.plan={model.config.plan!r} has none.'
+      f'{field}=True is for plans with a table that serves both roles;'
+      f' model.plan={model.config.plan!r} has none.'
     )
   return models.Ranker(dataclasses.replace(model.config, plan=plan))
 
@@ -43,13 +47,24 @@ def copies(
 
   Args:
     tables: by name.
-    plan: the name of the plan of the model that `by_role` made.
+    plan: of the model that `by_role` made.
   """
   return {
     f'{name.removesuffix("_shared")}_{suffix}': table
     for name, table in tables.items()
     for suffix in plan.suffixes
   }
+
+
+def pair(grads: Mapping[str, jax.Array], name: str) -> list[jax.Array]:
+  """Returns a table's gradients of attention and of representation.
+
+  Args:
+    grads: of the copies.
+    name: of the table that was copied.
+  """
+  field = name.removesuffix('_shared')
+  return [grads[f'{field}_{role}'] for role in embeddings.ROLES]
 
 
 def merge(
@@ -68,11 +83,8 @@ def merge(
   """
   merged = {}
   for name in tables:
-    field = name.removesuffix('_shared')
-    pair = [
-      grads[f'{field}_{role}'] for role in ('attention', 'representation')
-    ]
-    norm, wanted = map(jnp.sqrt, squared_norms(name, pair))
+    of_roles = pair(grads, name)
+    norm, wanted = map(jnp.sqrt, squared_norms(name, of_roles))
     scale = wanted / jnp.where(norm > 0, norm, 1.0)
-    merged[name] = pair[1] + scale * pair[0]
+    merged[name] = of_roles[1] + scale * of_roles[0]
   return merged

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 from typing import Any
-from typing import TypeAlias
 
-from flax import struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from dare_jax import embeddings
 from dare_jax import layers
 from dare_jax import models
 from dare_jax import tables as tables_lib
@@ -22,45 +20,16 @@ from dare_jax.models import published
 from dare_jax.models import store_clusters
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.training import batch_rows
+from dare_jax.training import gradient_statistics
 from dare_jax.training import log_window
 from dare_jax.training import losses
 from dare_jax.training import optimizers
 from dare_jax.training import options as train_options
-from dare_jax.training import role_balance
+from dare_jax.training import role_gradients
+from dare_jax.training import state_parts
 
-# A tree of arrays; elsewhere of their shapes, shardings or partition specs.
-Tree: TypeAlias = Any
-
-
-@struct.dataclass
-class TrainState:
-  """All that changes in training; saved and restored as a whole.
-
-  `constants` are the model's fixed random directions. `clusters` is entry by
-  entry of `History.row`: entry 0 is padding, entry r + 1 row r of the store;
-  None where the search does not group behaviors.
-  """
-
-  step: Tree
-  params: Tree
-  tables: Tree
-  batch_stats: Tree
-  dense_slots: Tree
-  table_slots: Tree
-  sums: Tree
-  constants: Tree = struct.field(default_factory=dict)
-  clusters: Tree = None
-
-
-@struct.dataclass
-class Gradients:
-  """What a batch says about a state: the loss, its gradients, statistics."""
-
-  loss: Tree
-  params: Tree
-  tables: Tree
-  batch_stats: Tree
-  sums: Tree
+TrainState = state_parts.TrainState
+Gradients = state_parts.Gradients
 
 
 class Trainer:
@@ -71,6 +40,7 @@ class Trainer:
     mesh: the mesh of all devices.
     tables: the ranker's tables, and how they are stored.
     updater: moves them.
+    observes_gradients: as given.
     train_step: (state, batch) -> (state, loss), jitted.
     predict_step: (state, batch) -> (logits, what the search found), jitted.
   """
@@ -81,6 +51,7 @@ class Trainer:
     options: train_options.Options,
     total_steps: int,
     mesh: jax.sharding.Mesh | None = None,
+    observe_gradients: bool = False,
   ) -> None:
     """Makes a trainer.
 
@@ -89,6 +60,7 @@ class Trainer:
       options: how it is trained.
       total_steps: length of the run, for the learning rate's schedule.
       mesh: as `parallel.mesh.make` makes by default.
+      observe_gradients: whether to take states with `observed`, and fill it.
 
     Raises:
       UsageError: what cannot be trained so.
@@ -96,19 +68,36 @@ class Trainer:
     self.model = model
     self.mesh = mesh_lib.make() if mesh is None else mesh
     self._options = options
-    balances = options.balance_gradients
-    self._learner = _on_axis(role_balance.by_role(model) if balances else model)
+    self.observes_gradients = observe_gradients
     self._dense = optimizers.dense_optimizer(options, total_steps)
     self.tables = optimizers.table_set(model.config, options)
     self.updater = tables_lib.TableUpdater(
       self.tables,
       optimizers.table_optimizers(options, self.tables.specs, total_steps),
     )
+    balance = options.balance_gradients
+    self._roles: role_gradients.RoleGradients | None = None
+    if balance or observe_gradients:
+      self._roles = role_gradients.RoleGradients(
+        model, self.tables, self.updater, balance, observe_gradients
+      )
+    self._learner = _on_axis(model if not self._roles else self._roles.model)
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
     self.predict_step = jax.jit(self._predict_step, static_argnums=2)
 
-  def init(self, seed: int, batch: types.Batch) -> TrainState:
-    """Returns a fresh state on the mesh; `batch` gives the shapes only."""
+  def init(
+    self,
+    seed: int,
+    batch: types.Batch,
+    counts: Mapping[str, np.ndarray] | None = None,
+  ) -> TrainState:
+    """Returns a fresh state on the mesh.
+
+    Args:
+      seed: of random values.
+      batch: gives the shapes only.
+      counts: as `gradient_statistics.fresh`, which need them.
+    """
     shapes = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
     )
@@ -118,7 +107,7 @@ class Trainer:
     draw = jax.jit(
       lambda rng: self._init_model(rng, shapes),
       out_shardings=dataclasses.replace(
-        shardings, dense_slots=None, table_slots=None
+        shardings, dense_slots=None, table_slots=None, observed=None
       ),
     )
     fill = jax.jit(
@@ -127,8 +116,14 @@ class Trainer:
     )
     state = draw(jax.random.key(seed))
     dense_slots, table_slots = fill(state)
+    observed = None
+    if self.observes_gradients:
+      observed = gradient_statistics.fresh(self.tables, counts or {}, self.mesh)
     return dataclasses.replace(
-      state, dense_slots=dense_slots, table_slots=table_slots
+      state,
+      dense_slots=dense_slots,
+      table_slots=table_slots,
+      observed=observed,
     )
 
   def abstract_state(self, batch: types.Batch) -> TrainState:
@@ -143,11 +138,15 @@ class Trainer:
       shapes, dense_slots=dense_slots, table_slots=table_slots
     )
     shardings = mesh_lib.shardings(self.mesh, self.specs(shapes))
-    return jax.tree.map(
+    found = jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
       shapes,
       shardings,
     )
+    if not self.observes_gradients:
+      return found
+    observed = gradient_statistics.abstract(self.tables, self.mesh)
+    return dataclasses.replace(found, observed=observed)
 
   def specs(self, state: TrainState) -> TrainState:
     """Returns how the parts of a state are split over the devices."""
@@ -156,6 +155,11 @@ class Trainer:
       whole,
       tables={'encoder': self.tables.partition_specs()},
       table_slots=self.updater.partition_specs(),
+      observed=(
+        None
+        if state.observed is None
+        else gradient_statistics.specs(self.tables)
+      ),
     )
 
   def variables(self, state: TrainState) -> dict[str, Any]:
@@ -181,7 +185,11 @@ class Trainer:
   def empty_sums(self) -> dict[str, jax.Array]:
     """Returns the sums of an empty log window, on the mesh."""
     sharding = jax.sharding.NamedSharding(self.mesh, mesh_lib.WHOLE)
-    return jax.jit(log_window.zero_sums, out_shardings=sharding)()
+    return jax.jit(self._zero_sums, out_shardings=sharding)()
+
+  def _zero_sums(self) -> dict[str, jax.Array]:
+    observed = self.tables.specs if self.observes_gradients else ()
+    return log_window.zero_sums() | gradient_statistics.zero_sums(observed)
 
   def _init_model(self, rng: jax.Array, batch: types.Batch) -> TrainState:
     """Returns a fresh state without slots; of `batch` only shapes matter."""
@@ -196,7 +204,7 @@ class Trainer:
       batch_stats=variables['batch_stats'],
       dense_slots=None,
       table_slots=None,
-      sums=log_window.zero_sums(),
+      sums=self._zero_sums(),
       constants=variables.get('constants', {}),
       clusters=None,
     )
@@ -257,21 +265,18 @@ class Trainer:
   ) -> Gradients:
     """Returns the gradients of what `gather_part` made."""
     rest = _untrained(state)
-    read = compact
-    if self._options.balance_gradients:
-      plan = embeddings.PLANS[self._learner.config.plan]
-      read = role_balance.copies(compact, plan)
+    read = compact if self._roles is None else self._roles.copies(compact)
     grad = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)
     (loss, (batch_stats, sums)), (params, tables) = grad(
       state.params, {'encoder': read}, rest, batch
     )
-    if self._options.balance_gradients:
-      norms = lambda name, grads: self.updater.squared_norms(
-        name, grads, batch.rows
+    of_tables, observed = tables['encoder'], state.observed
+    if self._roles is not None:
+      of_tables, observed, seen = self._roles.join(
+        of_tables, compact, batch.rows, observed
       )
-      merged = role_balance.merge(tables['encoder'], compact, norms)
-      tables = {'encoder': merged}
-    return Gradients(loss, params, tables['encoder'], batch_stats, sums)
+      sums |= seen
+    return Gradients(loss, params, of_tables, batch_stats, sums, observed)
 
   def update_part(
     self, state: TrainState, batch: types.Batch, found: Gradients
@@ -296,6 +301,7 @@ class Trainer:
       dense_slots=dense_slots,
       table_slots=table_slots,
       sums=jax.tree.map(jnp.add, state.sums, found.sums),
+      observed=found.observed,
     )
 
   def _loss(
@@ -377,23 +383,3 @@ def _untrained(state: TrainState) -> dict[str, Any]:
   if state.clusters is not None:
     found[store_clusters.COLLECTION] = store_clusters.collection(state.clusters)
   return found
-
-
-@jax.jit
-def is_finite(state: TrainState) -> jax.Array:
-  """Returns whether all parameters and sums are finite: worth saving."""
-  leaves = jax.tree.leaves((state.params, state.tables, state.sums))
-  return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))
-
-
-def count_parameters(
-  state: TrainState, tables: tables_lib.TableSet
-) -> dict[str, int]:
-  """Returns parameters by role; a table of both counts as representation."""
-  counts = {'attention_tables': 0, 'representation_tables': 0, 'other': 0}
-  for name, spec in tables.specs.items():
-    is_attention = '_attention' in name
-    role = 'attention_tables' if is_attention else 'representation_tables'
-    counts[role] += spec.rows * spec.dim
-  counts['other'] = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-  return counts

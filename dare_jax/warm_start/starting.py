@@ -120,6 +120,7 @@ class Older:
       train_options.of_section(self._config.optim),
       1,
       run.trainer.mesh,
+      self._config.train.observe_gradients,
     )
     derivation.check_widths(self._model.config, run.trainer.model.config)
     self._sources = derivation.sources(

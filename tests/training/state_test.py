@@ -14,6 +14,7 @@ from dare_jax import types
 from dare_jax.training import log_window
 from dare_jax.training import losses
 from dare_jax.training import state as train_state
+from dare_jax.training import state_summary
 from tests.models import examples
 
 _STEPS = 20
@@ -154,7 +155,7 @@ class PredictStepTest(absltest.TestCase):
 
 class CountTest(absltest.TestCase):
   def test_parameters_by_role(self):
-    counts = train_state.count_parameters(_init(), _trainer().tables)
+    counts = state_summary.count_parameters(_init(), _trainer().tables)
     sizes = 3 * (sum(examples.VOCAB.values()) + 1 + 4 + 128)
     assert counts['attention_tables'] == sizes
     assert counts['representation_tables'] == sizes
