@@ -35,7 +35,7 @@ def main() -> None:
       )
   if _STATE.value.startswith('redis') and not importlib.util.find_spec('redis'):
     raise errors.UsageError(f'redis is missing; {errors.install("serve")}.')
-  _keep_compiled(_COMPILED.value)
+  _set_up_jax(_COMPILED.value)
   from dare_jax.bundle import reading
   from dare_jax.server import runner
   from dare_jax.server import service
@@ -66,10 +66,17 @@ def main() -> None:
   runner.serve(options, reading.open)
 
 
-def _keep_compiled(folder: str) -> None:
-  """Has programs compiled once for a machine, not at each start."""
+def _set_up_jax(folder: str) -> None:
+  """Sets what JAX has for a whole process, before anything runs.
+
+  Args:
+    folder: where compiled programs are kept for the next start; '' for none.
+  """
   import jax
 
+  # A request waits for its programs: so its thread had better run them than
+  # wake another one.
+  jax.config.update('jax_cpu_enable_async_dispatch', False)
   if folder:
     path = os.path.expanduser(folder)
     jax.config.update('jax_compilation_cache_dir', path)

@@ -2,7 +2,8 @@
 
     python -m dare_jax.bench NAME [flags]
 
-NAME: train, search, recall, kernels, peer, prepare, tree, pod, runs or memory.
+NAME: train, search, recall, kernels, peer, prepare, tree, pod, runs, memory or
+serve.
 --help after a name shows that benchmark's flags; --output=FILE writes JSON.
 """
 
@@ -26,6 +27,7 @@ MODULES = {
   'pod': 'aot.pod',
   'runs': 'bench.runs',
   'memory': 'bench.memory',
+  'serve': 'bench.serving.serve',
 }
 
 

@@ -218,7 +218,9 @@ class Bundle:
       context = dict.fromkeys(self.context_fields, 1)
       n = shape.batch
       self.score([past] * n, [some] * n, [context] * n)
-      self.append(self.encode(past), dict.fromkeys(self.fields, 1))
+      # With a slot left: what is full moves to the next larger.
+      state = self.encode({field: ids[1:] for field, ids in past.items()})
+      self.append(state, dict.fromkeys(self.fields, 1))
 
   def check_programs(self) -> None:
     """Checks that this JAX can read what it is to run.

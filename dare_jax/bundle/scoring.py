@@ -131,7 +131,7 @@ class Scorer:
       return state
     ids, count = windows([state], 1, capacity)
     made = self._calls('encode_history', (1, capacity), ids, count)
-    return dataclasses.replace(state, keys=made['keys'])
+    return dataclasses.replace(state, keys=_kept(made['keys']))
 
   def encode_together(
     self, version: str, histories: Sequence[Ids]
@@ -150,7 +150,7 @@ class Scorer:
         places = [next(taken) for _ in range(users)]
         ids, count = windows([states[i] for i in places], batch, capacity)
         made = self._calls('encode_history', (batch, capacity), ids, count)
-        keys = np.asarray(made['keys'])
+        keys = _kept(made['keys'])
         for row, i in enumerate(places):
           own = keys[row : row + 1]
           states[i] = dataclasses.replace(states[i], keys=own)
@@ -176,7 +176,8 @@ class Scorer:
     new = {f: np.array([behavior[f]], np.int32) for f in state.ids}
     made = self._calls('append', (1, state.capacity), old, new)
     newest = (state.newest + 1) % state.capacity
-    return dataclasses.replace(state, ids=ids, newest=newest, keys=made['keys'])
+    keys = _kept(made['keys'])
+    return dataclasses.replace(state, ids=ids, newest=newest, keys=keys)
 
   def score(self, requests: Sequence[Request], explain: bool) -> list[Scores]:
     """Returns what each request's candidates are worth."""
@@ -278,14 +279,25 @@ class Scorer:
     return result
 
 
-def _stacked(keys: Sequence[Any]) -> Any:
-  """Returns the keys of users as one array, on the device if they are there."""
-  if len(keys) == 1:
-    return keys[0]
+def _kept(keys: Any) -> Any:
+  """Returns keys as states hold them.
+
+  On a CPU for NumPy, without a copy; elsewhere on the device. Always in one
+  way: a program is compiled once for each, and that after a request has come.
+  """
   import jax
 
-  if jax.default_backend() == 'cpu':
-    return np.concatenate([np.asarray(own) for own in keys])
+  return np.asarray(keys) if jax.default_backend() == 'cpu' else keys
+
+
+def _stacked(keys: Sequence[Any]) -> Any:
+  """Returns the keys of users as one array, where they are."""
+  if len(keys) == 1:
+    return keys[0]
+  if isinstance(keys[0], np.ndarray):
+    return np.concatenate(keys)
+  import jax
+
   return jax.numpy.concatenate(keys)
 
 

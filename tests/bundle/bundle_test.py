@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -75,6 +76,27 @@ def test_a_state_that_was_appended_to_is_the_whole_history(opened, run):
       scores.logit, run.score(past, some), rtol=1e-6, atol=1e-6
     )
   assert state.nbytes > before
+
+
+def test_nothing_is_compiled_once_it_is_warm(root):
+  """Also for a state that is kept, and one that was appended to."""
+  opened = bundle.open(root / 'bundle')
+  opened.warm_up()
+  compiled = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: compiled.append(event) if 'mlir' in event else None
+  )
+  rng = np.random.default_rng(2)
+  for length in (3, 16, 20):
+    past, some = (served.ids(opened, served.raw(rng, n)) for n in (length, 2))
+    state = opened.encode(past)
+    later = opened.append(state, dict.fromkeys(past, 2))
+    for history in (past, state, later):
+      opened.score([history], [some])
+    opened.score([past, state, later], [some] * 3)
+  assert not compiled
+  opened.of_shapes([]).score([past], [some])
+  assert compiled
 
 
 def test_explains_what_was_found(opened):
