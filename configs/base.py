@@ -146,7 +146,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   train.epochs = 2.0  # run length, parts of an epoch too
   train.steps = config_dict.placeholder(int)  # replaces epochs when set
   train.log_every_steps = 50  # running metrics
-  # Of attention and representation, where a table serves both: docs/analysis.md.
+  # Of attention and representation, of tables that both read: docs/analysis.md.
   train.observe_gradients = False  # True: their lengths and angles are kept
   # The workdir of a run to go on from, of an older log perhaps: ids that it
   # knew keep their rows. A run that resumes does not look there again.

@@ -45,7 +45,7 @@ def save(state: train_state.TrainState, folder: epath.Path, step: int) -> None:
   Raises:
     UsageError: it cannot be written.
   """
-  seen = state.observed
+  seen = state.seen
   if seen is None or not processes.is_first():
     return
   arrays: dict[str, Any] = {'step': np.asarray(step)}

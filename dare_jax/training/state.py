@@ -60,7 +60,7 @@ class Trainer:
       options: how it is trained.
       total_steps: length of the run, for the learning rate's schedule.
       mesh: as `parallel.mesh.make` makes by default.
-      observe_gradients: whether to take states with `observed`, and fill it.
+      observe_gradients: whether states are `state_parts.ObservedState`.
 
     Raises:
       UsageError: what cannot be trained so.
@@ -101,13 +101,13 @@ class Trainer:
     shapes = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
     )
-    shardings = jax.tree.map(lambda x: x.sharding, self.abstract_state(batch))
+    shardings = jax.tree.map(lambda x: x.sharding, self._abstract(batch))
     # Slots come second: they fill the memory that random numbers took, which
     # is several times that of a table.
     draw = jax.jit(
       lambda rng: self._init_model(rng, shapes),
       out_shardings=dataclasses.replace(
-        shardings, dense_slots=None, table_slots=None, observed=None
+        shardings, dense_slots=None, table_slots=None
       ),
     )
     fill = jax.jit(
@@ -116,15 +116,13 @@ class Trainer:
     )
     state = draw(jax.random.key(seed))
     dense_slots, table_slots = fill(state)
-    observed = None
-    if self.observes_gradients:
-      observed = gradient_statistics.fresh(self.tables, counts or {}, self.mesh)
-    return dataclasses.replace(
-      state,
-      dense_slots=dense_slots,
-      table_slots=table_slots,
-      observed=observed,
+    state = dataclasses.replace(
+      state, dense_slots=dense_slots, table_slots=table_slots
     )
+    if not self.observes_gradients:
+      return state
+    seen = gradient_statistics.fresh(self.tables, counts or {}, self.mesh)
+    return state_parts.with_seen(state, seen)
 
   def abstract_state(self, batch: types.Batch) -> TrainState:
     """Returns shapes, dtypes and shardings of a state, which takes no memory.
@@ -132,35 +130,37 @@ class Trainer:
     Args:
       batch: arrays, or shapes and dtypes.
     """
+    found = self._abstract(batch)
+    if not self.observes_gradients:
+      return found
+    seen = gradient_statistics.abstract(self.tables, self.mesh)
+    return state_parts.with_seen(found, seen)
+
+  def _abstract(self, batch: types.Batch) -> TrainState:
+    """Returns `abstract_state` without what is seen of gradients."""
     shapes = jax.eval_shape(self._init_model, jax.random.key(0), batch)
     dense_slots, table_slots = jax.eval_shape(self._init_slots, shapes)
     shapes = dataclasses.replace(
       shapes, dense_slots=dense_slots, table_slots=table_slots
     )
     shardings = mesh_lib.shardings(self.mesh, self.specs(shapes))
-    found = jax.tree.map(
+    return jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
       shapes,
       shardings,
     )
-    if not self.observes_gradients:
-      return found
-    observed = gradient_statistics.abstract(self.tables, self.mesh)
-    return dataclasses.replace(found, observed=observed)
 
   def specs(self, state: TrainState) -> TrainState:
     """Returns how the parts of a state are split over the devices."""
     whole = jax.tree.map(lambda _: mesh_lib.WHOLE, state)
-    return dataclasses.replace(
+    found = dataclasses.replace(
       whole,
       tables={'encoder': self.tables.partition_specs()},
       table_slots=self.updater.partition_specs(),
-      observed=(
-        None
-        if state.observed is None
-        else gradient_statistics.specs(self.tables)
-      ),
     )
+    if state.seen is None:
+      return found
+    return state_parts.with_seen(found, gradient_statistics.specs(self.tables))
 
   def variables(self, state: TrainState) -> dict[str, Any]:
     """Returns a state as the model has it outside training: row = id.
@@ -270,7 +270,7 @@ class Trainer:
     (loss, (batch_stats, sums)), (params, tables) = grad(
       state.params, {'encoder': read}, rest, batch
     )
-    of_tables, observed = tables['encoder'], state.observed
+    of_tables, observed = tables['encoder'], state.seen
     if self._roles is not None:
       of_tables, observed, seen = self._roles.join(
         of_tables, compact, batch.rows, observed
@@ -292,7 +292,7 @@ class Trainer:
       batch.rows,
       state.step,
     )
-    return dataclasses.replace(
+    state = dataclasses.replace(
       state,
       step=state.step + 1,
       params=optax.apply_updates(state.params, dense_update),
@@ -301,8 +301,8 @@ class Trainer:
       dense_slots=dense_slots,
       table_slots=table_slots,
       sums=jax.tree.map(jnp.add, state.sums, found.sums),
-      observed=found.observed,
     )
+    return state_parts.with_seen(state, found.observed)
 
   def _loss(
     self, params: Any, tables: Any, rest: Any, batch: types.Batch

@@ -1,5 +1,6 @@
 """Gradients of the roles, against plain differentiation of two copies."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from dare_jax import errors
 from dare_jax.training import gradient_statistics
 from dare_jax.training import state as train_state
+from dare_jax.training import state_parts
 from tests.models import examples
 
 _COUNTS = {'item': np.arange(40), 'category': np.arange(9)}
@@ -101,7 +103,7 @@ def test_losses_and_tables_stay_as_they_are():
   losses, plain = _train(False)
   found, observed = _train(True)
   np.testing.assert_allclose(found, losses, rtol=0, atol=1e-5)
-  assert plain.observed is None
+  assert plain.seen is None
   assert float(observed.sums['gradients/item_shared/defined']) == 5
   both = observed.observed.sums['item_shared'][:, 0]
   assert both[0] == 0 and both.sum() > 20  # Row 0 is padding.
@@ -143,3 +145,12 @@ def test_refusals():
     _trainer('twin_4e')
   with pytest.raises(errors.UsageError, match='does not use scores'):
     _trainer('sdim')
+
+
+def test_states_without_observation_are_saved_as_ever():
+  """A field more, even an empty one, and no older checkpoint can be read."""
+  fields = [f.name for f in dataclasses.fields(state_parts.TrainState)]
+  assert fields == [
+    'step', 'params', 'tables', 'batch_stats', 'dense_slots', 'table_slots',
+    'sums', 'constants', 'clusters',
+  ]  # fmt: skip
