@@ -8,7 +8,6 @@ import difflib
 from dare_jax import errors
 from dare_jax.analysis import attention_maps
 from dare_jax.analysis import cases
-from dare_jax.analysis import discriminability
 from dare_jax.analysis import forward
 from dare_jax.analysis import information
 from dare_jax.analysis import planted
@@ -16,15 +15,34 @@ from dare_jax.analysis import ranking
 from dare_jax.analysis import resampling
 from dare_jax.analysis import search
 from dare_jax.analysis import search_quality
-from dare_jax.analysis import slices
 from dare_jax.analysis import sources
+from dare_jax.analysis.drawing import compared_figures
 from dare_jax.analysis.drawing import discriminability_figures
+from dare_jax.analysis.drawing import efficiency_figures
 from dare_jax.analysis.drawing import figure
+from dare_jax.analysis.drawing import gradients_figures
+from dare_jax.analysis.drawing import history_figures
+from dare_jax.analysis.drawing import projector_figures
 from dare_jax.analysis.drawing import search_figures
 from dare_jax.analysis.drawing import slices_figures
+from dare_jax.analysis.learning import efficiency
+from dare_jax.analysis.learning import gradients
+from dare_jax.analysis.learning import projector
+from dare_jax.analysis.quality import compared
+from dare_jax.analysis.quality import discriminability
+from dare_jax.analysis.quality import history
+from dare_jax.analysis.quality import slices
 from dare_jax.comparison import bootstrap
+from dare_jax.runs import gradient_log
+from dare_jax.training import gradient_statistics
 
 ANALYSES = (
+  figure.Analysis(
+    'compare',
+    compared.measure,
+    compared_figures.FIGURES,
+    (compared, slices, forward, sources, bootstrap),
+  ),
   figure.Analysis(
     'search',
     search.measure,
@@ -35,16 +53,42 @@ ANALYSES = (
     ),
   ),
   figure.Analysis(
-    'slices',
-    slices.measure,
-    slices_figures.FIGURES,
-    (slices, forward, resampling, sources, bootstrap),
+    'gradients',
+    gradients.measure,
+    gradients_figures.FIGURES,
+    (gradients, gradient_statistics, sources),
+    ('metrics.jsonl', gradient_log.FILE),
   ),
   figure.Analysis(
     'discriminability',
     discriminability.measure,
     discriminability_figures.FIGURES,
     (discriminability, forward, sources),
+  ),
+  figure.Analysis(
+    'efficiency',
+    efficiency.measure,
+    efficiency_figures.FIGURES,
+    (efficiency, forward, sources),
+    ('metrics.jsonl', 'result.json'),
+  ),
+  figure.Analysis(
+    'history',
+    history.measure,
+    history_figures.FIGURES,
+    (history, forward, sources, bootstrap),
+  ),
+  figure.Analysis(
+    'slices',
+    slices.measure,
+    slices_figures.FIGURES,
+    (slices, forward, resampling, sources, bootstrap),
+  ),
+  figure.Analysis(
+    'projector',
+    projector.measure,
+    projector_figures.FIGURES,
+    (projector, sources),
   ),
 )
 

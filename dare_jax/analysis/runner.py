@@ -84,7 +84,13 @@ def fingerprint(
   analysis: figure_lib.Analysis, sources: sources_lib.Sources
 ) -> str:
   """Returns what tells the numbers of an analysis from any others."""
-  return _digest(analysis.name, *_code(analysis.modules), _identities(sources))
+  files = [
+    hashlib.sha256(source.read(name) or b'').hexdigest()
+    for source in sources.all
+    for name in analysis.files
+  ]
+  code = _code(analysis.modules)
+  return _digest(analysis.name, *code, _identities(sources), *files)
 
 
 def _draw(
@@ -125,6 +131,9 @@ def _kept(
     if content is None or content.get('fingerprint') != key:
       return None
     data[name] = content['data']
+    files = [output / file for file in content['data'].get('files', ())]
+    if not all(file.is_file() for file in files):
+      return None
   return data
 
 

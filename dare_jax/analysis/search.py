@@ -35,9 +35,20 @@ def measure(
     output: not used; nothing but numbers is made.
 
   Raises:
-    UsageError: no target category has enough training rows.
+    UsageError: no target category has enough training rows, or all runs
+      search over clusters of behaviors, which have no position.
   """
   del output
+  chosen = sources.without_clusters()
+  if chosen is None:
+    raise errors.UsageError(
+      'analysis search: each of the runs searches over clusters, which have no'
+      ' position in a history; leave it out with --only, or add other runs.'
+    )
+  left_out = [label for label in sources.labels if label not in chosen.labels]
+  if left_out:
+    tell(f'without {", ".join(left_out)}, which searches over clusters')
+  sources = chosen
   rows, histories = sources.test.rows(), sources.histories
   lists = _lists(sources, tell)
   tell('making the training rows')
@@ -72,6 +83,7 @@ def measure(
     'num_training_rows': len(training.target),
     'num_targets': len(targets),
     'length': histories.length,
+    'left_out': left_out,
   }
   found = {
     'search_quality': about | quality.data(),

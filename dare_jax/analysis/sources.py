@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 from typing import Any
@@ -19,9 +20,11 @@ from dare_jax import errors
 from dare_jax import storage
 from dare_jax import trained
 from dare_jax import types
+from dare_jax.analysis import forward
 from dare_jax.analysis import information
 from dare_jax.checkpoints import checkpoint
 from dare_jax.data import pipeline
+from dare_jax.evaluation import metrics
 from dare_jax.experiments import run_config
 from dare_jax.store import history_store
 
@@ -63,14 +66,20 @@ class Source:
   @functools.cached_property
   def run(self) -> trained.Trained:
     """What the run has learned, read when it is first asked for."""
-    loaded = trained.load(self.workdir, str(self.step))
-    if loaded.experiment.clusters_history:
-      raise errors.UsageError(
-        f'--runs: {self.workdir} searches over clusters'
-        f' (model.search={loaded.model.config.search}), which are not analysed;'
-        ' leave it out.'
-      )
-    return loaded
+    return trained.load(self.workdir, str(self.step))
+
+  @property
+  def searches_clusters(self) -> bool:
+    return bool(self.run.experiment.clusters_history)
+
+  def read(self, name: str) -> bytes | None:
+    """Returns a file of the run as it is now; None if it is not there."""
+    return storage.read(storage.locate(self.workdir) / name)
+
+  def metric_lines(self) -> list[dict[str, Any]]:
+    """Returns the whole lines of metrics.jsonl so far."""
+    lines = (self.read('metrics.jsonl') or b'').split(b'\n')[:-1]
+    return [json.loads(line) for line in lines]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +117,7 @@ class Sources:
   def __init__(self, sources: Sequence[Source]) -> None:
     self.all = tuple(sources)
     self._first = sources[0]
+    self._logits: dict[str, np.ndarray] = {}
 
   @property
   def labels(self) -> list[str]:
@@ -146,13 +156,42 @@ class Sources:
     known = self.store.raw_ids(field)
     return lambda i: str(known[int(i) - 2]) if i >= 2 else '(unknown)'
 
-  def test_batches(self) -> Iterator[types.Batch]:
-    """Yields all of the test split, moments in order; the last is padded.
+  def without_clusters(self) -> Sources | None:
+    """Returns the runs whose search is over behaviors; None if none is."""
+    kept = [s for s in self.all if not s.searches_clusters]
+    if len(kept) == len(self.all):
+      return self
+    return Sources(kept) if kept else None
+
+  def predictions(self, source: Source) -> metrics.Predictions:
+    """Returns a run's logits of the real test targets; they are made once."""
+    if source.label not in self._logits:
+      found = forward.logits(source.run, self.test_batches())
+      self._logits[source.label] = found
+    logit, test = self._logits[source.label], self.test
+    moment, _ = np.nonzero(test.real)
+    return metrics.Predictions(
+      logit=logit,
+      label=test.label[test.real],
+      weight=np.ones(len(logit)),
+      user=test.user[moment],
+      category=test.ids['category'][test.real],
+    )
+
+  def test_batches(
+    self, length: int | None = None, moments: np.ndarray | None = None
+  ) -> Iterator[types.Batch]:
+    """Yields the test split, moments in order; the last is padded.
 
     Ids are those of the store, of which not every run knows all.
+
+    Args:
+      length: behaviors that a moment sees; None: as the runs do.
+      moments: numbers of those to take; None: all.
     """
-    made = self._pipeline('test', self.data.history_length)
-    scores = made.targets_per_row * self.data.history_length
+    length = self.data.history_length if length is None else length
+    made = self._pipeline('test', length, moments)
+    scores = made.targets_per_row * length
     size = int(np.clip(_SCORES_AT_ONCE // scores, 1, 1024))
     for item in made.eval_batches(size):
       yield item.stored
@@ -177,17 +216,22 @@ class Sources:
       join(real),
     )
 
-  def _pipeline(self, split: str, history_length: int) -> pipeline.Pipeline:
+  def _pipeline(
+    self, split: str, history_length: int, own: np.ndarray | None = None
+  ) -> pipeline.Pipeline:
     """One moment a row, in order; the run's own may go by other ways."""
     data = self.data.copy_and_resolve_references()
     data.history_length = history_length
     data.max_padding = None
     data.group_candidates = True
     moments = self._first.run.experiment.pipelines[split].moments
+    moments = moments if own is None else moments.take(own)
+    rows = split == 'test' and any(s.searches_clusters for s in self.all)
+    layout = pipeline.Layout(with_rows=rows)
     seed = self._first.config.seed
     known = self._first.run.experiment.known
     return pipeline.Pipeline(
-      self.store, moments, split, data, seed, known=known
+      self.store, moments, split, data, seed, layout=layout, known=known
     )
 
 

@@ -2,8 +2,8 @@
 
     python -m dare_jax.bench NAME [flags]
 
-NAME: train, search, recall, kernels, peer, prepare, tree, pod, runs, memory or
-serve.
+NAME: train, search, recall, kernels, peer, prepare, tree, pod, runs, memory,
+serve or information.
 --help after a name shows that benchmark's flags; --output=FILE writes JSON.
 """
 
@@ -28,6 +28,7 @@ MODULES = {
   'runs': 'bench.runs',
   'memory': 'bench.memory',
   'serve': 'bench.serving.serve',
+  'information': 'bench.information',
 }
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from dare_jax.analysis import discriminability
+from dare_jax.analysis.quality import discriminability
 
 
 def test_clusters_that_are_the_label_tell_all_of_it():

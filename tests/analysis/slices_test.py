@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dare_jax.analysis import resampling
-from dare_jax.analysis import slices
 from dare_jax.analysis import sources
+from dare_jax.analysis.quality import slices
 from dare_jax.evaluation import metrics
 from dare_jax.store import history_store
 

@@ -49,9 +49,11 @@ class Analysis:
     name: in `--only`.
     measure: returns figure name -> what its JSON holds; a figure may be left
       out where the log has nothing for it. It is told how to tell progress,
-      and the folder of the report, for further files.
+      and the folder of the report, for further files, which its JSON lists
+      under `files`.
     figures: in the order of the report.
     modules: whose code makes the numbers; a change makes them anew.
+    files: of a run, besides its checkpoint, from which numbers are read.
   """
 
   name: str
@@ -60,6 +62,7 @@ class Analysis:
   ]
   figures: Sequence[Figure]
   modules: Sequence[types.ModuleType]
+  files: Sequence[str] = ()
 
 
 def listed(words: Sequence[str]) -> str:

@@ -12,6 +12,14 @@ _PERCENT = 100
 
 
 def _quality_sentence(data: Data) -> str:
+  text = _of_quality(data)
+  if not data['left_out']:
+    return text
+  names = figure.listed(data['left_out'])
+  return f'{text} Left out, as it searches over clusters: {names}.'
+
+
+def _of_quality(data: Data) -> str:
   ndcg = {
     label: model['ndcg_by_step'][-1] for label, model in data['models'].items()
   }

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from dare_jax.analysis import forward
 from dare_jax.analysis import resampling
 from dare_jax.analysis import sources as sources_lib
 from dare_jax.comparison import bootstrap
@@ -55,14 +54,7 @@ def measure(
   models = {}
   for source in sources.all:
     tell(f'predicting the test split with {source.label}')
-    logit = forward.logits(source.run, sources.test_batches())
-    models[source.label] = metrics.Predictions(
-      logit=logit,
-      label=test.label[test.real],
-      weight=np.ones(len(logit)),
-      user=test.user[moment],
-      category=test.ids['category'][test.real],
-    )
+    models[source.label] = sources.predictions(source)
   auc: dict[str, Any] = {'slices': []}
   calibration: dict[str, Any] = {'slices': [], 'curves': {}}
   for part in parts:
@@ -176,7 +168,7 @@ def by_auc(
   for index in range(len(part.names)):
     rows = np.flatnonzero(part.bin[moment] == index)
     drawn = {
-      label: bootstrap.replicates(_take(of, rows), REPLICATES)
+      label: bootstrap.replicates(take(of, rows), REPLICATES)
       for label, of in models.items()
     }
     base = next(iter(drawn.values()))
@@ -187,7 +179,8 @@ def by_auc(
   return found
 
 
-def _take(of: metrics.Predictions, rows: np.ndarray) -> metrics.Predictions:
+def take(of: metrics.Predictions, rows: np.ndarray) -> metrics.Predictions:
+  """Returns the predictions of some rows."""
   return metrics.Predictions(
     of.logit[rows],
     of.label[rows],

@@ -1,0 +1,1 @@
+"""How well a run predicts: for whom, of how much history, beside others."""
