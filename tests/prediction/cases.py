@@ -1,4 +1,4 @@
-"""The test rows of a run as an input, and what evaluation scored them."""
+"""Runs, their test rows as an input, and what evaluation scored them."""
 
 import pathlib
 
@@ -6,6 +6,9 @@ import numpy as np
 import polars as pl
 
 from dare_jax import trained
+from tests import tiny
+
+BLOCK = 64  # rows, so that these inputs have several
 
 
 def rows(workdir: pathlib.Path) -> tuple[pl.DataFrame, np.ndarray]:
@@ -39,3 +42,29 @@ def rows(workdir: pathlib.Path) -> tuple[pl.DataFrame, np.ndarray]:
   )
   with np.load(workdir / 'predictions_test.npz') as saved:
     return frame, saved['logit']
+
+
+def train(root: pathlib.Path, name: str, **fields) -> pathlib.Path:
+  config = tiny.config(
+    root,
+    model__name=name,
+    train__steps=4,
+    optim__learning_rate=0.1,
+    eval__every_steps=0,
+    checkpoint__every_steps=0,
+    model__cluster_size=3,
+    model__cluster_every_steps=2,
+    **fields,
+  )
+  tiny.run(config, root / name)
+  return root / name
+
+
+def read(path: pathlib.Path) -> pl.DataFrame:
+  if path.suffix == '.parquet':
+    return pl.read_parquet(path)
+  return pl.read_csv(path, infer_schema=False)
+
+
+def logits(path: pathlib.Path) -> np.ndarray:
+  return read(path)['logit'].cast(pl.Float32).to_numpy()

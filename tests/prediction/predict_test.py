@@ -1,13 +1,4 @@
-"""The command that scores files: values, order, restarts, shards, refusals."""
-
-import csv
-import dataclasses
-import functools
-import gzip
-import io
-import itertools
-import pathlib
-import re
+"""The command that scores files: values, histories, refusals."""
 
 import numpy as np
 import polars as pl
@@ -20,77 +11,6 @@ from tests import tiny
 from tests.bundle import served
 from tests.prediction import cases
 
-_BLOCK = 64  # rows, so that these inputs have several
-
-
-@pytest.fixture(scope='module')
-def root(tmp_path_factory):
-  root = tmp_path_factory.mktemp('predict')
-  tiny.write_log(root / 'log.csv')
-  return root
-
-
-def _train(root: pathlib.Path, name: str, **fields) -> pathlib.Path:
-  config = tiny.config(
-    root,
-    model__name=name,
-    train__steps=4,
-    optim__learning_rate=0.1,
-    eval__every_steps=0,
-    checkpoint__every_steps=0,
-    model__cluster_size=3,
-    model__cluster_every_steps=2,
-    **fields,
-  )
-  tiny.run(config, root / name)
-  return root / name
-
-
-@pytest.fixture(scope='module')
-def workdir(root):
-  return _train(root, 'dare')
-
-
-@pytest.fixture(scope='module')
-def expected(workdir):
-  """Rows of the test split, and what evaluation gave them."""
-  return cases.rows(workdir)
-
-
-@pytest.fixture(scope='module')
-def ask(workdir):
-  """Scores an input; returns what was done."""
-  loaded = functools.cache(predict._of_run)
-
-  def of_run(request):
-    """Compiles once for all tests."""
-    same = dataclasses.replace(
-      request,
-      **dict.fromkeys(('input', 'output', 'columns', 'shard', 'candidates')),
-      top=None,
-    )
-    scorer, _, data = loaded(same)
-    return scorer, (scorer.own_log(),), data
-
-  def run(source, output, stop=None, block=_BLOCK, **flags):
-    given = {'workdir': str(workdir), **flags}
-    request = predict.Request(str(source), str(output), **given)
-    return predict.predict(request, stop, block)
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(predict, '_of_run', of_run)
-    yield run
-
-
-def _read(path: pathlib.Path) -> pl.DataFrame:
-  if path.suffix == '.parquet':
-    return pl.read_parquet(path)
-  return pl.read_csv(path, infer_schema=False)
-
-
-def _logits(path: pathlib.Path) -> np.ndarray:
-  return _read(path)['logit'].cast(pl.Float32).to_numpy()
-
 
 @pytest.mark.parametrize(
   'name',
@@ -101,12 +21,12 @@ def _logits(path: pathlib.Path) -> np.ndarray:
   ],
 )
 def test_scores_are_those_of_evaluation(root, tmp_path, ask, name):
-  frame, logits = cases.rows(_train(root, name))
+  frame, logits = cases.rows(cases.train(root, name))
   frame.write_parquet(tmp_path / 'in.parquet')
   ask(tmp_path / 'in.parquet', tmp_path / 'out.csv', workdir=str(root / name))
   assert logits.std() > 0.1
   np.testing.assert_allclose(
-    _logits(tmp_path / 'out.csv'), logits, rtol=1e-6, atol=1e-6
+    cases.logits(tmp_path / 'out.csv'), logits, rtol=1e-6, atol=1e-6
   )
 
 
@@ -120,7 +40,7 @@ def test_further_fields_and_context(tmp_path, ask):
   ]
   (tmp_path / 'log.csv').write_text('\n'.join(more))
   columns = {'fields': ('shop',), 'context': ('device',)}
-  workdir = _train(
+  workdir = cases.train(
     tmp_path, 'twin', **{f'data__columns__{k}': v for k, v in columns.items()}
   )
   frame, logits = cases.rows(workdir)
@@ -130,7 +50,7 @@ def test_further_fields_and_context(tmp_path, ask):
   frame.write_csv(tmp_path / 'in.csv')
   ask(tmp_path / 'in.csv', tmp_path / 'out.csv', **flags)
   np.testing.assert_allclose(
-    _logits(tmp_path / 'out.csv'), logits, rtol=1e-6, atol=1e-6
+    cases.logits(tmp_path / 'out.csv'), logits, rtol=1e-6, atol=1e-6
   )
   # What the input lacks: a shop is the item's last, a device is nobody's.
   log = pl.read_csv(tmp_path / 'log.csv', infer_schema=False)
@@ -141,7 +61,8 @@ def test_further_fields_and_context(tmp_path, ask):
   for name in ('last', 'no_shop'):
     ask(tmp_path / f'{name}.csv', tmp_path / f'{name}_out.csv', **flags)
   np.testing.assert_array_equal(
-    _logits(tmp_path / 'no_shop_out.csv'), _logits(tmp_path / 'last_out.csv')
+    cases.logits(tmp_path / 'no_shop_out.csv'),
+    cases.logits(tmp_path / 'last_out.csv'),
   )
   frame.drop('device').write_csv(tmp_path / 'in.csv')
   with pytest.raises(errors.UsageError, match="no column 'device'.*of the mom"):
@@ -154,11 +75,11 @@ def test_rows_in_any_order_keep_it(tmp_path, ask, expected):
   order = np.random.default_rng(0).permutation(len(frame))
   frame[order].write_csv(tmp_path / 'in.csv')
   done = ask(tmp_path / 'in.csv', tmp_path / 'out.csv')
-  out = _read(tmp_path / 'out.csv')
+  out = cases.read(tmp_path / 'out.csv')
   assert done.rows == len(frame)
   assert out['item_id'].to_list() == frame['item_id'][order].to_list()
   np.testing.assert_allclose(
-    _logits(tmp_path / 'out.csv'), logits[order], rtol=1e-6, atol=1e-6
+    cases.logits(tmp_path / 'out.csv'), logits[order], rtol=1e-6, atol=1e-6
   )
   probability = out['probability'].cast(pl.Float64).to_numpy()
   wide = logits[order].astype(np.float64)
@@ -197,145 +118,8 @@ def test_only_what_was_before_a_time_counts(tmp_path, workdir, ask, with_time):
     expected.append(run.score(history, candidates)[0])
   assert len({*expected}) > 1
   np.testing.assert_allclose(
-    _logits(tmp_path / 'out.csv'), expected, rtol=1e-5, atol=1e-5
+    cases.logits(tmp_path / 'out.csv'), expected, rtol=1e-5, atol=1e-5
   )
-
-
-def test_columns_pass_through_as_they_are(tmp_path, ask, expected):
-  frame = expected[0].head(9).with_row_index('a "b", c')
-  odd = ['x', None, '', ' y ', '"', 'a,b', '007', 'l1\nl2', '\N{SNOWMAN}']
-  frame = frame.with_columns(pl.Series('odd', odd))
-  text = frame.write_csv().replace('\n', '\r\n')
-  (tmp_path / 'in.csv').write_bytes(text.encode())
-  ask(tmp_path / 'in.csv', tmp_path / 'out.csv', block=4)
-  found = (tmp_path / 'out.csv').read_bytes().decode()
-  rows = [*csv.reader(io.StringIO(found, newline=''))]
-  assert rows[0][-2:] == ['logit', 'probability']
-  theirs = [*csv.reader(io.StringIO(text, newline=''))]
-  assert [row[:-2] for row in rows] == theirs
-  # Also what stands for the same, as quotes that are not needed.
-  bare = re.sub(r',-?[\d.e-]+,[\d.e-]+\r\n', '\r\n', found)
-  assert bare.partition('\r\n')[2] == text.partition('\r\n')[2]
-
-
-def test_types_pass_through_as_they_are(tmp_path, ask, expected):
-  frame = (
-    expected[0]
-    .head(6)
-    .with_columns(
-      pl.Series('list', [[1], None, [], [2, 3], [4], [5]]),
-      pl.Series('when', range(6)).cast(pl.Datetime('us', 'Europe/Paris')),
-      pl.Series('kind', list('abcabc')).cast(pl.Categorical),
-      pl.Series('price', [1, None, 3, 4, 5, 6]).cast(pl.Decimal(9, 2)),
-      pl.Series('raw', [b'\x00', None, b'', b'a', b'b', b'c']),
-    )
-  )
-  frame.write_parquet(tmp_path / 'in.parquet')
-  ask(tmp_path / 'in.parquet', tmp_path / 'out.parquet', block=4)
-  out = pl.read_parquet(tmp_path / 'out.parquet')
-  assert out.columns == [*frame.columns, 'logit', 'probability']
-  assert out.drop('logit', 'probability').equals(frame)
-  assert out.schema['logit'] == pl.Float32
-  assert [*out.schema.items()][:-2] == [*frame.schema.items()]
-  with pytest.raises(errors.UsageError, match="'list' is of type"):
-    ask(tmp_path / 'in.parquet', tmp_path / 'out.csv')
-
-
-@pytest.mark.parametrize('kind', ['csv', 'parquet'])
-@pytest.mark.parametrize('output', ['csv', 'csv.gz', 'parquet'])
-def test_no_rows(tmp_path, ask, expected, kind, output):
-  empty = expected[0].clear()
-  source, path = tmp_path / f'in.{kind}', tmp_path / f'out.{output}'
-  getattr(empty, f'write_{kind}')(source)
-  assert ask(source, path).rows == 0
-  assert _read(path).columns == [*empty.columns, 'logit', 'probability']
-  assert not len(_read(path))
-
-
-def test_separators_and_compression(tmp_path, ask, expected):
-  frame, logits = expected[0].head(20), expected[1][:20]
-  text = frame.write_csv(separator='\t').encode()
-  (tmp_path / 'in.tsv').write_bytes(gzip.compress(text))
-  ask(tmp_path / 'in.tsv', tmp_path / 'out.csv.gz', block=8)
-  out = gzip.decompress((tmp_path / 'out.csv.gz').read_bytes())
-  found = pl.read_csv(out, separator='\t')
-  assert found.drop('logit', 'probability').equals(frame)
-  np.testing.assert_allclose(
-    found['logit'].to_numpy(), logits, rtol=1e-6, atol=1e-6
-  )
-
-
-class _Killed(BaseException):
-  """Ends a run as a signal that nothing handles would."""
-
-
-@dataclasses.dataclass
-class _StopAt:
-  """Ends a run at the n-th check."""
-
-  number: int
-
-  def check(self):
-    self.number -= 1
-    if self.number <= 0:
-      raise _Killed
-
-
-@pytest.mark.parametrize('kind', ['csv', 'csv.gz', 'parquet'])
-def test_killed_anywhere_the_result_is_the_same(
-  tmp_path, ask, expected, kind, capsys
-):
-  frame = expected[0].head(150)
-  frame.write_csv(tmp_path / 'in.csv')
-  whole, path = tmp_path / f'whole.{kind}', tmp_path / f'out.{kind}'
-  ask(tmp_path / 'in.csv', whole, block=40)
-  ends = 0
-  for number in itertools.count(2):
-    try:
-      ask(tmp_path / 'in.csv', path, stop=_StopAt(number), block=40)
-      break
-    except _Killed:
-      ends += 1
-      assert not path.exists()
-  assert ends >= 2
-  assert 'were scored before' in capsys.readouterr().err
-  assert path.read_bytes() == whole.read_bytes()
-  assert [*tmp_path.glob('*.parts')] == []
-  assert [*tmp_path.glob('*.lock')] == []
-
-
-def test_parts_of_another_request_are_not_taken(
-  tmp_path, ask, expected, capsys
-):
-  frame = expected[0].head(100)
-  path = tmp_path / 'out.csv'
-  frame.write_csv(tmp_path / 'in.csv')
-  ask(tmp_path / 'in.csv', tmp_path / 'whole.csv', block=40)
-  with pytest.raises(_Killed):
-    frame.reverse().write_csv(tmp_path / 'other.csv')
-    ask(tmp_path / 'other.csv', path, stop=_StopAt(4), block=40)
-  assert [*(tmp_path / 'out.csv.parts').glob('*.part')]
-  ask(tmp_path / 'in.csv', path, block=40)
-  assert 'are discarded: other input' in capsys.readouterr().err
-  assert path.read_bytes() == (tmp_path / 'whole.csv').read_bytes()
-
-
-@pytest.mark.parametrize('kind', ['csv', 'parquet'])
-def test_shards_one_after_another_are_the_whole(tmp_path, ask, expected, kind):
-  frame = expected[0].head(150)
-  source = tmp_path / f'in.{kind}'
-  getattr(frame, f'write_{kind}')(source)
-  ask(source, tmp_path / f'whole.{kind}', block=40)
-  for number in (3, 1, 5, 2, 4):
-    ask(source, tmp_path / f'out.{kind}', shard=f'{number}/5', block=40)
-  parts = sorted(tmp_path.glob(f'out-*-of-00005.{kind}'))
-  assert len(parts) == 5
-  if kind == 'csv':
-    joined = b''.join(part.read_bytes() for part in parts)
-    assert joined == (tmp_path / 'whole.csv').read_bytes()
-  else:
-    joined = pl.concat([pl.read_parquet(part) for part in parts])
-    assert joined.equals(pl.read_parquet(tmp_path / 'whole.parquet'))
 
 
 def test_unknown_users_and_items_are_scored_and_told(tmp_path, workdir, ask):
@@ -350,7 +134,7 @@ def test_unknown_users_and_items_are_scored_and_told(tmp_path, workdir, ask):
   frame.write_csv(tmp_path / 'in.csv')
   done = ask(tmp_path / 'in.csv', tmp_path / 'out.csv')
   nothing = {'item': [], 'category': []}
-  found = _logits(tmp_path / 'out.csv')
+  found = cases.logits(tmp_path / 'out.csv')
   for row, item in ((1, 'i5'), (2, 'nothing')):
     alone = run.score(nothing, {'item': [item], 'category': ['c5']})
     np.testing.assert_allclose(found[row], alone[0], rtol=1e-5, atol=1e-5)
@@ -419,7 +203,7 @@ def test_histories_of_another_log(tmp_path, workdir, ask):
     ),
   ]
   np.testing.assert_allclose(
-    _logits(tmp_path / 'out.csv'), expected, rtol=1e-5, atol=1e-5
+    cases.logits(tmp_path / 'out.csv'), expected, rtol=1e-5, atol=1e-5
   )
   # A log that has changed is read anew.
   log.write_text(log.read_text() + '\nu2,i3,c3,4\n')
@@ -439,14 +223,14 @@ def test_a_bundle_scores_as_its_run(root, tmp_path, workdir, ask, expected):
   flags |= {'history': str(root / 'log.csv'), 'data_dir': str(tmp_path)}
   ask(tmp_path / 'in.csv', tmp_path / 'out.csv', **flags)
   np.testing.assert_allclose(
-    _logits(tmp_path / 'out.csv'), logits[some], rtol=1e-6, atol=1e-6
+    cases.logits(tmp_path / 'out.csv'), logits[some], rtol=1e-6, atol=1e-6
   )
 
 
 def test_clusters_are_known_for_the_own_log_alone(root, tmp_path, ask):
   workdir = root / 'twin_v2'
   if not workdir.exists():
-    _train(root, 'twin_v2')
+    cases.train(root, 'twin_v2')
   (tmp_path / 'in.csv').write_text('user_id,item_id\nu1,i1\n')
   with pytest.raises(errors.UsageError, match='searches clusters'):
     ask(
@@ -496,24 +280,3 @@ def test_what_is_wrong_is_one_line(tmp_path, ask, text, flags, named):
   with pytest.raises(errors.UsageError, match=named) as refused:
     ask(path, output, **flags)
   assert '\n' not in str(refused.value)
-
-
-def test_one_process_at_a_time(tmp_path, ask):
-  (tmp_path / 'in.csv').write_text(_SOUND)
-
-  class Second:
-    def check(self):
-      ask(tmp_path / 'in.csv', tmp_path / 'out.csv')
-
-  with pytest.raises(errors.UsageError, match='is being made by another'):
-    ask(tmp_path / 'in.csv', tmp_path / 'out.csv', stop=Second())
-
-
-def test_columns_of_other_names(tmp_path, ask, expected):
-  frame, logits = expected[0].head(10), expected[1][:10]
-  names = {'user_id': 'who', 'item_id': 'item', 'timestamp': 'when'}
-  frame.rename(names).write_csv(tmp_path / 'in.csv')
-  ask(tmp_path / 'in.csv', tmp_path / 'out.csv', columns='user=who,time=when')
-  np.testing.assert_allclose(
-    _logits(tmp_path / 'out.csv'), logits, rtol=1e-6, atol=1e-6
-  )
