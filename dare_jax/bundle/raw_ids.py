@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dare_jax import errors
 from dare_jax.logs import plain_values
 
 NUMBERS, TEXTS = 'numbers', 'texts'
@@ -22,6 +23,8 @@ _NONE = -1
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
 _BLOCK = 1 << 18
+# Of lists as short as a request's candidates, what was looked up last is kept.
+_FEW, _MOST_KEPT = 2048, 1 << 16
 
 
 def save(
@@ -78,6 +81,7 @@ class RawIds:
       for part in told['parts']
     }
     self._is_text = told['kind'] == TEXTS
+    self._kept: dict[str | int, int] = {}
 
   def __call__(self, raw: Any, unknown: int) -> np.ndarray:
     """Returns the ids of raw values, int32.
@@ -89,14 +93,36 @@ class RawIds:
     Raises:
       UsageError: a value that the log cannot have.
     """
+    if type(raw) is list and len(raw) <= _FEW and _are_plain(raw):
+      found = self._ids_of_few(raw)
+    else:
+      found = self._ids(raw)
+    return np.where(found >= 0, found, np.int32(unknown))
+
+  def _ids_of_few(self, raw: list[str | int]) -> np.ndarray:
+    """Returns what `_ids` does. Safe to be called from many threads."""
+    kept = self._kept
+    if len(kept) >= _MOST_KEPT:
+      kept = self._kept = {}  # Others may still read the one before.
+    missing = [value for value in raw if value not in kept]
+    if missing:
+      try:
+        found = self._ids(missing)
+      except errors.UsageError:
+        return self._ids(raw)  # Its error tells the place.
+      kept.update(zip(missing, found.tolist(), strict=True))
+    return np.array([kept[value] for value in raw], np.int32)
+
+  def _ids(self, raw: Any) -> np.ndarray:
+    """Returns ids, int32; `_NONE` for missing and unseen values."""
     if not self._is_text:
       row = self._rows_of_numbers(raw)
     else:
       row = self._rows_of_values(raw)
     if not len(self._parts['ids']):
-      return np.full(len(row), unknown, np.int32)
+      return np.full(len(row), _NONE, np.int32)
     found = self._parts['ids'][np.maximum(row, 0)]
-    return np.where(row >= 0, found, np.int32(unknown))
+    return np.where(row >= 0, found, np.int32(_NONE))
 
   def some(self, count: int) -> list[Any]:
     """Returns raw values, at most `count`, from all over the map."""
@@ -130,7 +156,7 @@ class RawIds:
   def _rows_of_values(self, raw: Any) -> np.ndarray:
     """Returns rows of texts; numbers are looked up as the log writes them."""
     plain: Sequence[plain_values.Plain]
-    if type(raw) is list and set(map(type, raw)) <= {str, int}:
+    if type(raw) is list and _are_plain(raw):
       plain = raw  # It is so already.
       row = self._rows_of_texts([*map(str, raw)])
     else:
@@ -188,6 +214,11 @@ class RawIds:
     differ = which[known != data[own[which] + step]]
     same[differ] = False
     return same
+
+
+def _are_plain(values: list[Any]) -> bool:
+  """Returns whether values are texts and whole numbers of Python alone."""
+  return {str, int}.issuperset(map(type, values))
 
 
 def _int64(values: Sequence[int]) -> tuple[np.ndarray, Any]:

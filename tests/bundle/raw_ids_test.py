@@ -38,7 +38,7 @@ def test_finds_what_the_run_finds(log, tmp_path):
     tmp_path, 'item', known.to_list(), ids, known.dtype == pl.String
   )
   found = raw_ids.RawIds(tmp_path, 'item', told)
-  for asked in _ASKED:
+  for asked in [*_ASKED, *_ASKED]:
     try:
       values = given_values.as_known('item', asked, known)
     except errors.UsageError as error:
@@ -60,6 +60,20 @@ def test_equal_hashes_are_told_apart(tmp_path, monkeypatch):
   told = raw_ids.save(tmp_path, 'item', known, ids, is_text=True)
   found = raw_ids.RawIds(tmp_path, 'item', told)
   assert found(['i8', 'x', 'i0', 'i'], 1).tolist() == [10, 1, 2, 1]
+
+
+def test_what_is_kept_is_bounded(tmp_path, monkeypatch):
+  monkeypatch.setattr(raw_ids, '_MOST_KEPT', 10)
+  known = [f'i{i}' for i in range(50)]
+  ids = np.arange(2, 52, dtype=np.int32)
+  told = raw_ids.save(tmp_path, 'item', known, ids, is_text=True)
+  found = raw_ids.RawIds(tmp_path, 'item', told)
+  for first in range(0, 50, 5):
+    asked = [*known[first : first + 5], 'never', True]
+    with pytest.raises(errors.UsageError, match='True'):
+      found(asked, 1)
+    assert found(asked[:-1], 1).tolist() == [*ids[first : first + 5], 1]
+    assert len(found._kept) < 20
 
 
 def test_users_are_put_in_batches():
