@@ -11,6 +11,7 @@ from dare_jax.analysis import cases
 from dare_jax.analysis import forward
 from dare_jax.analysis import information
 from dare_jax.analysis import planted
+from dare_jax.analysis import planted_information
 from dare_jax.analysis import ranking
 from dare_jax.analysis import resampling
 from dare_jax.analysis import search
@@ -48,8 +49,9 @@ ANALYSES = (
     search.measure,
     search_figures.FIGURES,
     (
-      *(attention_maps, cases, forward, information, planted, ranking),
-      *(resampling, search, search_quality, sources),
+      *(attention_maps, cases, forward, information, planted),
+      *(planted_information, ranking, resampling, search),
+      *(search_quality, sources),
     ),
   ),
   figure.Analysis(

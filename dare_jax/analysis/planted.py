@@ -10,20 +10,33 @@ from scipy import stats
 
 from dare_jax.analysis import forward
 from dare_jax.analysis import information
+from dare_jax.analysis import planted_information
 from dare_jax.analysis import ranking
 from dare_jax.analysis import resampling
 from dare_jax.logs.builders import synthetic
 
 MIN_SAMPLES = 700  # rows that have the behavior of a cell
 _BINS = 20
+_CORRELATIONS = ('spearman', 'spearman_expected', 'spearman_bound')
 _CHUNK = 2_000_000  # (row, behavior) pairs held at once
 
 
 class Cells:
   """Collects relevance and information of cells with planted relevance."""
 
-  def __init__(self, truth: synthetic.Truth) -> None:
+  def __init__(
+    self,
+    truth: synthetic.Truth,
+    expected: planted_information.Expected | None = None,
+  ) -> None:
+    """Starts with nothing.
+
+    Args:
+      truth: what is planted.
+      expected: gives the information that it implies, if that is known.
+    """
     self._truth = truth
+    self._expected = expected
     self._pairs: list[np.ndarray] = []
 
   def visit(self, cells: information.Cells) -> None:
@@ -36,19 +49,36 @@ class Cells:
       cells.position[enough],
     )
     bits = cells.information()[enough]
-    pairs = np.stack([relevance, bits])[:, relevance > 0]
+    implied = np.zeros(len(bits))
+    if self._expected is not None:
+      implied = self._expected(cells)[enough]
+    pairs = np.stack([relevance, bits, implied])[:, relevance > 0]
     self._pairs.append(pairs)
 
   def data(self) -> dict[str, Any]:
-    """Returns their rank correlation, and medians over bins of relevance."""
-    relevance, bits = np.concatenate(self._pairs or [np.zeros((2, 0))], axis=1)
+    """Returns rank correlations, and medians over bins of relevance.
+
+    'spearman' is that of information and relevance; 'spearman_expected' that
+    of information and what is expected of it; 'spearman_bound' that of the
+    latter and relevance, which no number of rows would change.
+    """
+    none = [np.zeros((3, 0))]
+    relevance, bits, implied = np.concatenate(self._pairs or none, axis=1)
     found: dict[str, Any] = {'num_cells': len(bits), 'min_samples': MIN_SAMPLES}
     if len(bits) < 2:
-      return found | {'spearman': None, 'relevance': [], 'bits': []}
+      return found | {
+        **dict.fromkeys(_CORRELATIONS),
+        'relevance': [],
+        'bits': [],
+      }
     order = np.argsort(relevance, kind='stable')
     parts = [p for p in np.array_split(order, _BINS) if len(p)]
+    pairs = [(relevance, bits), (bits, implied), (relevance, implied)]
+    known = pairs if self._expected is not None else pairs[:1]
+    values = [float(stats.spearmanr(*pair).statistic) for pair in known]
     return found | {
-      'spearman': float(stats.spearmanr(relevance, bits).statistic),
+      **dict.fromkeys(_CORRELATIONS),
+      **dict(zip(_CORRELATIONS, values, strict=False)),
       'relevance': [float(np.median(relevance[part])) for part in parts],
       'bits': [
         np.quantile(bits[part], [0.25, 0.5, 0.75]).tolist() for part in parts

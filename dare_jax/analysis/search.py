@@ -14,6 +14,7 @@ from dare_jax.analysis import cases as cases_lib
 from dare_jax.analysis import forward
 from dare_jax.analysis import information
 from dare_jax.analysis import planted
+from dare_jax.analysis import planted_information
 from dare_jax.analysis import search_quality
 from dare_jax.analysis import sources as sources_lib
 from dare_jax.evaluation import retrieval
@@ -39,35 +40,21 @@ def measure(
       search over clusters of behaviors, which have no position.
   """
   del output
-  chosen = sources.without_clusters()
-  if chosen is None:
-    raise errors.UsageError(
-      'analysis search: each of the runs searches over clusters, which have no'
-      ' position in a history; leave it out with --only, or add other runs.'
-    )
-  left_out = [label for label in sources.labels if label not in chosen.labels]
-  if left_out:
-    tell(f'without {", ".join(left_out)}, which searches over clusters')
-  sources = chosen
+  sources, left_out = _searching(sources, tell)
   rows, histories = sources.test.rows(), sources.histories
   lists = _lists(sources, tell)
   tell('making the training rows')
   training = sources.training_rows
-  counts = np.bincount(training.target)
-  targets = np.flatnonzero(counts >= search_quality.MIN_ROWS)
-  targets = targets[targets >= id_map.FIRST]
-  if not len(targets):
-    raise errors.UsageError(
-      'analysis search: no target category has'
-      f' {search_quality.MIN_ROWS} training rows (the most frequent one has'
-      f' {int(counts.max(initial=0))}); use a larger log, or leave it out with'
-      ' --only.'
-    )
+  targets = _targets(training.target)
   quality = search_quality.Quality(lists, rows, histories)
   cases = cases_lib.Cases(quality, rows.label)
   maps = attention_maps.Maps()
   truth = retrieval.truth_of(sources.store)
-  cells_of_truth = None if truth is None else planted.Cells(truth)
+  cells_of_truth = None
+  if truth is not None:
+    relevance, length = sources.data.relevance, histories.length
+    implied = planted_information.expected(truth, relevance, length)
+    cells_of_truth = planted.Cells(truth, implied)
   for number, cells in enumerate(
     information.sweep(histories, training, targets)
   ):
@@ -98,6 +85,37 @@ def measure(
     curves = planted.search_curves(truth, lists, rows, histories, quality.keep)
     found['planted'] = cells_of_truth.data() | {'models': curves}
   return {name: data for name, data in found.items() if data is not None}
+
+
+def _searching(
+  sources: sources_lib.Sources, tell: Callable[[str], None]
+) -> tuple[sources_lib.Sources, list[str]]:
+  """Returns the runs that search over behaviors, and labels of the others."""
+  chosen = sources.without_clusters()
+  if chosen is None:
+    raise errors.UsageError(
+      'analysis search: each of the runs searches over clusters, which have no'
+      ' position in a history; leave it out with --only, or add other runs.'
+    )
+  left_out = [label for label in sources.labels if label not in chosen.labels]
+  if left_out:
+    tell(f'without {", ".join(left_out)}: a search over clusters')
+  return chosen, left_out
+
+
+def _targets(target: np.ndarray) -> np.ndarray:
+  """Returns the target categories with enough training rows."""
+  counts = np.bincount(target)
+  targets = np.flatnonzero(counts >= search_quality.MIN_ROWS)
+  targets = targets[targets >= id_map.FIRST]
+  if not len(targets):
+    raise errors.UsageError(
+      'analysis search: no target category has'
+      f' {search_quality.MIN_ROWS} training rows (the most frequent one has'
+      f' {int(counts.max(initial=0))}); use a larger log, or leave it out with'
+      ' --only.'
+    )
+  return targets
 
 
 def _lists(

@@ -1,11 +1,13 @@
 """Against the planted relevance, where it is known by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
 
 from dare_jax.analysis import information
 from dare_jax.analysis import planted
+from dare_jax.analysis import planted_information
 from dare_jax.logs.builders import synthetic
 
 
@@ -55,6 +57,56 @@ def test_cells_with_too_few_rows_are_left_out():
   np.testing.assert_allclose(data['relevance'], [0.25, 0.375, 0.75])
 
 
+def test_expected_information_of_a_markov_chain():
+  """Where only the last event is a cause, A_k are powers of one matrix."""
+  made = dataclasses.replace(
+    truth(),
+    decay=np.array([1.0, 1e-12], np.float32),
+    popularity=np.array([0.6, 0.4], np.float32),
+  )
+  expected = planted_information.Expected(made, 0.5, length=3)
+  step = 0.5 * np.array([0.6, 0.4]) + 0.5 * np.array(
+    [[0.75, 0.25], [0.25, 0.75]]
+  )
+  np.testing.assert_allclose(expected.frequency @ step, expected.frequency)
+  for k in range(3):
+    np.testing.assert_allclose(expected.follows[k], powers[k], rtol=1e-6)
+  cells = information.Cells(
+    2, 3, np.array([2 * 3, 3 * 3 + 2]), *np.ones((2, 2), int), 100, 200
+  )
+  clicked = expected.frequency * [
+    step[0, 0],
+    np.linalg.matrix_power(step, 3)[1, 0],
+  ]
+  clicked = clicked / expected.frequency[0] * 100
+  np.testing.assert_allclose(
+    expected(cells),
+    information.mutual_information(clicked, expected.frequency * 200, 100, 200),
+    rtol=1e-5,
+  )
+
+
+def test_expected_chances_are_those_of_a_log():
+  """Slow decay, so that causes of causes and the past matter."""
+  spec = synthetic.Spec(
+    num_users=2_000, num_items=3, num_categories=3, events_per_user=300,
+    max_events=400, events_sigma=0.1, num_partners=1, self_share=0.8,
+    recency_scale=8.0, relevance=0.6, item_exponent=0.0,
+    category_exponent=0.8, synthetic_seed=0,
+  )  # fmt: skip
+  log = synthetic.generate(spec)
+  expected = planted_information.Expected(log.truth, spec.relevance, length=20)
+  place = np.arange(len(log.category))
+  late = place - np.repeat(log.offsets[:-1], np.diff(log.offsets)) >= 100
+  share = np.bincount(log.category[late]) / late.sum()
+  np.testing.assert_allclose(expected.frequency, share, rtol=0.02)
+  for lag in (1, 5, 20):
+    pairs = np.zeros((3, 3))
+    np.add.at(pairs, (log.category[place[late] - lag], log.category[late]), 1)
+    found = pairs / pairs.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(expected.follows[lag - 1], found, atol=0.006)
+
+
 def test_information_ranks_cells_as_planted():
   """Where categories are equally popular and few causes have a cause.
 
@@ -82,9 +134,11 @@ def test_information_ranks_cells_as_planted():
     np.tile(end, 2),
   )
   histories = information.Histories(category, log.offsets, 6, 42)
-  cells = planted.Cells(log.truth)
+  implied = planted_information.Expected(log.truth, spec.relevance, 6)
+  cells = planted.Cells(log.truth, implied)
   for one in information.sweep(histories, rows, np.arange(2, 42)):
     cells.visit(one)
   data = cells.data()
   assert data['num_cells'] > 950  # Of 40 x 4 x 6; some may have few rows.
   assert data['spearman'] >= 0.9
+  assert data['spearman_expected'] >= 0.9

@@ -172,11 +172,19 @@ def _planted_sentence(data: Data) -> str:
       f'{text} No cell with planted relevance has'
       f' {data["min_samples"]} rows with its behavior.'
     )
-  return (
-    f'{text} Over {data["num_cells"]:,} cells with planted relevance and'
+  text += (
+    f' Over {data["num_cells"]:,} cells with planted relevance and'
     f' {data["min_samples"]} or more rows with their behavior, mutual'
-    ' information has a rank correlation with it of'
-    f' {data["spearman"]:.3f}.'
+    ' information has a rank correlation with the relevance of'
+    f' {data["spearman"]:.3f}'
+  )
+  if data['spearman_expected'] is None:
+    return f'{text}.'
+  return (
+    f'{text}, and of {data["spearman_expected"]:.3f} with the information that'
+    ' the planted process implies. The latter has one of'
+    f' {data["spearman_bound"]:.3f} with the relevance: as much as any number'
+    ' of rows could show.'
   )
 
 
