@@ -65,19 +65,16 @@ def test_expected_information_of_a_markov_chain():
     popularity=np.array([0.6, 0.4], np.float32),
   )
   expected = planted_information.Expected(made, 0.5, length=3)
-  step = 0.5 * np.array([0.6, 0.4]) + 0.5 * np.array(
-    [[0.75, 0.25], [0.25, 0.75]]
-  )
+  affinity = np.array([[0.75, 0.25], [0.25, 0.75]])
+  step = 0.5 * np.array([0.6, 0.4]) + 0.5 * affinity
+  powers = [np.linalg.matrix_power(step, k + 1) for k in range(3)]
   np.testing.assert_allclose(expected.frequency @ step, expected.frequency)
   for k in range(3):
     np.testing.assert_allclose(expected.follows[k], powers[k], rtol=1e-6)
   cells = information.Cells(
     2, 3, np.array([2 * 3, 3 * 3 + 2]), *np.ones((2, 2), int), 100, 200
   )
-  clicked = expected.frequency * [
-    step[0, 0],
-    np.linalg.matrix_power(step, 3)[1, 0],
-  ]
+  clicked = expected.frequency * [powers[0][0, 0], powers[2][1, 0]]
   clicked = clicked / expected.frequency[0] * 100
   np.testing.assert_allclose(
     expected(cells),
