@@ -35,6 +35,10 @@ def main() -> None:
       )
   if _STATE.value.startswith('redis') and not importlib.util.find_spec('redis'):
     raise errors.UsageError(f'redis is missing; {errors.install("serve")}.')
+  if _GRPC_PORT.value is not None and not importlib.util.find_spec('grpc'):
+    raise errors.UsageError(
+      f'--grpc_port: grpcio is not installed; {errors.install("grpc")}.'
+    )
   _set_up_jax(_COMPILED.value)
   from dare_jax.bundle import reading
   from dare_jax.server import runner
@@ -56,6 +60,7 @@ def main() -> None:
     beside=_BESIDE.value,
     host=_HOST.value,
     port=_PORT.value,
+    grpc_port=_GRPC_PORT.value,
     state=_STATE.value,
     max_events=_MAX_EVENTS.value,
     token_file=_TOKEN_FILE.value,
@@ -93,6 +98,9 @@ if __name__ == '__main__':
   )
   _HOST = flags.DEFINE_string('host', '127.0.0.1', 'Address to listen at.')
   _PORT = flags.DEFINE_integer('port', 8080, 'Port; 0 takes a free one.', 0)
+  _GRPC_PORT = flags.DEFINE_integer(
+    'grpc_port', None, 'Port for gRPC as well; 0 takes a free one.', 0
+  )
   _STATE = flags.DEFINE_string(
     'state', 'memory', 'Where events are kept: memory, sqlite:PATH, redis://..'
   )

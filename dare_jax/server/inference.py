@@ -34,12 +34,17 @@ _DTYPES = {
   **{f'INT{bits}': np.dtype(f'<i{bits // 8}') for bits in (8, 16, 32, 64)},
   **{f'UINT{bits}': np.dtype(f'<u{bits // 8}') for bits in (8, 16, 32, 64)},
 }
-_OUTPUTS = {
-  'logit': ('FP32', np.dtype('<f4')),
-  'probability': ('FP32', np.dtype('<f4')),
-  'unknown': ('BOOL', np.dtype(np.bool_)),
-  'found_position': ('INT32', np.dtype('<i4')),
-  'found_weight': ('FP32', np.dtype('<f4')),
+OUTPUTS = {
+  'logit': 'FP32',
+  'probability': 'FP32',
+  'unknown': 'BOOL',
+  'found_position': 'INT32',
+  'found_weight': 'FP32',
+}
+_OUTPUT_DTYPES = {
+  'FP32': np.dtype('<f4'),
+  'BOOL': np.dtype(np.bool_),
+  'INT32': np.dtype('<i4'),
 }
 _ALWAYS = ('logit', 'probability', 'unknown')
 _DECODER = msgspec.json.Decoder(messages.InferRequest)
@@ -73,7 +78,7 @@ def describe(slot: served_lib.Slot) -> messages.ModelDescription:
     ],
     outputs=[
       tensor(name, kind, [-1, -1, *_last_axis(bundle, name)])
-      for name, (kind, _) in _OUTPUTS.items()
+      for name, kind in OUTPUTS.items()
     ],
     fields=list(bundle.fields),
     context_fields=list(bundle.context_fields),
@@ -109,22 +114,11 @@ def infer(
   size = len(body) if header is None else _size(header, len(body))
   request = messages.decode(_DECODER, body[:size])
   wanted = {one.name: one.parameters for one in request.outputs}
-  for name in wanted:
-    if name not in _OUTPUTS:
-      raise problems.bad(
-        f'outputs.{name}', f'expected one of {", ".join(_OUTPUTS)}'
-      )
-  explain = any(name.startswith('found') for name in wanted)
   inputs = _inputs(request, body[size:])
-  asked = _requests(served, inputs, explain)
-  scored = scorer.score_many(served, asked)
-  arrays = _arrays(served, scored)
   binary_all = request.parameters.get('binary_data_output') is True
   tensors, blobs = [], []
-  for name in wanted or _ALWAYS:
-    kind, dtype = _OUTPUTS[name]
-    array = np.ascontiguousarray(arrays[name], dtype)
-    tensor = messages.Tensor(name, list(array.shape), kind)
+  for name, array in outputs(scorer, served, inputs, [*wanted]).items():
+    tensor = messages.Tensor(name, list(array.shape), OUTPUTS[name])
     if wanted.get(name, {}).get('binary_data', binary_all) is True:
       blobs.append(array.tobytes())
       tensor.parameters = {'binary_data_size': array.nbytes}
@@ -136,6 +130,37 @@ def infer(
     messages.InferAnswer(bundle.name, bundle.version, tensors, request.id)
   )
   return b''.join([head, *blobs]), len(head) if blobs else None
+
+
+def outputs(
+  scorer: scorer_lib.Scorer,
+  served: served_lib.Served,
+  inputs: dict[str, Any],
+  wanted: Sequence[str],
+) -> dict[str, np.ndarray]:
+  """Returns name -> array of the outputs, each of its type in `OUTPUTS`.
+
+  Args:
+    scorer: what scores.
+    served: the bundle.
+    inputs: name -> (shape, values in row-major order).
+    wanted: names of outputs; none: those that are always there.
+
+  Raises:
+    Problem: the request is wrong.
+  """
+  for name in wanted:
+    if name not in OUTPUTS:
+      raise problems.bad(
+        f'outputs.{name}', f'expected one of {", ".join(OUTPUTS)}'
+      )
+  explain = any(name.startswith('found') for name in wanted)
+  asked = _requests(served, inputs, explain)
+  arrays = _arrays(served, scorer.score_many(served, asked))
+  return {
+    name: np.ascontiguousarray(arrays[name], _OUTPUT_DTYPES[OUTPUTS[name]])
+    for name in wanted or _ALWAYS
+  }
 
 
 def _size(header: str, most: int) -> int:
@@ -152,28 +177,35 @@ def _inputs(request: messages.InferRequest, tail: bytes) -> dict[str, Any]:
   found: dict[str, Any] = {}
   for tensor in request.inputs:
     name = f'inputs.{tensor.name}'
-    count = math.prod(tensor.shape)
     if tensor.data is msgspec.UNSET:
       size = tensor.parameters.get('binary_data_size')
       if not isinstance(size, int) or not 0 <= size <= len(tail):
         raise problems.bad(
           name, 'expected data, or binary_data_size of what follows the JSON'
         )
-      values = _binary(name, tensor.datatype, tail[:size])
+      values = binary(name, tensor.datatype, tail[:size])
       tail = tail[size:]
     else:
-      values = _plain(name, tensor.datatype, tensor.data)
-    if len(values) != count:
-      raise problems.bad(
-        name, f'the shape {tensor.shape} has {count} values, got {len(values)}'
-      )
-    found[tensor.name] = tensor.shape, values
+      values = plain(name, tensor.datatype, tensor.data)
+    found[tensor.name] = shaped(name, tensor.shape, values)
   if tail:
     raise problems.bad('inputs', f'{len(tail)} bytes belong to no tensor')
   return found
 
 
-def _plain(name: str, kind: str, data: Any) -> list[Any]:
+def shaped(
+  name: str, shape: Sequence[int], values: list[Any]
+) -> tuple[Sequence[int], list[Any]]:
+  """Returns an input, if its shape has as many values as there are."""
+  count = math.prod(shape)
+  if min(shape, default=0) < 0 or len(values) != count:
+    raise problems.bad(
+      name, f'the shape {shape} has {count} values, got {len(values)}'
+    )
+  return shape, values
+
+
+def plain(name: str, kind: str, data: Any) -> list[Any]:
   """Returns the values of a tensor in JSON, which may be nested."""
   while data and all(isinstance(row, list) for row in data):
     data = [value for row in data for value in row]
@@ -185,7 +217,7 @@ def _plain(name: str, kind: str, data: Any) -> list[Any]:
   return _checked(name, data)
 
 
-def _binary(name: str, kind: str, blob: bytes) -> list[Any]:
+def binary(name: str, kind: str, blob: bytes) -> list[Any]:
   """Returns the values of a binary tensor."""
   if kind in _DTYPES:
     dtype = _DTYPES[kind]

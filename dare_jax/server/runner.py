@@ -41,6 +41,7 @@ class Options:
   Attributes:
     bundle: path of the bundle.
     beside: path of a bundle of another model over the same fields, or None.
+    grpc_port: where to listen for gRPC as well; 0 takes a free one, None: not.
     host, port: where to listen; port 0 takes a free one.
     state: see `stores.open_store`.
     max_events: kept of a user; None: what the model is shown, 10,000 at least.
@@ -60,6 +61,7 @@ class Options:
   watch_s: float = 2.0
   limits: service_lib.Limits = service_lib.Limits()
   beside: str | None = None
+  grpc_port: int | None = None
 
 
 def serve(options: Options, open_bundle: Callable[[str], Any]) -> None:
@@ -102,7 +104,10 @@ def serve(options: Options, open_bundle: Callable[[str], Any]) -> None:
     swap.Swapper(path, bundle.name, service, open_bundle, options.watch_s)
     for path, bundle in zip(paths, bundles, strict=True)
   ]
-  server = _Server(config, service, swappers, address)
+  calls = None
+  if options.grpc_port is not None:
+    calls = lambda: _grpc_server(options, service, token, log)
+  server = _Server(config, service, swappers, address, calls)
   try:
     asyncio.run(server.serve([listening]))
   finally:
@@ -127,8 +132,10 @@ class _Server(uvicorn.Server):
     service: service_lib.Service,
     swappers: Sequence[swap.Swapper],
     address: str,
+    grpc_server: Callable[[], Any] | None,
   ) -> None:
     super().__init__(config)
+    self._make_grpc, self._grpc = grpc_server, None
     self._service, self._swappers = service, swappers
     self._address = address
     self.failure: BaseException | None = None
@@ -142,10 +149,22 @@ class _Server(uvicorn.Server):
     def ask(number: int) -> None:
       loop.call_soon_threadsafe(self._drain, number)
 
+    if self._make_grpc is not None:
+      self._grpc = self._make_grpc()
     signals.install(ask)
     signals.watch()
     threading.Thread(target=self._prepare, name='compile', daemon=True).start()
     yield
+
+  async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    await super().startup(sockets)
+    if self._grpc is not None:
+      await self._grpc.start()
+
+  async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    if self._grpc is not None:
+      await self._grpc.stop(self._service.limits.time_limit_s)
+    await super().shutdown(sockets)
 
   def _prepare(self) -> None:
     """Compiles, then takes requests."""
@@ -163,7 +182,10 @@ class _Server(uvicorn.Server):
     for swapper in self._swappers:
       swapper.start()
     names = [f'{one.bundle.name} {one.bundle.version}' for one in loading]
-    print(f'serving {" and ".join(names)} at {self._address}', flush=True)
+    where = self._address
+    if self._grpc is not None:
+      where += f' and for gRPC at port {self._grpc.port}'
+    print(f'serving {" and ".join(names)} at {where}', flush=True)
 
   def _drain(self, number: int) -> None:
     """Refuses new requests, and leaves after a while."""
@@ -180,6 +202,22 @@ class _Server(uvicorn.Server):
 
   def _leave(self) -> None:
     self.should_exit = True
+
+
+def _grpc_server(
+  options: Options,
+  service: service_lib.Service,
+  token: str | None,
+  log: logs.Log,
+) -> Any:
+  from dare_jax.server.rpc import servicer  # An extra of its own.
+
+  return servicer.Server(
+    servicer.Servicer(service, token, log),
+    options.host,
+    options.grpc_port or 0,
+    service.limits.max_body_bytes,
+  )
 
 
 def check_beside(bundles: Sequence[Any]) -> None:
