@@ -44,6 +44,10 @@ def stalling_server(seconds):
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     server.close()
+    open_tasks = asyncio.all_tasks(loop)
+    for task in open_tasks:
+      task.cancel()
+    loop.run_until_complete(asyncio.gather(*open_tasks, return_exceptions=True))
     loop.close()
 
 
