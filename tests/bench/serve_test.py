@@ -21,6 +21,13 @@ from tests.server import process
 _MOST = traffic.Case((1, 40), (5, 20))
 
 
+async def _cancel_others():
+  others = asyncio.all_tasks() - {asyncio.current_task()}
+  for task in others:
+    task.cancel()
+  await asyncio.gather(*others, return_exceptions=True)
+
+
 @contextlib.contextmanager
 def stalling_server(seconds):
   """Answers one request after the other, each after `seconds`; its port."""
@@ -44,10 +51,7 @@ def stalling_server(seconds):
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     server.close()
-    open_tasks = asyncio.all_tasks(loop)
-    for task in open_tasks:
-      task.cancel()
-    loop.run_until_complete(asyncio.gather(*open_tasks, return_exceptions=True))
+    loop.run_until_complete(_cancel_others())
     loop.close()
 
 

@@ -47,11 +47,14 @@ def counts(server: process.Server) -> collections.Counter[str]:
   return found
 
 
-def run(server: process.Server, requests: int, examples: int) -> int:
+def run(
+  server: process.Server, folder: pathlib.Path, requests: int, examples: int
+) -> int:
   """Asks a server; returns in how many turns, each of another seed.
 
   Args:
     server: what is asked.
+    folder: takes what schemathesis leaves behind.
     requests: at least.
     examples: of each route in a turn.
 
@@ -72,6 +75,7 @@ def run(server: process.Server, requests: int, examples: int) -> int:
         '--suppress-health-check=all',
       ],
       check=False,
+      cwd=folder,
       capture_output=True,
       text=True,
     )
@@ -93,7 +97,7 @@ def main() -> None:
       bundle = double.write(pathlib.Path(name) / 'bundle')
       module = process.DOUBLE
     with process.Server(bundle, '--nolog_requests', module=module) as server:
-      turns = run(server, args.requests, args.examples)
+      turns = run(server, pathlib.Path(name), args.requests, args.examples)
       found = counts(server)
   told = ', '.join(f'{n:,} of {code}' for code, n in sorted(found.items()))
   print(
