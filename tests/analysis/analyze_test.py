@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from dare_jax import errors
 from dare_jax.analysis import catalogue
 from dare_jax.analysis import runner
 from dare_jax.analysis import sources
+from dare_jax.evaluation import metrics
 from tests import tiny
 
 _CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
@@ -23,7 +25,14 @@ def root(tmp_path_factory):
   root = tmp_path_factory.mktemp('analyze')
   tiny.write_log(root / 'log.csv', num_users=40)
   for name in ('dare', 'twin'):
-    config = tiny.config(root, model__name=name, train__steps=2)
+    fields = {'train__observe_gradients': name == 'twin'}
+    config = tiny.config(
+      root,
+      model__name=name,
+      train__steps=2,
+      train__log_every_steps=1,
+      **fields,
+    )
     tiny.run(config, root / name)
   make(root)
   return root
@@ -109,6 +118,49 @@ def test_another_checkpoint_is_measured_anew(root):
   before = runner.fingerprint(analysis, found)
   found.all[0].identity['step'] += 1
   assert runner.fingerprint(analysis, found) != before
+
+
+def test_more_lines_of_metrics_are_read_anew(root):
+  found = sources.locate([str(root / 'dare')])
+  before = {a.name: runner.fingerprint(a, found) for a in catalogue.ANALYSES}
+  file = root / 'dare' / 'metrics.jsonl'
+  content = file.read_bytes()
+  file.write_bytes(content + b'{"step": 3, "epoch": 1, "time_s": 1}\n')
+  after = {a.name: runner.fingerprint(a, found) for a in catalogue.ANALYSES}
+  file.write_bytes(content)
+  changed = {name for name in before if before[name] != after[name]}
+  assert changed == {'gradients', 'efficiency'}
+
+
+def test_files_that_are_gone_are_written_again(root):
+  data = json.loads((root / 'report' / 'projector.json').read_text())['data']
+  file = root / 'report' / data['files'][0]
+  file.unlink()
+  make(root, only=['projector'])
+  assert file.is_file()
+
+
+def test_a_search_over_clusters_is_analysed_but_for_its_search(root):
+  config = tiny.config(root, model__name='twin_v2', train__steps=2)
+  tiny.run(config, root / 'clusters')
+  told = []
+  path = runner.run(
+    sources.locate([str(root / 'clusters'), str(root / 'dare')]),
+    catalogue.choose([]),
+    root / 'report_clusters',
+    told.append,
+  )
+  assert any('without clusters' in line for line in told)
+  assert 'Left out, as it searches over clusters' in path.read_text()
+  found = sources.locate([str(root / 'clusters')])
+  own = metrics.load(root / 'clusters' / 'predictions_test.npz')
+  np.testing.assert_allclose(
+    np.sort(found.predictions(found.all[0]).logit),
+    np.sort(own.logit),
+    rtol=1e-4,
+  )
+  with pytest.raises(errors.UsageError, match='searches over clusters'):
+    runner.run(found, catalogue.choose(['search']), root / 'none', told.append)
 
 
 def test_a_run_without_a_best_checkpoint_is_read_from_its_last(root):
