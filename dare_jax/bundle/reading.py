@@ -163,6 +163,11 @@ class Bundle:
     values = {field: int(ids[0]) for field, ids in checked.items()}
     return self._scorer.append(state, values, self.history_length)
 
+  def expand(self, state: scoring.State) -> scoring.State:
+    """Returns the state that `State.compact` was called on, made anew."""
+    self._check_version(state)
+    return self._scorer.expand(state)
+
   def score(
     self,
     histories: Sequence[Ids | scoring.State],
@@ -241,8 +246,7 @@ class Bundle:
     result = []
     for history in histories:
       if isinstance(history, scoring.State):
-        self._check_version(history)
-        result.append(history)
+        result.append(self.expand(history))
       else:
         result.append(next(made))
     return result

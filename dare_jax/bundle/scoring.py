@@ -34,7 +34,8 @@ class State:
     ids: field -> int32 [n], the behaviors that count, oldest first.
     capacity: slots.
     newest: slot of the most recent behavior.
-    keys: of the search, [1, d, slots]; None where the model needs the history.
+    keys: of the search, [1, d, slots]; None where the model needs the history,
+      and in a compact state.
   """
 
   version: str
@@ -51,6 +52,10 @@ class State:
     """Bytes that it takes in memory."""
     own = 0 if self.keys is None else self.keys.nbytes
     return own + sum(ids.nbytes for ids in self.ids.values())
+
+  def compact(self) -> State:
+    """Returns the same without keys, far smaller: `Scorer.expand` has them."""
+    return self if self.keys is None else dataclasses.replace(self, keys=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +137,12 @@ class Scorer:
     ids, count = windows([state], 1, capacity)
     made = self._calls('encode_history', (1, capacity), ids, count)
     return dataclasses.replace(state, keys=_kept(made['keys']))
+
+  def expand(self, state: State) -> State:
+    """Returns a state with its keys; one that was compact has the same ones."""
+    if state.keys is not None or not self._plan.has_cached_keys:
+      return state
+    return self.encode(state.version, state.ids)
 
   def encode_together(
     self, version: str, histories: Sequence[Ids]

@@ -40,7 +40,10 @@ class Metrics:
       **own,
     )
     self.states = prometheus_client.Counter(
-      'states', 'States: hit, appended to, or encoded.', ['result'], **own
+      'states',
+      'States: hit, expanded (their keys were given up), appended to, encoded.',
+      ['result'],
+      **own,
     )
     self.unknown = prometheus_client.Counter(
       'unknown_values',

@@ -81,7 +81,7 @@ class States:
     if entry is not None and is_kin:
       behind = head.total - entry.total
       if behind == 0 or (behind < 0 and events is None):
-        return self._count('hit', entry, events)
+        return self._hit(served, user, entry, events)
       if 0 < behind <= _MOST_APPENDED:
         updated = self._append(served, user, entry, head)
         if updated is not None and (
@@ -89,6 +89,21 @@ class States:
         ):
           return self._count('appended', updated, events)
     return self._encode(served, user, head, events, explain)
+
+  def _hit(
+    self,
+    served: served_lib.Served,
+    user: str,
+    entry: cache_lib.Entry,
+    events: events_lib.Events | None,
+  ) -> Shown:
+    """Returns what is cached; a compact state becomes whole again."""
+    state = served.bundle.expand(entry.state)
+    if state is entry.state:
+      return self._count('hit', entry, events)
+    entry = dataclasses.replace(entry, state=state)
+    served.cache.put(user, entry)
+    return self._count('expanded', entry, events)
 
   def _append(
     self,

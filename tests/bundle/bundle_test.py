@@ -78,6 +78,18 @@ def test_a_state_that_was_appended_to_is_the_whole_history(opened, run):
   assert state.nbytes > before
 
 
+def test_a_compact_state_scores_the_same(opened):
+  rng = np.random.default_rng(4)
+  past, some = (served.ids(opened, served.raw(rng, n)) for n in (17, 3))
+  whole = opened.append(opened.encode(past), dict.fromkeys(past, 3))
+  small = whole.compact()
+  assert small.nbytes < whole.nbytes / 3
+  assert opened.expand(whole) is whole
+  assert opened.expand(small).nbytes == whole.nbytes
+  logits = [one.logit for one in opened.score([whole, small], [some] * 2)]
+  np.testing.assert_array_equal(*logits)
+
+
 def test_nothing_is_compiled_once_it_is_warm(root):
   """Also for a state that is kept, and one that was appended to."""
   opened = bundle.open(root / 'bundle')

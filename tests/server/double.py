@@ -34,6 +34,9 @@ class State:
   def nbytes(self) -> int:
     return sum(column.nbytes for column in self.ids.values())
 
+  def compact(self) -> State:
+    return self
+
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
@@ -85,6 +88,9 @@ class Double:
     self.encoded += 1
     last = {f: ids[-self.history_length :] for f, ids in history.items()}
     return State(last, self.version)
+
+  def expand(self, state: State) -> State:
+    return state
 
   def append(self, state: State, behavior: dict[str, int]) -> State:
     assert state.version == self.version

@@ -77,6 +77,9 @@ class State:
   def nbytes(self) -> int:
     return sum(own.nbytes for own in self.ids.values())
 
+  def compact(self) -> State:
+    return self
+
 
 class PlainBundle:
   """Answers as `bundle.Bundle` does, by PyTorch."""
@@ -151,6 +154,9 @@ class PlainBundle:
         for field, ids in history.items()
       }
     )
+
+  def expand(self, state: State) -> State:
+    return state
 
   def append(self, state: State, behavior: Mapping[str, int]) -> State:
     joined = {
