@@ -16,6 +16,7 @@ from dare_jax.analysis import sources
 from dare_jax.evaluation import metrics
 from tests import tiny
 
+pytestmark = pytest.mark.slow  # Two trainings and a whole report.
 _CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 
 
