@@ -49,7 +49,7 @@ def _panels(data: Data) -> list[panels_lib.Panel]:
   names = [*data['targets']]
   shown: dict[str, Any] = {
     row['model']: [row['slices'][name]['difference'] for name in names]
-    for row in data['rows'][1:]
+    for row in data['rows']  # The first, without any, keeps its color.
   }
   if not any(any(values) for values in shown.values()):
     return []

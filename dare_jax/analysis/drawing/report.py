@@ -47,6 +47,7 @@ th, td { padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--rule); }
 th, td { text-align: right; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; }
 th { font-weight: 600; vertical-align: bottom; }
+@media screen { td { white-space: nowrap; } }
 @media print {
   body { max-width: none; padding: 0; font-size: 10.5pt; }
   nav { display: none; }
