@@ -21,6 +21,7 @@ import numpy as np
 OFFICIAL_MISSING = 1e-5
 _CHUNK_KEYS = 1 << 24  # (row, behavior) pairs held at once
 _MAX_KEY = 1 << 32
+_CRITICAL = 3.841  # of chi-square with one degree of freedom, at 5 %
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +168,36 @@ def mutual_information(
       bits[count < 0] = np.nan
       result += count / total * bits
   return np.maximum(result, 0.0)  # Rounding may leave less.
+
+
+class Significance:
+  """Counts the cells whose information is more than chance would make.
+
+  Twice the rows times the information, in nats, is the G statistic of the
+  hypothesis that behavior and click are independent: with independent rows it
+  is above `_CRITICAL` in 5 % of cells that tell nothing. Rows of one user are
+  not independent, so that more than that are.
+
+  Attributes:
+    cells: with `MIN_SAMPLES` rows or more that have the behavior.
+    above: those of them above the bound.
+  """
+
+  MIN_SAMPLES = 50
+
+  def __init__(self) -> None:
+    self.cells = self.above = 0
+
+  def visit(self, cells: Cells) -> None:
+    """Adds the cells of a target category."""
+    enough = cells.clicked + cells.other >= self.MIN_SAMPLES
+    total = cells.num_clicked + cells.num_other
+    statistic = 2 * total * np.log(2) * cells.information()[enough]
+    self.cells += int(enough.sum())
+    self.above += int((statistic > _CRITICAL).sum())
+
+  def share(self) -> float | None:
+    return self.above / self.cells if self.cells else None
 
 
 def sweep(

@@ -19,6 +19,7 @@ from dare_jax.analysis import search_quality
 from dare_jax.analysis import sources as sources_lib
 from dare_jax.evaluation import retrieval
 from dare_jax.logs import id_map
+from dare_jax.logs.builders import synthetic
 
 _TOLD_EVERY = 100
 
@@ -48,13 +49,9 @@ def measure(
   targets = _targets(training.target)
   quality = search_quality.Quality(lists, rows, histories)
   cases = cases_lib.Cases(quality, rows.label)
-  maps = attention_maps.Maps()
+  maps, noise = attention_maps.Maps(), information.Significance()
   truth = retrieval.truth_of(sources.store)
-  cells_of_truth = None
-  if truth is not None:
-    relevance, length = sources.data.relevance, histories.length
-    implied = planted_information.expected(truth, relevance, length)
-    cells_of_truth = planted.Cells(truth, implied)
+  cells_of_truth = None if truth is None else _planted(truth, sources)
   for number, cells in enumerate(
     information.sweep(histories, training, targets)
   ):
@@ -63,14 +60,17 @@ def measure(
     for seen in quality.visit(cells):
       cases.visit(seen)
     maps.visit(cells)
+    noise.visit(cells)
     if cells_of_truth is not None:
       cells_of_truth.visit(cells)
   tell('comparing with attention')
-  about = {
+  about: dict[str, Any] = {
     'num_training_rows': len(training.target),
     'num_targets': len(targets),
     'length': histories.length,
     'left_out': left_out,
+    'tested_cells': noise.cells,
+    'informative': noise.share(),
   }
   found = {
     'search_quality': about | quality.data(),
@@ -101,6 +101,14 @@ def _searching(
   if left_out:
     tell(f'without {", ".join(left_out)}: a search over clusters')
   return chosen, left_out
+
+
+def _planted(
+  truth: synthetic.Truth, sources: sources_lib.Sources
+) -> planted.Cells:
+  relevance, length = sources.data.relevance, sources.histories.length
+  implied = planted_information.expected(truth, relevance, length)
+  return planted.Cells(truth, implied)
 
 
 def _targets(target: np.ndarray) -> np.ndarray:

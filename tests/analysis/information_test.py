@@ -156,3 +156,16 @@ def test_values_by_category_and_position():
   found = cells.dense(np.array([0.5, 0.25]), -1.0, num_categories=2)
   assert found.tolist() == [[-1, 0.5, -1], [-1, -1, 0.25]]
   assert (cells.category.tolist(), cells.position.tolist()) == ([0, 1], [2, 3])
+
+
+def test_cells_that_tell_more_than_chance():
+  """G of the first is 2 (60 ln 1.2 + 40 ln 0.8 + ..) = 8.05, of others 0."""
+  significance = information.Significance()
+  cells = information.Cells(
+    2, 3, np.array([0, 1, 2]), np.array([60, 50, 20]), np.array([40, 50, 20]),
+    100, 100,
+  )  # fmt: skip
+  significance.visit(cells)
+  assert significance.cells == 2  # The third has too few rows.
+  assert significance.share() == 0.5
+  assert information.Significance().share() is None

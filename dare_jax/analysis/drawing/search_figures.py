@@ -13,6 +13,12 @@ _PERCENT = 100
 
 def _quality_sentence(data: Data) -> str:
   text = _of_quality(data)
+  if data['informative'] is not None:
+    text += (
+      f' Of {data["tested_cells"]:,} cells with 50 rows or more'
+      f' {data["informative"] * _PERCENT:.1f} % tell of the click at the 5 %'
+      ' level; were it chance alone and rows independent, 5 % would.'
+    )
   if not data['left_out']:
     return text
   names = figure.listed(data['left_out'])

@@ -41,11 +41,13 @@ def measure(
   shorter = lengths(length)
   found: dict[str, Any] = {}
   for source in sources.all:
+    own = source.run.model.config.top_k
     of_length, of_kept = {}, {}
     for number in shorter:
       tell(f'{source.label} with histories of {number}')
-      of_length[number] = _predict(sources, source.run, chosen, number)
-    own = source.run.model.config.top_k
+      # What is shorter than the search's list is kept whole.
+      run = with_top_k(source.run, min(own, number))
+      of_length[number] = _predict(sources, run, chosen, number)
     for number in kept(source.run.model.config, length):
       if number != own:
         tell(f'{source.label} with {number} behaviors kept')

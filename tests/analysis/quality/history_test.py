@@ -42,6 +42,19 @@ def test_other_settings_predict_as_a_model_made_so(root):
   assert np.abs(whole - logits).max() > 1e-3
 
 
+def test_a_history_shorter_than_the_list_is_kept_whole(root, monkeypatch):
+  monkeypatch.setattr(history, '_SHORTEST', 3)
+  of = sources.Sources([untrained.source(root, 'dare', model__top_k=6)])
+  data = history.measure(of, lambda _: None, root)['history']
+  found = data['models']['dare']['length']
+  assert found['number'] == [5, 10, 20]
+  assert all(0 <= value <= 1 for value in found['auc'])
+  assert found['difference'][-1]['mean'] == 0.0
+  kept = data['models']['dare']['kept']
+  assert kept['number'] == [1, 2, 5, 6, 10]
+  assert kept['auc'][3] == found['auc'][-1]
+
+
 def test_differences_are_to_the_own_setting():
   def made(logit):
     return metrics.Predictions(
