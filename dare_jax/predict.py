@@ -206,7 +206,8 @@ def main() -> None:
   if request.workdir:
     from dare_jax.experiments import run_config
 
-    runtime.configure(run_config.load(request.workdir).runtime)
+    config = run_config.load(request.workdir)
+    runtime.configure(runtime.of_section(config.runtime))
   print(summary(predict(request, stop)))
 
 

@@ -26,12 +26,14 @@ def prepare(config: ml_collections.ConfigDict) -> str:
     UsageError: bad config or input, or a folder that can't be written.
   """
   from dare_jax.data import data_card
+  from dare_jax.data import options as data_options
   from dare_jax.experiments import config_check
+  from dare_jax.logs import options as log_options
   from dare_jax.store import datasets
 
   config_check.check(config)
-  store = datasets.prepare(config.data)
-  return data_card.data_card(store, config.data)
+  store = datasets.prepare(log_options.of_section(config.data))
+  return data_card.data_card(store, data_options.of_section(config.data))
 
 
 def _config() -> ml_collections.ConfigDict:

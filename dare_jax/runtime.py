@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 import sys
-from typing import Any
 
 from absl import logging
+import ml_collections
 
 # malloc.h of glibc.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Settings of a process.
+
+  Attributes:
+    compilation_cache: folder of compiled programs; '' for none.
+    tune_malloc: whether large buffers stay mapped, see `keep_memory`.
+  """
+
+  compilation_cache: str
+  tune_malloc: bool
+
+
+def of_section(section: ml_collections.ConfigDict) -> Options:
+  """Returns the settings that a config's section `runtime` holds."""
+  return Options(**section)
 
 
 def keep_memory() -> None:
@@ -35,17 +54,17 @@ def keep_memory() -> None:
     logging.info('the allocator was left alone: %s', error)
 
 
-def configure(runtime: Any) -> None:
-  """Applies the config's runtime section.
+def configure(options: Options) -> None:
+  """Applies the settings to this process.
 
   Keeps large buffers mapped, see `keep_memory`, and caches compiled programs on
   disk.
   """
-  if runtime.tune_malloc:
+  if options.tune_malloc:
     keep_memory()
   import jax  # After the allocator is set.
 
-  if runtime.compilation_cache:
-    directory = os.path.expanduser(runtime.compilation_cache)
+  if options.compilation_cache:
+    directory = os.path.expanduser(options.compilation_cache)
     jax.config.update('jax_compilation_cache_dir', directory)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

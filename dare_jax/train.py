@@ -93,7 +93,7 @@ def main() -> None:
   config = _CONFIG.value
   stop = interrupt.StopSignal()
   stop.install()
-  runtime.configure(config.runtime)
+  runtime.configure(runtime.of_section(config.runtime))
   signals.watch()
   distributed.start()
   config_flag = flags.FLAGS['config']

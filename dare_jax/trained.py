@@ -52,7 +52,7 @@ class Trained:
   @property
   def history_length(self) -> int:
     """How many behaviors the model was shown: for `user_state.build`."""
-    return int(self.experiment.config.data.history_length)
+    return self.experiment.options.data.history_length
 
   def ids(self, field: str, raw: Any) -> Int32[np.ndarray, ' n']:
     """Returns the ids of raw values, as they are in the log.

@@ -13,6 +13,7 @@ import pytest
 
 from dare_jax import prepare
 from dare_jax.experiments import run_config
+from dare_jax.logs import options as log_options
 from dare_jax.store import datasets
 from tests import tiny
 
@@ -21,7 +22,7 @@ from tests import tiny
 def root(tmp_path_factory) -> pathlib.Path:
   folder = tmp_path_factory.mktemp('bad')
   tiny.write_log(folder / 'log.csv')
-  datasets.prepare(tiny.config(folder).data)
+  datasets.prepare(log_options.of_section(tiny.config(folder).data))
   return folder
 
 
@@ -157,7 +158,7 @@ def test_store(root, tmp_path, refused, damage, named):
   made = tiny.config(root)
   made.data.data_dir = str(tmp_path / 'data')
   shutil.copytree(root / 'data', tmp_path / 'data')
-  store = datasets.store_path(made.data)
+  store = datasets.store_path(log_options.of_section(made.data))
   damage(store)
   before = files(tmp_path / 'data')
   line = refused(lambda: tiny.run(made, tmp_path / 'run'))

@@ -14,6 +14,7 @@ import jaxtyping
 import pytest
 
 from dare_jax.configs import base
+from dare_jax.logs import options as log_options
 from dare_jax.store import datasets
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -22,9 +23,19 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jaxtyping.install_import_hook(
   [
     'dare_jax.aggregate',
+    'dare_jax.data.data_card',
+    'dare_jax.data.known_ids',
+    'dare_jax.data.label_counts',
+    'dare_jax.data.pipeline',
+    'dare_jax.data.split_advice',
+    'dare_jax.data.split_times',
+    'dare_jax.data.splits',
+    'dare_jax.data.targets',
+    'dare_jax.data.unknown_report',
     'dare_jax.embeddings',
     'dare_jax.search',
     'dare_jax.serving',
+    'dare_jax.store',
     'dare_jax.tables',
     'dare_jax.topk',
     'dare_jax.training.batch_rows',
@@ -88,7 +99,7 @@ def journey_config(tmp_path_factory):
 @pytest.fixture(scope='session')
 def journey_store(journey_config):
   """The history store of the whole Complete Journey log."""
-  return datasets.prepare(journey_config.data)
+  return datasets.prepare(log_options.of_section(journey_config.data))
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from dare_jax import runtime
 from dare_jax.bench import process
-from dare_jax.configs import base
 
 _SIZE = 6_000  # 144 MB: more than a thread's arena holds.
 
@@ -36,9 +36,7 @@ def _faults_a_call() -> float:
 @pytest.mark.slow
 def test_buffers_stay_mapped_between_calls():
   pages = _SIZE**2 * 4 / 4096
-  settings = base.get_config().runtime
-  settings.compilation_cache = ''
   for tune, low, high in ((False, 0.9, 1.1), (True, 0.0, 0.3)):
-    settings.tune_malloc = tune
+    settings = runtime.Options(compilation_cache='', tune_malloc=tune)
     faults = process.run_fresh(settings, _faults_a_call)
     assert low * pages <= faults <= high * pages

@@ -17,6 +17,7 @@ import pytest
 from dare_jax import errors
 from dare_jax import evaluate
 from dare_jax.experiments import experiment
+from dare_jax.logs import options as log_options
 from dare_jax.runs import metric_log
 from dare_jax.runs import run as run_lib
 from dare_jax.runs import workdir as workdir_lib
@@ -365,9 +366,9 @@ def test_checkpoints_of_other_data_are_refused(
   shutil.copytree(straight[0], tmp_path / 'run')
   (tmp_path / 'run' / 'result.json').unlink()
   tiny.write_log(tmp_path / 'log.csv', num_users=50)
-  changed = datasets.prepare(tiny.config(tmp_path).data)
+  changed = datasets.prepare(log_options.of_section(tiny.config(tmp_path).data))
   made = tiny.config(root)
-  store = datasets.store_path(made.data)
+  store = datasets.store_path(log_options.of_section(made.data))
   kept = store.rename(store.with_name('kept'))
   try:
     shutil.copytree(changed.path, store)
@@ -497,7 +498,7 @@ def test_sigterm_in_every_phase(root, long_run, tmp_path):
   made.data.data_dir = str(tmp_path / 'data')
   workdir = tmp_path / 'run'
   prepared = tmp_path / 'data'
-  prepared_in = datasets.store_path(made.data).exists
+  prepared_in = datasets.store_path(log_options.of_section(made.data)).exists
   phases = {
     'prepare': lambda: any(prepared.glob('*.preparing')),
     'compile': lambda: prepared_in() and (workdir / 'lock').exists(),

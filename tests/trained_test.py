@@ -52,9 +52,9 @@ def test_reading_a_run_logs_nothing(root, caplog):
 
 def test_scores_raw_values_of_the_log(root, run):
   """As README says; the pipeline makes the same of the same moment."""
-  store, config = run.experiment.store, run.experiment.config
+  store, options = run.experiment.store, run.experiment.options
   item = next(run.experiment.pipelines['test'].eval_batches(1))
-  first = splits.make_splits(store, config.data)['test'].take(np.arange(1))
+  first = splits.make_splits(store, options.data)['test'].take(np.arange(1))
   name, end = store.raw_ids('user')[int(first.user[0])], int(first.end[0])
   with (root / 'log.csv').open() as log:
     rows = [row for row in csv.DictReader(log) if row['user_id'] == name]

@@ -127,7 +127,7 @@ def category_scores(
   Returns:
     float32 [n, g].
   """
-  length = run.experiment.config.data.history_length
+  length = run.experiment.options.data.history_length
   apply = jax.jit(
     functools.partial(run.model.apply, method=_grid), static_argnums=4
   )

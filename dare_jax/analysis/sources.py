@@ -23,6 +23,7 @@ from dare_jax import types
 from dare_jax.analysis import forward
 from dare_jax.analysis import information
 from dare_jax.checkpoints import checkpoint
+from dare_jax.data import options as data_options
 from dare_jax.data import pipeline
 from dare_jax.evaluation import metrics
 from dare_jax.experiments import run_config
@@ -124,9 +125,9 @@ class Sources:
     return [source.label for source in self.all]
 
   @property
-  def data(self) -> Any:
-    """The config's data section, by which the rows are made."""
-    return self._first.config.data
+  def data(self) -> data_options.PipelineOptions:
+    """How the rows are made."""
+    return data_options.of_section(self._first.config.data)
 
   @property
   def store(self) -> history_store.HistoryStore:
@@ -220,10 +221,12 @@ class Sources:
     self, split: str, history_length: int, own: np.ndarray | None = None
   ) -> pipeline.Pipeline:
     """One moment a row, in order; the run's own may go by other ways."""
-    data = self.data.copy_and_resolve_references()
-    data.history_length = history_length
-    data.max_padding = None
-    data.group_candidates = True
+    data = dataclasses.replace(
+      self.data,
+      history_length=history_length,
+      max_padding=None,
+      group_candidates=True,
+    )
     moments = self._first.run.experiment.pipelines[split].moments
     moments = moments if own is None else moments.take(own)
     rows = split == 'test' and any(s.searches_clusters for s in self.all)

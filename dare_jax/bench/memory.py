@@ -25,6 +25,7 @@ import ml_collections
 
 from dare_jax import cli
 from dare_jax import runtime
+from dare_jax.logs import options as log_options
 from dare_jax.store import datasets
 
 # What may be held: so many times tables and slots, and so many bytes besides.
@@ -67,7 +68,7 @@ def _prepare(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, steps: int
 ) -> list[dict[str, Any]]:
   del workdir, steps
-  datasets.open_or_prepare(config.data)
+  datasets.open_or_prepare(log_options.of_section(config.data))
   return []
 
 
@@ -133,7 +134,7 @@ class _Meter:
   def __init__(
     self, config: ml_collections.ConfigDict, workdir: pathlib.Path
   ) -> None:
-    runtime.configure(config.runtime)
+    runtime.configure(runtime.of_section(config.runtime))
     from dare_jax.runs import run as run_lib  # After the allocator is set.
 
     self.run = run_lib.Run(config, workdir)

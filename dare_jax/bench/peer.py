@@ -24,10 +24,12 @@ from absl import flags
 import ml_collections
 
 from dare_jax import cli
+from dare_jax import runtime
 from dare_jax.bench import peer_model
 from dare_jax.bench import process
 from dare_jax.bench import random_log
 from dare_jax.bench import train
+from dare_jax.data import options as data_options
 from dare_jax.store import history_store
 
 
@@ -101,7 +103,8 @@ def compare(
   """
   with contextlib.ExitStack() as stack:
     folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    store = random_log.write(folder, shape, random_log.events(config))
+    data = data_options.of_section(config.data)
+    store = random_log.write(folder, shape, random_log.events(data))
     workers = [
       process.Worker(None, peer_model.Side, config, checkout, store.path)
     ]
@@ -109,7 +112,8 @@ def compare(
     for number in windows:
       own = config.copy_and_resolve_references()
       own.train.moments_per_window = number
-      workers.append(process.Worker(own.runtime, Side, own, store.path))
+      settings = runtime.of_section(own.runtime)
+      workers.append(process.Worker(settings, Side, own, store.path))
       stack.callback(workers[-1].close)
     turns: list[list[dict[str, float]]] = [[] for _ in workers]
     for _ in range(rounds):

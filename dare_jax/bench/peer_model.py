@@ -17,6 +17,7 @@ import numpy as np
 from dare_jax import errors
 from dare_jax import types
 from dare_jax.bench import process
+from dare_jax.data import options as data_options
 from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.store import history_store
@@ -178,7 +179,8 @@ def _import(checkout: pathlib.Path) -> Any:
 def _batches(
   config: ml_collections.ConfigDict, store: history_store.HistoryStore
 ) -> list[dict[str, np.ndarray]]:
-  moments = splits.make_splits(store, config.data)['train']
-  made = pipeline.Pipeline(store, moments, 'train', config.data, config.seed)
+  options = data_options.of_section(config.data)
+  moments = splits.make_splits(store, options)['train']
+  made = pipeline.Pipeline(store, moments, 'train', options, config.seed)
   size = config.train.batch_size
   return [single_rows(made.train_batch(step, size)) for step in range(_BATCHES)]

@@ -24,11 +24,12 @@ _SECONDS = 777_600
 _PREPARE = """
 import json, pathlib, sys, time
 from dare_jax.configs import taobao
+from dare_jax.logs import options
 from dare_jax.store import datasets
 data = taobao.get_config().data
 data.input, data.data_dir = sys.argv[1:]
 start = time.perf_counter()
-store = datasets.prepare(data)
+store = datasets.prepare(options.of_section(data))
 seconds = time.perf_counter() - start
 # Not getrusage, which also counts what the parent held before exec.
 status = pathlib.Path('/proc/self/status').read_text()

@@ -19,12 +19,14 @@ _held: list[Any] = []  # What the process of a `Worker` keeps.
 T = TypeVar('T')
 
 
-def run_fresh(settings: Any, function: Callable[..., T], *args: Any) -> T:
+def run_fresh(
+  settings: runtime.Options | None, function: Callable[..., T], *args: Any
+) -> T:
   """Returns what a function returns in a new process, or raises likewise.
 
   Args:
-    settings: a config's runtime section, applied before anything is imported
-      that starts threads; None leaves all at its default.
+    settings: of the process, applied before anything is imported that starts
+      threads; None leaves all at its default.
     function: of a module.
     *args: can be pickled.
 
@@ -39,12 +41,12 @@ class Worker:
   """A fresh process that makes an object and then calls its methods."""
 
   def __init__(
-    self, settings: Any, make: Callable[..., Any], *args: Any
+    self, settings: runtime.Options | None, make: Callable[..., Any], *args: Any
   ) -> None:
     """Makes the object there: `make(*args)`; raises what that raises.
 
     Args:
-      settings: as of `run_fresh`.
+      settings: of the process, or None, as `run_fresh` takes them.
       make: of a module.
       *args: can be pickled.
     """
@@ -64,14 +66,14 @@ class Worker:
     self._pool.shutdown()
 
 
-def _pool(settings: Any) -> futures.ProcessPoolExecutor:
+def _pool(settings: runtime.Options | None) -> futures.ProcessPoolExecutor:
   context = multiprocessing.get_context('spawn')
   return futures.ProcessPoolExecutor(
     1, context, initializer=_begin, initargs=(settings,)
   )
 
 
-def _begin(settings: Any) -> None:
+def _begin(settings: runtime.Options | None) -> None:
   # Ctrl-C reaches all processes of a terminal; who started this one ends it.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   if settings is not None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-import ml_collections
 import numpy as np
 import polars as pl
 
 from dare_jax import errors
+from dare_jax.data import options as data_options
 from dare_jax.logs import id_map
 from dare_jax.store import history_store
 from dare_jax.store import store_writer
@@ -41,9 +41,9 @@ class Shape:
       )
 
 
-def events(config: ml_collections.ConfigDict) -> int:
+def events(data: data_options.PipelineOptions) -> int:
   """Returns how many events of a user give every moment a full history."""
-  return max(config.data.min_events, 2 * config.data.history_length)
+  return max(data.min_events, 2 * data.history_length)
 
 
 def write(

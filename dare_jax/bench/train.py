@@ -22,9 +22,11 @@ import ml_collections
 from dare_jax import cli
 from dare_jax import errors
 from dare_jax import plots
+from dare_jax import runtime
 from dare_jax.bench import process
 from dare_jax.bench import random_log
 from dare_jax.bench import train_figure
+from dare_jax.data import options as data_options
 from dare_jax.store import history_store
 
 if TYPE_CHECKING:  # At run time, after the allocator is set.
@@ -90,7 +92,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
       own = _config_at(config.value, named)
       rows.append(
         process.run_fresh(
-          own.runtime,
+          runtime.of_section(own.runtime),
           measure_one,
           own,
           shape,
@@ -157,7 +159,9 @@ def measure_one(
   """
   with tempfile.TemporaryDirectory() as folder:
     store = random_log.write(
-      pathlib.Path(folder), shape, random_log.events(config)
+      pathlib.Path(folder),
+      shape,
+      random_log.events(data_options.of_section(config.data)),
     )
     timer, targets = timer_of(config, store)
     whole = timer.whole(seconds, profile)
@@ -190,34 +194,33 @@ def timer_of(
   from dare_jax.data import splits
   from dare_jax.experiments import config_check
   from dare_jax.experiments import experiment
+  from dare_jax.experiments import options as run_options
   from dare_jax.training import feed
-  from dare_jax.training import options as train_options
   from dare_jax.training import state as train_state
 
   config_check.check(config)
+  options = run_options.of_config(config)
   vocab = {field: store.vocab_sizes[field] for field in store.fields}
   model = experiment.build_options(config, vocab)
-  trainer = train_state.Trainer(
-    model, train_options.of_section(config.optim), _STEPS
-  )
-  moments = splits.make_splits(store, config.data)['train']
+  trainer = train_state.Trainer(model, options.optim, _STEPS)
+  moments = splits.make_splits(store, options.data)['train']
   train = pipeline.Pipeline(
     store,
     moments,
     'train',
-    config.data,
-    config.seed,
-    config.train.moments_per_window,
-    known=known_ids.of_training(store, moments, config.data),
+    options.data,
+    options.seed,
+    options.train.moments_per_window,
+    known=known_ids.of_training(store, moments, options.data),
   )
-  size = config.train.batch_size
-  on_host = config.optim.unique_rows == 'host'
+  size = options.train.batch_size
+  on_host = options.optim.unique_rows == 'host'
   timer = step_timing.Timer(
     trainer,
     feed.Placer(trainer.mesh, trainer.tables.vocab_sizes if on_host else {}),
     lambda step: train.train_batch(step, size),
-    config.data.prefetch,
-    config.seed,
+    options.prefetch,
+    options.seed,
   )
   rows = train.examples_a_step(size)
   return timer, round(rows * train.targets_per_example)

@@ -22,6 +22,7 @@ from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.evaluation import judge
 from dare_jax.evaluation import metrics
+from dare_jax.experiments import options as run_options
 from dare_jax.store import datasets
 from dare_jax.store import history_store
 
@@ -45,27 +46,28 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
       f'bench tree needs scikit-learn: {errors.install("analysis")}.'
     ) from None
 
-  store = datasets.open_or_prepare(config.data)
-  moments = splits.make_splits(store, config.data)
+  options = run_options.of_config(config)
+  store = datasets.open_or_prepare(options.log)
+  moments = splits.make_splits(store, options.data)
   labels = {
-    name: label_counts.count(store, part, config.data)
+    name: label_counts.count(store, part, options.data)
     for name, part in moments.items()
   }
-  judge.check(store, config.data.split, labels)
+  judge.check(store, options.data.split, labels)
   pipelines = {
-    name: pipeline.Pipeline(store, part, name, config.data, config.seed)
+    name: pipeline.Pipeline(store, part, name, options.data, options.seed)
     for name, part in moments.items()
   }
-  size = config.train.batch_size
-  steps = config.train.steps or int(
-    config.train.epochs * pipelines['train'].num_examples / size
+  size = options.train.batch_size
+  steps = options.train.steps or int(
+    options.train.epochs * pipelines['train'].num_examples / size
   )
   begin = time.perf_counter()
   counts = _Counts(store)
   x, y, _ = counts.rows(
     pipelines['train'].train_batch(step, size) for step in range(steps)
   )
-  tree = ensemble.HistGradientBoostingClassifier(random_state=config.seed)
+  tree = ensemble.HistGradientBoostingClassifier(random_state=options.seed)
   tree.fit(x, y)
   tests = list(pipelines['test'].eval_batches(size))
   x, y, weight = counts.rows(item.batch for item in tests)
@@ -74,7 +76,7 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return {
     'model': 'gradient-boosted tree',
     'train_targets': steps * size * pipelines['train'].targets_per_example,
-    'history_length': config.data.history_length,
+    'history_length': options.data.history_length,
     'test_auc': metrics.auc(logit, y, weight),
     'test_gauc': metrics.grouped_auc(
       logit[weight > 0], y[weight > 0], None, user[weight > 0]

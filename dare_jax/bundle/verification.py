@@ -117,11 +117,11 @@ def _verify_ids(opened: reading.Bundle, run: trained.Trained) -> None:
 def _rows(run: trained.Trained) -> _Rows:
   """Returns random moments of the test split; each scores all their targets."""
   parts = run.experiment
-  config = parts.config.data
-  moments = splits.make_splits(parts.store, config)['test']
+  options = parts.options.data
+  moments = splits.make_splits(parts.store, options)['test']
   picked = np.random.default_rng(0).choice(len(moments), _MOMENTS)
   few = pipeline.Pipeline(
-    parts.store, moments.take(picked), 'test', config, 0, known=parts.known
+    parts.store, moments.take(picked), 'test', options, 0, known=parts.known
   )
   histories, targets, contexts = [], [], []
   for item in few.eval_batches(_MOMENTS):

@@ -111,8 +111,8 @@ def _description(source: Source, served: functions.Served) -> dict[str, Any]:
   run = source.run
   parts, config = run.experiment, run.model.config
   dims = lambda role: {f.name: f.dim(role) for f in config.features}
-  data = parts.config.data
-  has_unknown = data.unknown_rate > 0 or data.min_item_count > 1
+  options = parts.options
+  has_unknown = options.data.unknown_rate > 0 or options.log.min_item_count > 1
   vocab = parts.store.vocab_sizes
   fields = (*served.fields, *served.context_fields)
   return {

@@ -20,9 +20,11 @@ from dare_jax import errors
 from dare_jax import numerics
 from dare_jax import storage
 from dare_jax.comparison import plan
+from dare_jax.data import options as data_options
 from dare_jax.data import splits
 from dare_jax.evaluation import judge
 from dare_jax.experiments import experiment
+from dare_jax.logs import options as log_options
 from dare_jax.runs import memory_plan
 from dare_jax.store import datasets
 from dare_jax.store import history_store
@@ -41,15 +43,16 @@ def check(config: ml_collections.ConfigDict, entries: Sequence[str]) -> None:
   Raises:
     UsageError: bad data, or the first model that does not fit; names it.
   """
-  store = datasets.open_or_prepare(config.data)
-  splits.make_splits(store, config.data)  # Refused: no model is to blame.
+  store = datasets.open_or_prepare(log_options.of_section(config.data))
+  options = data_options.of_section(config.data)
+  splits.make_splits(store, options)  # Refused: no model is to blame.
   for number, variant in enumerate(plan.parse_models(entries)):
     try:
       parts = _check_model(variant.apply(config, seed=1), store)
     except errors.UsageError as error:
       raise errors.UsageError(f'--models: {variant.label}: {error}') from None
     if number == 0:  # What depends on the data alone.
-      judge.check(store, config.data.split, parts.labels)
+      judge.check(store, options.split, parts.labels)
       parts.check()
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import pathlib
-from typing import Any
 
 import numpy as np
 
 from dare_jax import errors
 from dare_jax.data import known_ids
+from dare_jax.data import options
 from dare_jax.data import split_advice
 from dare_jax.data import split_times
 from dare_jax.data import splits
@@ -21,13 +21,15 @@ from dare_jax.store import history_store
 _QUANTILES = (0, 10, 50, 90, 99, 100)
 
 
-def data_card(store: history_store.HistoryStore, data: Any) -> str:
+def data_card(
+  store: history_store.HistoryStore, data: options.PipelineOptions
+) -> str:
   """Returns the data card of a store: one `name: value` a line.
 
   Args:
     store: the open store.
-    data: the config's data section, for the splits. Where they cannot be made,
-      the card says why.
+    data: how moments and their targets are made. Where they cannot be, the
+      card says why.
   """
   lines = [
     *_source_lines(store),
@@ -175,7 +177,7 @@ def _are_days(store: history_store.HistoryStore, times: np.ndarray) -> bool:
 
 
 def _split_lines(
-  store: history_store.HistoryStore, data: Any
+  store: history_store.HistoryStore, data: options.PipelineOptions
 ) -> Iterator[tuple[str, str]]:
   yield 'split:', str(data.split)
   try:

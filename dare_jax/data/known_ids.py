@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
+from dare_jax.data import options
 from dare_jax.data import splits
 from dare_jax.logs import id_map
 from dare_jax.store import history_store
@@ -15,7 +15,9 @@ _BLOCK = 1 << 22  # rows of a column that are looked at together
 
 
 def of_training(
-  store: history_store.HistoryStore, moments: splits.Moments, data: Any
+  store: history_store.HistoryStore,
+  moments: splits.Moments,
+  data: options.PipelineOptions,
 ) -> dict[str, np.ndarray]:
   """Returns field -> bool [ids], whether a training moment reads an id.
 
@@ -27,7 +29,7 @@ def of_training(
   Args:
     store: the history store.
     moments: those that train.
-    data: the config's data section.
+    data: how rows are made.
   """
   table, events = store.behaviors, store.impressions
   visible = _rows_between(

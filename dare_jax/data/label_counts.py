@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
+from dare_jax.data import options
 from dare_jax.data import splits
 from dare_jax.store import history_store
 
@@ -35,7 +35,7 @@ class LabelCounts:
 def count(
   store: history_store.HistoryStore,
   moments: splits.Moments,
-  data: Any,
+  data: options.PipelineOptions,
   num_rows: int | None = None,
 ) -> LabelCounts:
   """Returns the labels of a split's targets.
@@ -43,7 +43,7 @@ def count(
   Args:
     store: the history store.
     moments: the split's moments.
-    data: the config's data section.
+    data: how rows are made.
     num_rows: of the split's first rows only; single targets, if not
       `data.group_candidates`. None: of all.
   """

@@ -20,6 +20,7 @@ from dare_jax import errors
 from dare_jax import types
 from dare_jax.data import counter_rng
 from dare_jax.data import length_groups
+from dare_jax.data import options
 from dare_jax.data import slices
 from dare_jax.data import splits
 from dare_jax.data import targets as targets_lib
@@ -95,7 +96,7 @@ class Pipeline:
     store: history_store.HistoryStore,
     moments: splits.Moments,
     split: str,
-    data: Any,
+    data: options.PipelineOptions,
     seed: int,
     moments_per_window: int = 1,
     layout: Layout = Layout(),
@@ -107,7 +108,7 @@ class Pipeline:
       store: the history store.
       moments: the split's moments.
       split: 'train', 'val' or 'test'; names the random stream.
-      data: the config's data section.
+      data: how rows are made.
       seed: the run's seed; negatives of val and test do not depend on it, so
         that all runs are tested on the same rows.
       moments_per_window: moments that may share a history; above 1 only with
@@ -177,7 +178,7 @@ class Pipeline:
     return self._moments_per_window * (self._width // self._rows_a_moment)
 
   @property
-  def targets_per_example(self) -> float:
+  def targets_per_example(self) -> int | float:
     """Real targets of a row, the mean where windows are not all full."""
     if self._windows is not None:
       return len(self._moments) * self._width / self.num_examples

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sized
+import dataclasses
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from dare_jax import errors
+from dare_jax.data import options
 from dare_jax.data import split_times
 from dare_jax.logs import time_units
 from dare_jax.store import history_store
@@ -23,19 +24,19 @@ _FEW_TIMES = 10
 
 def offer(
   store: history_store.HistoryStore,
-  data: Any,
-  make: Callable[[Any], Mapping[str, Sized]],
+  data: options.SplitOptions,
+  make: Callable[[options.SplitOptions], Mapping[str, Sized]],
 ) -> str:
   """Returns the flags of a split that gives moments, counted; '' if none does.
 
   Args:
     store: the history store.
-    data: the config's data section, which leaves a split without moments.
-    make: makes the moments of each split for a data section.
+    data: the options that leave a split without moments.
+    make: returns the moments of each split by such options.
   """
   tried = []
   for changes in _candidates(store, data):
-    changed = ml_collections.ConfigDict({**data.to_dict(), **changes})
+    changed = dataclasses.replace(data, **changes)
     try:
       counts = {name: len(moments) for name, moments in make(changed).items()}
     except errors.UsageError:
@@ -73,7 +74,7 @@ def has_few_times(distinct: np.ndarray, lengths: np.ndarray) -> bool:
 
 
 def _candidates(
-  store: history_store.HistoryStore, data: Any
+  store: history_store.HistoryStore, data: options.SplitOptions
 ) -> Iterator[_Changes]:
   """Yields changes to try, those that keep most of what was asked first."""
   lengths = np.diff(store.behaviors.offsets)
@@ -95,10 +96,10 @@ def _candidates(
         limit = {k: v for k, v in limit.items() if k == 'min_events'}
       elif split == 'by_time':
         changes |= _dates(store, data)
-      yield changes | {k: v for k, v in limit.items() if v != data[k]}
+      yield changes | {k: v for k, v in limit.items() if v != getattr(data, k)}
 
 
-def _positions(data: Any, median: int) -> _Changes:
+def _positions(data: options.SplitOptions, median: int) -> _Changes:
   """Returns positions that half of the users have, where they are to change."""
   first, last, step = data.train_positions
   if last < median:
@@ -106,7 +107,9 @@ def _positions(data: Any, median: int) -> _Changes:
   return {'train_positions': (first, max(first, median - 1), step)}
 
 
-def _dates(store: history_store.HistoryStore, data: Any) -> _Changes:
+def _dates(
+  store: history_store.HistoryStore, data: options.SplitOptions
+) -> _Changes:
   """Returns dates that leave a tenth of the events to each of val and test."""
   times = (store.impressions or store.behaviors).columns['timestamp']
   val, test = np.quantile(times, _SHARES, method='higher').tolist()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dare_jax import errors
+from dare_jax.data import options
 from dare_jax.logs import time_units
 from dare_jax.store import history_store
 
@@ -24,10 +25,10 @@ class SplitTimes:
   test_from: int | None
 
 
-def check(data: Any) -> None:
+def check(data: options.SplitOptions) -> None:
   """Raises UsageError for a field that is no number and no date."""
   for name in FIELDS:
-    value = data[name]
+    value = getattr(data, name)
     if isinstance(value, str):
       is_time = time_units.nanoseconds(value) is not None
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -41,7 +42,9 @@ def check(data: Any) -> None:
       )
 
 
-def of_store(store: history_store.HistoryStore, data: Any) -> SplitTimes:
+def of_store(
+  store: history_store.HistoryStore, data: options.SplitOptions
+) -> SplitTimes:
   """Returns the config's `train_from`, `val_from` and `test_from`.
 
   Raises:
@@ -49,11 +52,13 @@ def of_store(store: history_store.HistoryStore, data: Any) -> SplitTimes:
       known; or a number that looks like one of another unit.
   """
   check(data)
-  return SplitTimes(*(_time(store, name, data[name]) for name in FIELDS))
+  return SplitTimes(
+    *(_time(store, name, getattr(data, name)) for name in FIELDS)
+  )
 
 
 def _time(
-  store: history_store.HistoryStore, name: str, value: Any
+  store: history_store.HistoryStore, name: str, value: options.Time
 ) -> int | None:
   if value is None:
     return None

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 from dare_jax import errors
+from dare_jax.data import options
 from dare_jax.data import split_advice
 from dare_jax.data import split_times
 from dare_jax.store import history_store
@@ -52,12 +52,14 @@ _FIELDS = dataclasses.fields(Moments)
 Splits = dict[str, Moments]
 
 
-def make_splits(store: history_store.HistoryStore, data: Any) -> Splits:
+def make_splits(
+  store: history_store.HistoryStore, data: options.SplitOptions
+) -> Splits:
   """Returns the moments of 'train', 'val' and 'test'.
 
   Args:
     store: the history store.
-    data: the config's data section (`split` names the protocol).
+    data: the protocol and its limits.
 
   Raises:
     UsageError: unknown protocol, missing dates, or a split without moments.
@@ -87,7 +89,9 @@ def make_splits(store: history_store.HistoryStore, data: Any) -> Splits:
 
 
 def _why_empty(
-  store: history_store.HistoryStore, data: Any, empty: list[str]
+  store: history_store.HistoryStore,
+  data: options.SplitOptions,
+  empty: list[str],
 ) -> str:
   """Says for which part events give no moments, and what they lack."""
   if data.split == 'by_time' and (reason := _lacks_dates(store, data, empty)):
@@ -116,7 +120,9 @@ def _why_empty(
 
 
 def _lacks_dates(
-  store: history_store.HistoryStore, data: Any, empty: list[str]
+  store: history_store.HistoryStore,
+  data: options.SplitOptions,
+  empty: list[str],
 ) -> str | None:
   """Says which part that is empty has no events at all, if one has none."""
   time = (store.impressions or store.behaviors).columns['timestamp']
@@ -146,13 +152,13 @@ def _lacks_dates(
 
 
 def known_before(
-  store: history_store.HistoryStore, data: Any, split: str
+  store: history_store.HistoryStore, data: options.SplitOptions, split: str
 ) -> int | None:
   """Returns the time from which on a split knows nothing; None: it knows all.
 
   Args:
     store: the history store.
-    data: the config's data section.
+    data: how moments are split.
     split: 'train', 'val' or 'test'.
   """
   if data.split != 'by_time':
@@ -161,7 +167,9 @@ def known_before(
   return {'train': dates.val_from, 'val': dates.test_from, 'test': None}[split]
 
 
-def _leave_last(store: history_store.HistoryStore, data: Any) -> Splits:
+def _leave_last(
+  store: history_store.HistoryStore, data: options.SplitOptions
+) -> Splits:
   """The published protocol: fixed positions counted from a user's end."""
   if store.impressions is not None:
     raise errors.UsageError(
@@ -193,12 +201,14 @@ def _leave_last(store: history_store.HistoryStore, data: Any) -> Splits:
   }
 
 
-def _events_of_positions(data: Any) -> int:
+def _events_of_positions(data: options.SplitOptions) -> int:
   """Returns how many behaviors a user must have for `leave_last`."""
   return max(data.min_events, 3, data.train_positions[1] + 1)
 
 
-def _leave_last_session(store: history_store.HistoryStore, data: Any) -> Splits:
+def _leave_last_session(
+  store: history_store.HistoryStore, data: options.SplitOptions
+) -> Splits:
   """Last session tests, the one before validates, earlier ones train."""
   sessions, moments = _session_moments(store, data)
   last = np.full(store.num_users, -1, np.int64)
@@ -212,7 +222,9 @@ def _leave_last_session(store: history_store.HistoryStore, data: Any) -> Splits:
   return splits | {'train': _cap(splits['train'], data.max_train_moments)}
 
 
-def _by_time(store: history_store.HistoryStore, data: Any) -> Splits:
+def _by_time(
+  store: history_store.HistoryStore, data: options.SplitOptions
+) -> Splits:
   """Before a date trains, from it validates, from a later one tests.
 
   With `train_from`, older moments do not train; histories still reach back.
@@ -265,7 +277,7 @@ class _Sessions:
 
 
 def _session_moments(
-  store: history_store.HistoryStore, data: Any
+  store: history_store.HistoryStore, data: options.SplitOptions
 ) -> tuple[_Sessions, Moments]:
   """All moments with enough history strictly before their session's time.
 
@@ -292,7 +304,7 @@ def _session_moments(
 
 
 def _impression_moments(
-  store: history_store.HistoryStore, data: Any
+  store: history_store.HistoryStore, data: options.SplitOptions
 ) -> tuple[_Sessions, Moments]:
   """One moment for up to 1 + num_negatives impressions of a session."""
   table = store.impressions
@@ -361,7 +373,7 @@ def _first_row_not_before(
 
 def _eligible(
   store: history_store.HistoryStore,
-  data: Any,
+  data: options.SplitOptions,
   user: np.ndarray,
   end: np.ndarray,
 ) -> np.ndarray:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from dare_jax import errors
 from dare_jax.data import counter_rng
 from dare_jax.data import negatives
+from dare_jax.data import options
 from dare_jax.data import splits
 from dare_jax.logs import id_map
 from dare_jax.store import history_store
@@ -23,7 +22,7 @@ class TargetBuilder:
   def __init__(
     self,
     store: history_store.HistoryStore,
-    data: Any,
+    data: options.PipelineOptions,
     split: str,
     seed: int,
     known: np.ndarray | None = None,
@@ -32,7 +31,7 @@ class TargetBuilder:
 
     Args:
       store: the history store.
-      data: the config's data section.
+      data: how rows are made.
       split: 'train', 'val' or 'test'.
       seed: draws the negatives.
       known: bool [items], whether training reads an item; in training no

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from dare_jax.data import options
 from dare_jax.data import splits
 from dare_jax.data import targets
 from dare_jax.logs import id_map
@@ -22,7 +22,7 @@ _NONE = 'none: data.unknown_rate=0, every id keeps its row'
 def lines(
   store: history_store.HistoryStore,
   made: Mapping[str, splits.Moments],
-  data: Any,
+  data: options.PipelineOptions,
   known: Mapping[str, np.ndarray],
 ) -> Iterator[tuple[str, str]]:
   """Yields names and texts, as in a data card.
@@ -30,7 +30,7 @@ def lines(
   Args:
     store: the history store.
     made: the moments of each split.
-    data: the config's data section.
+    data: how rows are made.
     known: field -> bool [ids], whether training reads an id.
 
   Raises:
@@ -53,7 +53,7 @@ def lines(
 def short(
   store: history_store.HistoryStore,
   made: Mapping[str, splits.Moments],
-  data: Any,
+  data: options.PipelineOptions,
   known: Mapping[str, np.ndarray],
 ) -> str:
   """Returns the same on a line: of targets, for the positives alone.
@@ -61,7 +61,7 @@ def short(
   Args:
     store: the history store.
     made: the moments of each split.
-    data: the config's data section.
+    data: how rows are made.
     known: field -> bool [ids], whether training reads an id.
 
   Raises:
@@ -87,7 +87,7 @@ def _counts(known: Mapping[str, np.ndarray]) -> str:
 def _shares(
   store: history_store.HistoryStore,
   moments: splits.Moments,
-  data: Any,
+  data: options.PipelineOptions,
   split: str,
   known: Mapping[str, np.ndarray],
 ) -> dict[str, tuple[float, float]]:

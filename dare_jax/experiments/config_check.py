@@ -11,6 +11,7 @@ import ml_collections
 from dare_jax import errors
 from dare_jax.configs import base
 from dare_jax.data import negatives
+from dare_jax.data import options as data_options
 from dare_jax.data import split_times
 from dare_jax.data import splits
 from dare_jax.training import options as train_options
@@ -97,7 +98,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         f'{field}={tuple(widths)}: expected widths of 1 or more, as in'
         f' --config.{field}=200,80.'
       )
-  split_times.check(config.data)
+  split_times.check(data_options.of_section(config.data))
   for field, known in (
     ('split', tuple(splits.PROTOCOLS)),
     ('exclude', negatives.EXCLUDE),

@@ -27,6 +27,7 @@ from dare_jax.evaluation import judge
 from dare_jax.evaluation import metrics
 from dare_jax.evaluation import retrieval
 from dare_jax.experiments import config_check
+from dare_jax.experiments import options as run_options
 from dare_jax.logs.builders import synthetic
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
@@ -34,7 +35,6 @@ from dare_jax.store import datasets
 from dare_jax.store import history_store
 from dare_jax.training import clustering
 from dare_jax.training import feed
-from dare_jax.training import options as train_options
 from dare_jax.training import prediction
 from dare_jax.training import state as train_state
 
@@ -46,7 +46,8 @@ class Experiment:
   """A run's parts.
 
   Attributes:
-    config: the resolved config.
+    config: the resolved config, as the run's folder keeps it.
+    options: what the config says, checked.
     store: the open history store.
     pipelines: 'train', 'val', 'test'.
     trainer: model, losses and optimizers.
@@ -56,6 +57,7 @@ class Experiment:
   """
 
   config: ml_collections.ConfigDict
+  options: run_options.RunOptions
   store: history_store.HistoryStore
   pipelines: Mapping[str, pipeline.Pipeline]
   trainer: train_state.Trainer
@@ -64,48 +66,48 @@ class Experiment:
 
   @property
   def steps_per_epoch(self) -> float:
-    return self.pipelines['train'].steps_an_epoch(self.config.train.batch_size)
+    return self.pipelines['train'].steps_an_epoch(self.options.train.batch_size)
 
   @functools.cached_property
   def labels(self) -> judge.Labels:
     """Targets by label, of each split: those that an evaluation counts."""
     rows = dict.fromkeys(self.pipelines)
-    if self.config.eval.drop_last:
-      size = self.config.eval.batch_size
+    if self.options.evaluation.drop_last:
+      size = self.options.evaluation.batch_size
       for split in ('val', 'test'):
         examples = self.pipelines[split].num_examples
         rows[split] = examples // size * size
     return {
       split: label_counts.count(
-        self.store, batches.moments, self.config.data, rows[split]
+        self.store, batches.moments, self.options.data, rows[split]
       )
       for split, batches in self.pipelines.items()
     }
 
   def train_batches(self, start: int) -> feed.Feed:
     """Returns the stream of training batches from a step on."""
-    train, size = self.pipelines['train'], self.config.train.batch_size
+    train, size = self.pipelines['train'], self.options.train.batch_size
     return feed.Feed(
       self._placer(),
       lambda step: (train.train_batch(step, size), None),
       start,
-      self.config.data.prefetch,
+      self.options.prefetch,
     )
 
   def _placer(self) -> feed.Placer:
-    on_host = self.config.optim.unique_rows == 'host'
+    on_host = self.options.optim.unique_rows == 'host'
     vocab_sizes = self.trainer.tables.vocab_sizes if on_host else {}
     return feed.Placer(self.trainer.mesh, vocab_sizes)
 
   def first_batch(self) -> types.Batch:
     """Returns this process's part of step 0's batch, on the host."""
     train = self.pipelines['train']
-    return train.train_batch(0, self.config.train.batch_size)
+    return train.train_batch(0, self.options.train.batch_size)
 
   def init_state(self) -> train_state.TrainState:
     """Returns the fresh state of step 0."""
     counts = self._counts() if self.trainer.observes_gradients else None
-    state = self.trainer.init(self.config.seed, self.first_batch(), counts)
+    state = self.trainer.init(self.options.seed, self.first_batch(), counts)
     if self.clusters_history:
       state = clustering.blank(state, self.store, self.trainer.mesh)
     return state
@@ -141,17 +143,17 @@ class Experiment:
       state,
       self.pipelines[split],
       self._placer(),
-      self.config.eval.batch_size,
+      self.options.evaluation.batch_size,
       check_stop,
       self._truth,
-      self.config.eval.drop_last,
+      self.options.evaluation.drop_last,
     )
 
   def unknown_report(self) -> str:
     """Returns how many ids are unknown, and what share of the targets is."""
     moments = {name: made.moments for name, made in self.pipelines.items()}
     return unknown_report.short(
-      self.store, moments, self.config.data, self.known
+      self.store, moments, self.options.data, self.known
     )
 
   def as_read(self, field: str, ids: np.ndarray) -> np.ndarray:
@@ -164,7 +166,7 @@ class Experiment:
 
   @property
   def _known_or_all(self) -> Known:
-    return self.known if self.config.data.unknown_rate > 0 else {}
+    return self.known if self.options.data.unknown_rate > 0 else {}
 
   def check(self, parts: Iterable[str] = splits.NAMES) -> None:
     """Checks what would else be found in the midst of a run.
@@ -197,7 +199,7 @@ class Experiment:
       self.store,
       self.trainer.model.config.plan,
       self.trainer.tables,
-      self.config.model.cluster_size,
+      self.options.clusters.size,
       [self.pipelines[split] for split in ('val', 'test')],
       self._known_or_all.get('item'),
     )
@@ -226,54 +228,56 @@ def load(
     UsageError: a field out of range, an unknown name, bad data.
   """
   config_check.check(config)
+  options = run_options.of_config(config)
   # A bad model section is told before the data is read.
   build_options(config, {'item': 2, 'category': 2})
   is_first = processes.is_first()
   store = processes.in_turn(
     open_store
-    or (lambda: datasets.open_or_prepare(config.data, check_input=is_first))
+    or (lambda: datasets.open_or_prepare(options.log, check_input=is_first))
   )
   processes.agree_on({'the fingerprint of the data': store.fingerprint})
-  moments = splits.make_splits(store, config.data)
-  known = known_ids.of_training(store, moments['train'], config.data)
+  moments = splits.make_splits(store, options.data)
+  known = known_ids.of_training(store, moments['train'], options.data)
   if known_before is not None:
     before = known_before(store)
     known = {field: flags | before[field] for field, flags in known.items()}
-  shared = {'train': config.train.moments_per_window}
+  shared = {'train': options.train.moments_per_window}
   model = model_of(config, store)
   mesh = mesh_lib.make()
   layout = pipeline.Layout(
-    feed.share_of(mesh), config.model.top_k, clusters_history(model.config)
+    feed.share_of(mesh), model.config.top_k, clusters_history(model.config)
   )
   pipelines = {
     name: pipeline.Pipeline(
       store,
       part,
       name,
-      config.data,
-      config.seed,
+      options.data,
+      options.seed,
       shared.get(name, 1),
       layout,
       known,
     )
     for name, part in moments.items()
   }
+  evaluation = options.evaluation
   for name in ('val', 'test'):
     rows = pipelines[name].num_examples
-    if config.eval.drop_last and rows < config.eval.batch_size:
+    if evaluation.drop_last and rows < evaluation.batch_size:
       raise errors.UsageError(
         f'eval.drop_last=True leaves out all {rows} rows of {name}: they are'
-        f' fewer than eval.batch_size={config.eval.batch_size}; lower that.'
+        f' fewer than eval.batch_size={evaluation.batch_size}; lower that.'
       )
-  steps = _total_steps(config, pipelines['train'])
+  steps = _total_steps(options.train, pipelines['train'])
   trainer = train_state.Trainer(
     model,
-    train_options.of_section(config.optim),
+    options.optim,
     steps,
     mesh,
-    config.train.observe_gradients,
+    options.train.observe_gradients,
   )
-  return Experiment(config, store, pipelines, trainer, steps, known)
+  return Experiment(config, options, store, pipelines, trainer, steps, known)
 
 
 def model_of(
@@ -290,9 +294,8 @@ def model_of(
 
 
 def _total_steps(
-  config: ml_collections.ConfigDict, batches: pipeline.Pipeline
+  train: run_options.TrainOptions, batches: pipeline.Pipeline
 ) -> int:
-  train = config.train
   if train.steps is not None:
     return train.steps
   return math.ceil(train.epochs * batches.steps_an_epoch(train.batch_size))

@@ -8,6 +8,7 @@ checkpoints tell decides which data is its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
+import dataclasses
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ import ml_collections
 from dare_jax import errors
 from dare_jax import storage
 from dare_jax.checkpoints import description
+from dare_jax.logs import options as log_options
 from dare_jax.store import datasets
 from dare_jax.store import history_store
 
@@ -95,7 +97,9 @@ def open_or_prepare(
   """
   path = _find(config, workdir)
   if path is None:
-    return datasets.open_or_prepare(config.data, check_input=False)
+    return datasets.open_or_prepare(
+      log_options.of_section(config.data), check_input=False
+    )
   return history_store.open_store(path)
 
 
@@ -128,9 +132,9 @@ def _places(
     ):
       beside = os.path.relpath(folder, paths['workdir'])
       folders.append(os.path.join(workdir, beside))
-  data = config.data.copy_and_resolve_references()
+  log = log_options.of_section(config.data)
   found = []
   for folder in folders:
-    data.data_dir = folder
-    found.append(pathlib.Path(os.path.abspath(datasets.store_path(data))))
+    path = datasets.store_path(dataclasses.replace(log, data_dir=folder))
+    found.append(pathlib.Path(os.path.abspath(path)))
   return list(dict.fromkeys(found))

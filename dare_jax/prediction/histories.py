@@ -8,10 +8,12 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from typing import Any
+
+import ml_collections
 
 from dare_jax import errors
 from dare_jax.configs import base
+from dare_jax.logs import options as log_options
 from dare_jax.store import datasets
 from dare_jax.store import history_store
 from dare_jax.store import log_origin
@@ -32,7 +34,7 @@ class Reading:
   """
 
   fields: Sequence[str] = ()
-  data: Any | None = None
+  data: ml_collections.ConfigDict | None = None
   columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
   data_dir: str | None = None
 
@@ -49,7 +51,7 @@ def open_store(given: str, how: Reading) -> history_store.HistoryStore:
   Raises:
     UsageError: a log that cannot be read, or lacks a field.
   """
-  data = _data(given, how)
+  data = log_options.of_section(_data(given, how))
   store = datasets.open_or_prepare(data, check_input=False)
   made_from, now = log_origin.of_store(store), log_origin.look_at(given)
   if now is not None and (
@@ -65,7 +67,7 @@ def open_store(given: str, how: Reading) -> history_store.HistoryStore:
   return store
 
 
-def _data(given: str, how: Reading) -> Any:
+def _data(given: str, how: Reading) -> ml_collections.ConfigDict:
   """Returns the data section that reads the log."""
   source = base.get_config().data if how.data is None else how.data
   data = source.copy_and_resolve_references()

@@ -77,10 +77,10 @@ def _model(parts: experiment.Experiment) -> str:
 
 
 def _data(parts: experiment.Experiment) -> Iterator[tuple[str, str]]:
-  store, data = parts.store, parts.config.data
+  store, data = parts.store, parts.options.data
   rows = store.impressions or store.behaviors
   kind = 'behaviors' if store.impressions is None else 'impressions'
-  log = store.manifest['provenance'].get('input') or data.name
+  log = store.manifest['provenance'].get('input') or parts.options.log.name
   yield (
     'log',
     f'{log}: {len(rows):,} {kind} of {store.num_users:,} users,'
@@ -127,16 +127,16 @@ def _sizes(
 
 
 def _training(parts: experiment.Experiment) -> str:
-  config, steps = parts.config, parts.total_steps
+  options, steps = parts.options, parts.total_steps
   periods = [
     f'{what} {f"every {every:,} steps and " if every else ""}at the end'
     for what, every in (
-      ('validated', config.eval.every_steps),
-      ('saved', config.checkpoint.every_steps),
+      ('validated', options.evaluation.every_steps),
+      ('saved', options.checkpoint.every_steps),
     )
   ]
   return (
-    f'{steps:,} steps of {config.train.batch_size:,} moments,'
+    f'{steps:,} steps of {options.train.batch_size:,} moments,'
     f' {steps / parts.steps_per_epoch:.3g} epochs; {", ".join(periods)}'
   )
 
@@ -154,7 +154,7 @@ def _devices() -> str:
 
 
 def _begins(parts: experiment.Experiment, step: int | None) -> str:
-  origin = parts.config.train.init_from
+  origin = parts.options.train.init_from
   if step is not None:
     return f'goes on from step {step:,}'
   return (

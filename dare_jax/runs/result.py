@@ -23,7 +23,7 @@ def description(
     'code_version': environment.code_version(),
     'data_fingerprint': parts.store.fingerprint,
     'data_made_from': (
-      log_origin.path_of(parts.store) or parts.config.data.name
+      log_origin.path_of(parts.store) or parts.options.log.name
     ),
   }
 

@@ -73,10 +73,11 @@ class Run:
       )
       if not has_begun:
         parts = self.experiment
-        judge.check(parts.store, config.data.split, parts.labels)
+        judge.check(parts.store, parts.options.data.split, parts.labels)
     except BaseException:
       self._folder.release()
       raise
+    self.options = self.experiment.options
     self.trainer = self.experiment.trainer
     self.total_steps = self.experiment.total_steps
     self._programs = programs.Programs(self.trainer.train_step)
@@ -122,7 +123,7 @@ class Run:
     progress = Progress()
     state = None if has_begun else self._fresh_state(older)
     self._checkpoints = checkpoint.Checkpoints(
-      self.workdir / 'checkpoints', self.config.checkpoint.keep_last
+      self.workdir / 'checkpoints', self.options.checkpoint.keep_last
     )
     restored = self._checkpoints.restore_last(
       shapes, self.experiment.store.fingerprint
@@ -168,7 +169,7 @@ class Run:
       fed.batch,
       self._programs.compiled(shapes, fed.batch),
       self.trainer.tables,
-      self.config.data.prefetch,
+      self.options.prefetch,
     )
     processes.in_turn(plan.check)
     if processes.is_first():
@@ -176,7 +177,7 @@ class Run:
 
   def _older(self) -> starting.Older | None:
     """Returns the run to start from, if there is to be one."""
-    origin = self.config.train.init_from
+    origin = self.options.train.init_from
     if origin is None:
       return None
     return starting.Older(self.experiment, storage.locate(origin))
@@ -230,7 +231,7 @@ class Run:
 
     A function of the step and the state: a resumed run does the same.
     """
-    period = self.config.model.cluster_every_steps
+    period = self.options.clusters.every_steps
     if not self.experiment.clusters_history or progress.step % period:
       return state
     self._check_state(state, progress.step)

@@ -23,6 +23,7 @@ import tqdm
 
 from dare_jax import errors
 from dare_jax import locks
+from dare_jax.logs import options as log_options
 from dare_jax.logs import raw_log
 from dare_jax.logs.builders import base
 from dare_jax.store import history_store
@@ -81,16 +82,15 @@ def builder_class(name: str) -> tuple[type[base.LogBuilder], tuple[str, ...]]:
   return getattr(loaded, attribute), fields
 
 
-def shaping_hash(data: Any, fields: tuple[str, ...]) -> str:
+def shaping_hash(data: log_options.LogOptions, fields: tuple[str, ...]) -> str:
   """Returns a hash of the data fields that shape records.
 
   Fields that came later count only if they are set, so that data prepared
   before is still known.
   """
-  shaping = {
-    field: data[field].to_dict() if field == 'columns' else data[field]
-    for field in fields
-  }
+  values = dataclasses.asdict(data)
+  values |= values.pop('synthetic') or {}
+  shaping = {field: values[field] for field in fields}
   for name in _LATER_COLUMNS:
     if 'columns' in shaping and not shaping['columns'][name]:
       del shaping['columns'][name]
@@ -98,7 +98,7 @@ def shaping_hash(data: Any, fields: tuple[str, ...]) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def store_path(data: Any) -> pathlib.Path:
+def store_path(data: log_options.LogOptions) -> pathlib.Path:
   """Returns the folder of the history store that `data` asks for."""
   _, fields = builder_class(data.name)
   if '://' in data.data_dir:
@@ -111,12 +111,12 @@ def store_path(data: Any) -> pathlib.Path:
 
 
 def open_or_prepare(
-  data: Any, check_input: bool = True
+  data: log_options.LogOptions, check_input: bool = True
 ) -> history_store.HistoryStore:
   """Opens the store that `data` asks for, preparing it if it is not there.
 
   Args:
-    data: the config's data section.
+    data: the log, and where its prepared data lies.
     check_input: whether the store must be of the log that `data.input` names.
 
   Raises:
@@ -136,7 +136,7 @@ def open_or_prepare(
   return store
 
 
-def _check_reads_input(data: Any) -> None:
+def _check_reads_input(data: log_options.LogOptions) -> None:
   cls, _ = builder_class(data.name)
   if data.input and not cls.READS_INPUT:
     raise errors.UsageError(
@@ -145,7 +145,7 @@ def _check_reads_input(data: Any) -> None:
     )
 
 
-def prepare(data: Any) -> history_store.HistoryStore:
+def prepare(data: log_options.LogOptions) -> history_store.HistoryStore:
   """Makes the TFDS dataset and the history store, anew if they are there.
 
   Existing data stays as it was until the new is complete. Waits while another
@@ -159,7 +159,7 @@ def prepare(data: Any) -> history_store.HistoryStore:
 
 
 @contextlib.contextmanager
-def _alone(data: Any) -> Iterator[None]:
+def _alone(data: log_options.LogOptions) -> Iterator[None]:
   """Keeps other processes from preparing the same log meanwhile."""
   _, fields = builder_class(data.name)
   folder = store_path(data).parent
@@ -189,14 +189,16 @@ def _alone(data: Any) -> Iterator[None]:
       lock.release()
 
 
-def _unwritable(data: Any, error: OSError) -> errors.UsageError:
+def _unwritable(
+  data: log_options.LogOptions, error: OSError
+) -> errors.UsageError:
   return errors.UsageError(
     f'data.data_dir={data.data_dir}: cannot be written ({error}); choose'
     ' another folder with --config.data.data_dir=DIR.'
   )
 
 
-def _prepare(data: Any) -> history_store.HistoryStore:
+def _prepare(data: log_options.LogOptions) -> history_store.HistoryStore:
   cls, fields = builder_class(data.name)
   _check_reads_input(data)
   path = store_path(data)
@@ -224,7 +226,7 @@ def _prepare(data: Any) -> history_store.HistoryStore:
 
 
 def _build_records(
-  cls: type[base.LogBuilder], data: Any, work: pathlib.Path
+  cls: type[base.LogBuilder], data: log_options.LogOptions, work: pathlib.Path
 ) -> Any:
   """Runs the TFDS builder, quietly, in a folder of its own."""
   tfds.disable_progress_bar()  # They write to files, too.
@@ -236,7 +238,7 @@ def _build_records(
 
 def _write_store(
   builder: Any,
-  data: Any,
+  data: log_options.LogOptions,
   path: pathlib.Path,
   origin: log_origin.Origin | None,
 ) -> history_store.HistoryStore:
@@ -258,7 +260,7 @@ def _write_store(
 def _fill_store(
   writer: store_writer.StoreWriter,
   builder: Any,
-  data: Any,
+  data: log_options.LogOptions,
   origin: log_origin.Origin | None,
 ) -> history_store.HistoryStore:
   source = builder.as_data_source(split='users')

@@ -12,6 +12,7 @@ import zlib
 
 from dare_jax import errors
 from dare_jax.logs import log_files
+from dare_jax.logs import options
 from dare_jax.store import history_store
 
 _SAMPLES = 64  # pieces of a file that are looked at
@@ -128,7 +129,7 @@ def replaced(path: pathlib.Path, new: Origin | None) -> str:
   )
 
 
-def check(data: Any, store: history_store.HistoryStore) -> None:
+def check(data: options.LogOptions, store: history_store.HistoryStore) -> None:
   """Checks that `data.input` is the log that a store was made from.
 
   That log may have been moved, or removed: its data is in the store.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import polars as pl
 
 from dare_jax import errors
 from dare_jax.logs import compression
 from dare_jax.logs import log_files
+from dare_jax.logs import options
 from dare_jax.logs import raw_parquet
 from dare_jax.store import history_store
 from dare_jax.store import log_origin
@@ -19,13 +18,13 @@ VERSION = 2
 _UTC = ('UTC', 'Etc/UTC', 'Z', '+00:00', 'GMT')
 
 
-def check(data: Any, store: history_store.HistoryStore) -> None:
+def check(data: options.LogOptions, store: history_store.HistoryStore) -> None:
   """Refuses a store of an older version that has read its log wrongly.
 
   A run that was trained on it may go on: this is for those that begin.
 
   Args:
-    data: the config's data section.
+    data: the log that is asked for.
     store: of the log that `data.input` names, or the store itself.
 
   Raises:
@@ -49,7 +48,9 @@ def check(data: Any, store: history_store.HistoryStore) -> None:
     )
 
 
-def _difference(columns: Any, given: str, knows_fractions: bool) -> str | None:
+def _difference(
+  columns: options.Columns, given: str, knows_fractions: bool
+) -> str | None:
   """Returns what the version before 2 made of a log, if it was wrong.
 
   Args:

@@ -17,6 +17,7 @@ import numpy as np
 from dare_jax import errors
 from dare_jax import storage
 from dare_jax.data import known_ids
+from dare_jax.data import options as data_options
 from dare_jax.data import splits
 from dare_jax.experiments import experiment
 from dare_jax.experiments import run_config
@@ -65,8 +66,9 @@ def _known_to(workdir: epath.Path, store: Store) -> Known:
   if config.train.init_from is not None:
     known = _load(workdir / FILE, older)
   if known is None:
-    moments = splits.make_splits(older, config.data)['train']
-    known = known_ids.of_training(older, moments, config.data)
+    options = data_options.of_section(config.data)
+    moments = splits.make_splits(older, options)['train']
+    known = known_ids.of_training(older, moments, options)
   result = {}
   for field, flags in known.items():
     rows = matched_rows(workdir, older, store, field)
@@ -80,7 +82,7 @@ def save(workdir: epath.Path, run: experiment.Experiment) -> None:
   Raises:
     UsageError: it cannot be written.
   """
-  if run.config.train.init_from is None:
+  if run.options.train.init_from is None:
     return
   file = io.BytesIO()
   packed = {field: np.packbits(flags) for field, flags in run.known.items()}

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dare_jax.configs import base
 from dare_jax.data import pipeline
 from dare_jax.data import splits
+from dare_jax.logs import options as log_options
 from dare_jax.store import datasets
 from tests.data import stores
 
@@ -37,7 +37,7 @@ def purchases():
 
 @pytest.fixture(scope='module')
 def made_splits(journey_store):
-  data = base.get_config().data
+  data = stores.data_options()
   return splits.make_splits(journey_store, data)
 
 
@@ -105,7 +105,7 @@ def test_a_prepared_store_is_opened_not_made_again(
   journey_store, journey_config, monkeypatch
 ):
   monkeypatch.setattr(datasets, 'prepare', None)
-  again = datasets.open_or_prepare(journey_config.data)
+  again = datasets.open_or_prepare(log_options.of_section(journey_config.data))
   assert again.fingerprint == journey_store.fingerprint
   assert again.path == journey_store.path
 
@@ -121,7 +121,7 @@ def test_nothing_else_is_left_in_the_data_folder(journey_store):
 
 def test_session_split_of_the_log(journey_store, made_splits):
   """Every moment of 30 users, against a walk over their baskets."""
-  table, data = journey_store.behaviors, base.get_config().data
+  table, data = journey_store.behaviors, stores.data_options()
   for user in range(7, _USERS, 83):
     events = stores.events_of(table, user)
     baskets = [
@@ -155,7 +155,7 @@ def test_no_history_reaches_its_targets_basket(journey_store, made_splits):
 
 
 def test_a_batch_of_the_log(journey_store, made_splits):
-  data = base.get_config().data
+  data = stores.data_options()
   made = pipeline.Pipeline(
     journey_store, made_splits['train'], 'train', data, 1
   )

@@ -7,6 +7,8 @@ import re
 import pytest
 
 from dare_jax.data import data_card
+from dare_jax.data import options as data_options
+from dare_jax.logs import options as log_options
 from dare_jax.store import datasets
 from tests.data import stores
 
@@ -28,7 +30,8 @@ def taobao(data, write):
 
 
 def _card(data):
-  text = data_card.data_card(datasets.prepare(data), data)
+  store = datasets.prepare(log_options.of_section(data))
+  text = data_card.data_card(store, data_options.of_section(data))
   lines = text.split('\n')
   return text, dict(re.split(r':\s+', line, maxsplit=1) for line in lines)
 

@@ -51,7 +51,7 @@ _CASES = [
 
 
 def _data(protocol, **changes):
-  return stores.data_config(
+  return stores.data_options(
     split=protocol.split(',')[0],
     min_events=0,
     min_history=3,

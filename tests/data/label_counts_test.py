@@ -26,7 +26,7 @@ def test_equals_the_targets_of_the_batches(split, is_grouped, with_labels):
   store = stores.build(
     _rows(with_labels), schema=event_log.LogSchema(has_labels=with_labels)
   )
-  data = stores.data_config(
+  data = stores.data_options(
     min_events=2,
     min_history=1,
     history_length=8,

@@ -41,7 +41,7 @@ def _make(per_window=1, split='train', share=_WHOLE, **changes):
     'unknown_rate': 0.0,
     'exclude': 'none',
   }
-  data = stores.data_config(**(fields | changes))
+  data = stores.data_options(**(fields | changes))
   moments = splits.make_splits(_STORE, data)[split]
   return pipeline.Pipeline(
     _STORE, moments, split, data, 1, per_window, pipeline.Layout(share)

@@ -14,6 +14,7 @@ import pytest
 
 from dare_jax import errors
 from dare_jax.configs import base
+from dare_jax.logs import options as log_options
 from dare_jax.logs.csv import raw_csv
 from dare_jax.store import datasets
 from tests.logs import builders_test
@@ -357,8 +358,11 @@ def test_a_store_of_parts(tmp_path):
   for part in range(11):
     piece = rows[part * 5 : part * 5 + 5]
     _write(tmp_path / 'logs' / f'{part}', _text([_NAMES, *piece], '\t'))
-  store = datasets.prepare(data)
+  store = datasets.prepare(log_options.of_section(data))
   assert len(store.manifest['provenance']['origin']['files']) == 11
   data.input = str(tmp_path / 'log.csv')
   shutil.rmtree(data.data_dir)
-  assert datasets.prepare(data).fingerprint == store.fingerprint
+  assert (
+    datasets.prepare(log_options.of_section(data)).fingerprint
+    == store.fingerprint
+  )

@@ -45,7 +45,7 @@ def _data(**changes):
     'history_length': 7,
     'unknown_rate': 0.0,
   }
-  return stores.data_config(**(defaults | changes))
+  return stores.data_options(**(defaults | changes))
 
 
 def _make(split='train', seed=1, store=_STORE, **changes):

@@ -42,7 +42,7 @@ def _pipeline(is_grouped, known=None):
   store = stores.build(
     stores.random_rows(seed=3, users=9, low=12, high=30, items=30)
   )
-  data = stores.data_config(
+  data = stores.data_options(
     min_events=0, min_history=3, history_length=9, group_candidates=is_grouped
   )
   moments = splits.make_splits(store, data)['test']

@@ -19,7 +19,7 @@ _START = 1_714_521_600  # 2024-05-01
 
 
 def _message(store, **fields):
-  data = stores.data_config(**fields)
+  data = stores.data_options(**fields)
   with pytest.raises(errors.UsageError) as caught:
     splits.make_splits(store, data)
   return str(caught.value)
@@ -45,7 +45,7 @@ def _check_offer(store, **fields):
   """Takes up an offer; returns its flags once they keep what they promise."""
   flags, counts = _offered(_message(store, **fields))
   changes = {field: _value(text) for field, text in flags.items()}
-  made = splits.make_splits(store, stores.data_config(**fields | changes))
+  made = splits.make_splits(store, stores.data_options(**fields | changes))
   assert {name: len(moments) for name, moments in made.items()} == counts
   return flags
 

@@ -25,7 +25,7 @@ def _store(times, **report):
 
 
 def _of(store, value):
-  data = stores.data_config(val_from=value)
+  data = stores.data_options(val_from=value)
   return split_times.of_store(store, data).val_from
 
 
@@ -85,7 +85,7 @@ def test_what_is_no_time_is_refused(value):
 
 def test_by_time_takes_dates():
   store = _store([_START + hour * 3_600 for hour in range(96)])
-  data = stores.data_config(
+  data = stores.data_options(
     split='by_time',
     train_from='2024-05-01T12:00',
     val_from='2024-05-03',
@@ -100,9 +100,9 @@ def test_by_time_takes_dates():
     'test': 24,
   }
   assert splits.known_before(store, data, 'train') == _START + 2 * _DAY
-  data.test_from = '2024-06-01'
+  data = dataclasses.replace(data, test_from='2024-06-01')
   with pytest.raises(errors.UsageError, match=r'from \d+ \(2024-06-01 00:00:0'):
     splits.make_splits(store, data)
-  data.val_from = '2024-07-01'
+  data = dataclasses.replace(data, val_from='2024-07-01')
   with pytest.raises(errors.UsageError, match='2024-07-01 must be before data'):
     splits.make_splits(store, data)

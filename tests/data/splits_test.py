@@ -1,5 +1,6 @@
 """Each protocol against a slow twin that walks a user's events in Python."""
 
+import dataclasses
 import itertools
 
 import hypothesis
@@ -108,7 +109,7 @@ def _check_strictly_before(store, moments):
 def test_leave_last(rows, min_events, first, more, data):
   positions = (first, first + more, data.draw(st.integers(1, 4)))
   store = stores.build(rows)
-  config = stores.data_config(
+  config = stores.data_options(
     split='leave_last', min_events=min_events, train_positions=positions
   )
   made = _made(store, config)
@@ -122,7 +123,7 @@ def test_leave_last_as_published():
   # Users of 209 and of 210 events: 19 training moments, at 3, 8, .., 93.
   rows = [(0, i, 0, i) for i in range(209)] + [(1, i, 0, i) for i in range(210)]
   store = stores.build(rows)
-  made = _made(store, stores.data_config(split='leave_last'))
+  made = _made(store, stores.data_options(split='leave_last'))
   stop = 419
   assert [stop - target for _, _, target, _ in made['train']] == [
     *range(3, 94, 5)
@@ -140,7 +141,7 @@ def test_leave_last_as_published():
 )
 def test_leave_last_session(rows, min_events, min_history, limit):
   store = stores.build(rows)
-  config = stores.data_config(
+  config = stores.data_options(
     min_events=min_events, min_history=min_history, max_train_moments=limit
   )
   made = _made(store, config)
@@ -158,7 +159,7 @@ def test_leave_last_session(rows, min_events, min_history, limit):
 )
 def test_by_time(rows, min_history, val_from, days, limit):
   store = stores.build(rows)
-  config = stores.data_config(
+  config = stores.data_options(
     split='by_time',
     min_events=0,
     min_history=min_history,
@@ -184,7 +185,7 @@ def test_by_time(rows, min_history, val_from, days, limit):
 )
 def test_impressions(rows, min_history, min_events, num_negatives):
   store = stores.build(rows, schema=_LABELLED)
-  config = stores.data_config(
+  config = stores.data_options(
     min_history=min_history,
     min_events=min_events,
     num_negatives=num_negatives,
@@ -198,7 +199,7 @@ def test_impressions(rows, min_history, min_events, num_negatives):
 @hypothesis.given(_LABELLED_ROWS, st.integers(0, 3))
 def test_impressions_are_covered_exactly_once(rows, num_negatives):
   store = stores.build(rows, schema=_LABELLED)
-  config = stores.data_config(
+  config = stores.data_options(
     min_history=0, min_events=0, num_negatives=num_negatives
   )
   covered = [
@@ -212,7 +213,7 @@ def test_impressions_are_covered_exactly_once(rows, num_negatives):
 @pytest.mark.parametrize('name', splits.PROTOCOLS)
 def test_an_empty_split_is_refused(name):
   store = stores.build([(0, 0, 0, time) for time in range(9)])
-  data = stores.data_config(split=name, val_from=3, test_from=5)
+  data = stores.data_options(split=name, val_from=3, test_from=5)
   with pytest.raises(errors.UsageError) as caught:
     splits.make_splits(store, data)
   text = str(caught.value)
@@ -223,7 +224,7 @@ def test_an_empty_split_is_refused(name):
 
 def test_leave_last_says_what_its_positions_need():
   rows = [(user, at, 0, at) for user in range(3) for at in range(50 + user)]
-  data = stores.data_config(
+  data = stores.data_options(
     split='leave_last', min_events=20, train_positions=(3, 60, 5)
   )
   with pytest.raises(errors.UsageError) as caught:
@@ -248,7 +249,7 @@ def test_dates_outside_the_log_are_named(dates, message):
   fields = dict(
     zip(('train_from', 'val_from', 'test_from'), dates, strict=True)
   )
-  data = stores.data_config(split='by_time', min_events=1, **fields)
+  data = stores.data_options(split='by_time', min_events=1, **fields)
   with pytest.raises(errors.UsageError, match=message) as caught:
     splits.make_splits(store, data)
   assert 'its times are from 0 to 8' in str(caught.value)
@@ -289,24 +290,24 @@ def test_dates_outside_the_log_are_named(dates, message):
 def test_wrong_options_are_refused(changes, message):
   store = stores.build([(0, 0, 0, time) for time in range(9)])
   with pytest.raises(errors.UsageError, match=message):
-    splits.make_splits(store, stores.data_config(**changes))
+    splits.make_splits(store, stores.data_options(**changes))
 
 
 def test_leave_last_refuses_impressions():
   store = stores.build([(0, 0, 0, 0, 1)], schema=_LABELLED)
   with pytest.raises(errors.UsageError, match='labelled impressions'):
-    splits.make_splits(store, stores.data_config(split='leave_last'))
+    splits.make_splits(store, stores.data_options(split='leave_last'))
 
 
 def test_session_protocols_refuse_a_store_out_of_time_order():
   # Sessions of an unsorted log would show a history events after its target.
   schema = event_log.LogSchema(sort_by_time=False)
   ordered = [(0, 0, 0, 4), (0, 1, 0, 9), (1, 0, 0, 2), (1, 0, 0, 2)]
-  data = stores.data_config(min_events=0, min_history=0)
+  data = stores.data_options(min_events=0, min_history=0)
   splits.PROTOCOLS[data.split](stores.build(ordered, schema=schema), data)
   store = stores.build([*ordered, (1, 3, 0, 1)], schema=schema)
   for name in ('leave_last_session', 'by_time'):
-    data.update(split=name, val_from=1, test_from=2)
+    data = dataclasses.replace(data, split=name, val_from=1, test_from=2)
     with pytest.raises(errors.UsageError, match='sort_by_time=True'):
       splits.make_splits(store, data)
 
@@ -315,7 +316,7 @@ def test_a_log_without_positive_labels_is_refused():
   store = stores.build(
     [(0, 0, 0, time, 0) for time in range(5)], schema=_LABELLED
   )
-  data = stores.data_config(min_events=0, min_history=0)
+  data = stores.data_options(min_events=0, min_history=0)
   with pytest.raises(errors.UsageError, match='no row of the log has label 1'):
     splits.make_splits(store, data)
 

@@ -1,15 +1,16 @@
 """Small stores and configs for tests, and what Python says is in them."""
 
+import dataclasses
 import pathlib
 import tempfile
 from typing import Any
 
 from hypothesis import strategies as st
-import ml_collections
 import numpy as np
 import polars as pl
 
 from dare_jax.configs import base
+from dare_jax.data import options
 from dare_jax.logs import event_log
 from dare_jax.logs import raw_log
 from dare_jax.store import history_store
@@ -68,11 +69,10 @@ def _in_memory(table: history_store.Table) -> history_store.Table:
   return history_store.Table(np.array(table.offsets), columns)
 
 
-def data_config(**changes: Any) -> ml_collections.ConfigDict:
-  """The default data section with some fields changed."""
-  data = base.get_config().data
-  data.update(changes)
-  return data
+def data_options(**changes: Any) -> options.PipelineOptions:
+  """The options of the default config with some fields changed."""
+  made = options.of_section(base.get_config().data)
+  return dataclasses.replace(made, **changes)
 
 
 def events_of(table: history_store.Table, user: int) -> list[dict[str, int]]:

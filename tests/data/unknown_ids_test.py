@@ -38,7 +38,7 @@ def _make(split='train', seed=1, store=_STORE, known=None, **changes):
     'history_length': 7,
     'unknown_rate': 0.0,
   }
-  data = stores.data_config(**(defaults | changes))
+  data = stores.data_options(**(defaults | changes))
   moments = splits.make_splits(store, data)[split]
   return pipeline.Pipeline(store, moments, split, data, seed, known=known)
 

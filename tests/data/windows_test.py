@@ -55,7 +55,7 @@ def _make(per_window, name='purchases', seed=1, **changes):
     'unknown_rate': 0.0,
     'exclude': 'positive_only',
   }
-  data = stores.data_config(**(defaults | changes))
+  data = stores.data_options(**(defaults | changes))
   moments = splits.make_splits(_STORES[name], data)['train']
   return pipeline.Pipeline(
     _STORES[name], moments, 'train', data, seed, per_window

@@ -14,6 +14,7 @@ import pytest
 
 from dare_jax import errors
 from dare_jax.logs import event_log
+from dare_jax.logs import options as log_options
 from dare_jax.store import datasets
 
 
@@ -110,15 +111,18 @@ def test_taobao_malformed_rows(taobao, write, bad):
 def test_taobao_refuses_other_files(taobao, write, content, message):
   taobao.input = write('other.csv', content)
   with pytest.raises(errors.UsageError, match=message):
-    datasets.prepare(taobao)
+    datasets.prepare(log_options.of_section(taobao))
 
 
 def test_a_missing_file_is_refused_and_existing_data_stays(taobao):
-  store = datasets.prepare(taobao)
+  store = datasets.prepare(log_options.of_section(taobao))
   pathlib.Path(taobao.input).unlink()
   with pytest.raises(errors.UsageError, match='no such file'):
-    datasets.prepare(taobao)
-  assert datasets.open_or_prepare(taobao).fingerprint == store.fingerprint
+    datasets.prepare(log_options.of_section(taobao))
+  assert (
+    datasets.open_or_prepare(log_options.of_section(taobao)).fingerprint
+    == store.fingerprint
+  )
 
 
 # Tmall.
@@ -297,7 +301,7 @@ def test_csv_log_fields_context_and_labels_reach_the_store(shop):
   assert events(log, 'shop') == {'ann': ['s2', 's1', 's1'], 'bob': ['']}
   assert events(log, 'device')['ann'] == ['', 'phone', 'phone']
   np.testing.assert_array_equal(log.columns['label'], [0, 1, 1, 1])
-  store = datasets.prepare(shop)
+  store = datasets.prepare(log_options.of_section(shop))
   assert store.fields == ('item', 'category', 'shop')
   assert store.context_fields == ('device',)
   assert len(store.behaviors) == 3  # The unclicked impression is no behavior.

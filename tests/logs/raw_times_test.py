@@ -16,6 +16,7 @@ import pytest
 
 from dare_jax import errors
 from dare_jax.configs import csv_log
+from dare_jax.logs import options as log_options
 from dare_jax.logs import raw_times
 from dare_jax.logs import raw_values
 from dare_jax.logs.builders import csv_log as csv_builder
@@ -38,7 +39,9 @@ def _read(times, folder, parquet=False, missing=()):
   data = csv_log.get_config().data
   data.input, data.max_malformed_share = str(path), 1.0
   data.columns.missing = missing
-  builder = csv_builder.CsvLog(options=data, data_dir=str(folder))
+  builder = csv_builder.CsvLog(
+    options=log_options.of_section(data), data_dir=str(folder)
+  )
   return builder.read_log()
 
 
@@ -252,7 +255,9 @@ def test_parquet_times_with_a_zone_are_moments_of_utc(tmp_path, zone):
   pq.write_table(frame, tmp_path / 'log.parquet')
   data = csv_log.get_config().data
   data.input, data.max_malformed_share = str(tmp_path / 'log.parquet'), 1.0
-  log = csv_builder.CsvLog(options=data, data_dir=str(tmp_path)).read_log()
+  log = csv_builder.CsvLog(
+    options=log_options.of_section(data), data_dir=str(tmp_path)
+  ).read_log()
   assert log.columns['timestamp'].tolist() == moments
   assert log.columns['item_id'].tolist() == [2, 3, 4]
   assert log.report.examples[0].endswith('(empty timestamp)')

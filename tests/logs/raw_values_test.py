@@ -12,6 +12,7 @@ import pytest
 
 from dare_jax import errors
 from dare_jax.configs import csv_log
+from dare_jax.logs import options as log_options
 from dare_jax.logs.builders import csv_log as csv_builder
 
 _NUM_ROWS = 6
@@ -35,7 +36,9 @@ def read(tmp_path):
     data.input, data.max_malformed_share = str(path), share
     data.columns.missing, data.columns.fields = missing, fields
     data.columns.label = 'label' if 'label' in columns else None
-    builder = csv_builder.CsvLog(options=data, data_dir=str(tmp_path))
+    builder = csv_builder.CsvLog(
+      options=log_options.of_section(data), data_dir=str(tmp_path)
+    )
     return builder.read_log()
 
   return read_log
@@ -118,7 +121,9 @@ def test_decimals_that_are_too_long_are_refused(tmp_path):
   pq.write_table(pa.table(dict.fromkeys(names, long)), tmp_path / 'l.parquet')
   data = csv_log.get_config().data
   data.input = str(tmp_path / 'l.parquet')
-  builder = csv_builder.CsvLog(options=data, data_dir=str(tmp_path))
+  builder = csv_builder.CsvLog(
+    options=log_options.of_section(data), data_dir=str(tmp_path)
+  )
   with pytest.raises(errors.UsageError, match=r'38 digits at most'):
     builder.read_log()
 
@@ -187,7 +192,9 @@ def test_short_rows_are_malformed_where_an_empty_value_is_missing(tmp_path):
   data = csv_log.get_config().data
   data.input, data.max_malformed_share = str(path), 1.0
   data.columns.missing = ('',)
-  builder = csv_builder.CsvLog(options=data, data_dir=str(tmp_path))
+  builder = csv_builder.CsvLog(
+    options=log_options.of_section(data), data_dir=str(tmp_path)
+  )
   report = builder.read_log().report
   assert report.dropped == {'missing timestamp': 1, 'malformed': 1}
   assert report.examples == ["line 3: 'a,1,1' (3 fields, the header has 4)"]
@@ -225,7 +232,9 @@ def test_spaces_around_values_of_csv_go(tmp_path):
   )
   data = csv_log.get_config().data
   data.input = str(path)
-  builder = csv_builder.CsvLog(options=data, data_dir=str(tmp_path))
+  builder = csv_builder.CsvLog(
+    options=log_options.of_section(data), data_dir=str(tmp_path)
+  )
   log = builder.read_log()
   assert _raw(log, 'user') == ['a']
   assert _raw(log, 'item') == ['1']

@@ -16,6 +16,7 @@ from dare_jax import locks
 from dare_jax import storage
 from dare_jax.checkpoints import checkpoint
 from dare_jax.evaluation import metrics
+from dare_jax.logs import options as log_options
 from dare_jax.runs import run as run_lib
 from dare_jax.runs import workdir as workdir_lib
 from dare_jax.store import datasets
@@ -29,7 +30,7 @@ bucket = storage_test.bucket
 def root(tmp_path_factory) -> pathlib.Path:
   folder = tmp_path_factory.mktemp('workdir')
   tiny.write_log(folder / 'log.csv')
-  datasets.prepare(tiny.config(folder).data)
+  datasets.prepare(log_options.of_section(tiny.config(folder).data))
   return folder
 
 

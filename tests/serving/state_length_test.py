@@ -88,7 +88,7 @@ def served(tmp_path_factory):
     end = offsets[user] + count
     moments = splits.Moments(user, end, end, np.ones(_USERS, np.int32))
     made = pipeline.Pipeline(
-      store, moments, 'test', run.experiment.config.data, seed=1
+      store, moments, 'test', run.experiment.options.data, seed=1
     )
     batch = next(made.eval_batches(_USERS)).batch
     batches[count] = jax.tree.map(jnp.asarray, batch)

@@ -1,10 +1,13 @@
 """From a builder to a store: kept, replaced and never half there."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from dare_jax import errors
 from dare_jax.logs import event_log
+from dare_jax.logs import options
 from dare_jax.logs.builders import base
 from dare_jax.store import datasets
 from dare_jax.store import store_writer
@@ -29,11 +32,11 @@ class TinyLog(base.LogBuilder):
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-  """A data section whose builder is `TinyLog`."""
+  """Options of a log whose builder is `TinyLog`."""
   monkeypatch.setattr(
     datasets, 'builder_class', lambda name: (TinyLog, ('sort_by_time',))
   )
-  return stores.data_config(name='tiny_log', data_dir=str(tmp_path / 'd'))
+  return options.LogOptions('tiny_log', str(tmp_path / 'd'))
 
 
 def _entries(data):
@@ -45,7 +48,10 @@ def _entries(data):
 
 
 def test_records_become_the_store_of_the_log(data):
-  store, log = datasets.prepare(data), stores.encode(TinyLog.rows)
+  store, log = (
+    datasets.prepare(data),
+    stores.encode(TinyLog.rows),
+  )
   for name, column in log.columns.items():
     np.testing.assert_array_equal(store.behaviors.columns[name], column)
   np.testing.assert_array_equal(store.behaviors.offsets, log.offsets)
@@ -94,7 +100,8 @@ def test_a_damaged_store_is_refused_not_made_again(data):
 
 def test_a_data_dir_that_cannot_be_written_is_refused(data, tmp_path):
   (tmp_path / 'file').write_text('')
-  data.data_dir = str(tmp_path / 'file' / 'below')
+  folder = str(tmp_path / 'file' / 'below')
+  data = dataclasses.replace(data, data_dir=folder)
   with pytest.raises(errors.UsageError, match='cannot be written') as caught:
     datasets.prepare(data)
   assert '\n' not in str(caught.value)
@@ -104,14 +111,14 @@ def test_a_data_dir_that_cannot_be_written_is_refused(data, tmp_path):
   'changes, is_same',
   [
     ({'input': '/elsewhere.csv'}, True),
-    ({'num_negatives': 4, 'history_length': 9}, True),
+    ({'max_malformed_share': 0.5}, True),
     ({'min_item_count': 2}, False),
     ({'sort_by_time': False}, False),
   ],
 )
 def test_a_store_is_named_by_the_fields_that_shape_it(data, changes, is_same):
   before = datasets.store_path(data)
-  data.update(changes)
+  data = dataclasses.replace(data, **changes)
   assert (datasets.store_path(data) == before) == is_same
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from dare_jax import errors
 from dare_jax.data import data_card
+from dare_jax.data import options as data_options
+from dare_jax.logs import options as log_options
 from dare_jax.store import datasets
 from dare_jax.store import log_origin
 from tests import tiny
@@ -19,7 +21,7 @@ def data(tmp_path):
   """A data section whose log was prepared."""
   made = tiny.config(tmp_path).data
   tiny.write_log(tmp_path / 'log.csv', num_users=20)
-  datasets.prepare(made)
+  datasets.prepare(log_options.of_section(made))
   return made
 
 
@@ -29,11 +31,11 @@ def _other(folder: pathlib.Path) -> pathlib.Path:
 
 def test_a_log_that_was_moved_or_removed_is_not_missed(data, tmp_path):
   moved = (tmp_path / 'log.csv').rename(tmp_path / 'moved.csv')
-  datasets.open_or_prepare(data)
+  datasets.open_or_prepare(log_options.of_section(data))
   data.input = str(moved)
-  datasets.open_or_prepare(data)
+  datasets.open_or_prepare(log_options.of_section(data))
   data.input = None
-  datasets.open_or_prepare(data)
+  datasets.open_or_prepare(log_options.of_section(data))
 
 
 def test_a_relative_path_is_the_one_that_was_given(tmp_path, monkeypatch):
@@ -41,15 +43,15 @@ def test_a_relative_path_is_the_one_that_was_given(tmp_path, monkeypatch):
   tiny.write_log(tmp_path / 'log.csv', num_users=20)
   data.input = 'log.csv'
   monkeypatch.chdir(tmp_path)
-  store = datasets.prepare(data)
+  store = datasets.prepare(log_options.of_section(data))
   assert log_origin.path_of(store) == str(tmp_path / 'log.csv')
   folder = tmp_path / 'elsewhere'
   folder.mkdir()
   monkeypatch.chdir(folder)
-  datasets.open_or_prepare(data)
+  datasets.open_or_prepare(log_options.of_section(data))
   _other(folder).rename(folder / 'log.csv')
   with pytest.raises(errors.UsageError, match='another log'):
-    datasets.open_or_prepare(data)
+    datasets.open_or_prepare(log_options.of_section(data))
 
 
 @pytest.mark.parametrize('exists', [True, False])
@@ -59,7 +61,7 @@ def test_another_log_is_refused(data, tmp_path, exists):
     _other(tmp_path)
   data.input = str(other)
   with pytest.raises(errors.UsageError) as caught:
-    datasets.open_or_prepare(data)
+    datasets.open_or_prepare(log_options.of_section(data))
   line = str(caught.value)
   reason = 'another log' if exists else 'no such file'
   assert f'data.input={other}: {reason};' in line
@@ -75,26 +77,26 @@ def test_a_log_that_changed_is_refused(data, tmp_path):
     file.write('u1,i1,c1,99\n')
   match = f'has changed .*{before:,} bytes then, {before + 12:,} now'
   with pytest.raises(errors.UsageError, match=match):
-    datasets.open_or_prepare(data)
-  datasets.prepare(data)
-  datasets.open_or_prepare(data)
+    datasets.open_or_prepare(log_options.of_section(data))
+  datasets.prepare(log_options.of_section(data))
+  datasets.open_or_prepare(log_options.of_section(data))
 
 
 def test_a_store_that_does_not_say_is_opened(data, tmp_path):
-  manifest = datasets.store_path(data) / 'manifest.json'
+  manifest = datasets.store_path(log_options.of_section(data)) / 'manifest.json'
   content = json.loads(manifest.read_text())
   del content['provenance']['origin']
   manifest.write_text(json.dumps(content))
   data.input = str(_other(tmp_path))
-  store = datasets.open_or_prepare(data)
+  store = datasets.open_or_prepare(log_options.of_section(data))
   assert log_origin.path_of(store) is None
 
 
 def test_prepare_says_what_it_replaces(data, tmp_path, capsys):
-  datasets.prepare(data)
+  datasets.prepare(log_options.of_section(data))
   assert 'in place of' not in capsys.readouterr().err
   data.input = str(_other(tmp_path))
-  store = datasets.prepare(data)
+  store = datasets.prepare(log_options.of_section(data))
   told = capsys.readouterr().err.splitlines()
   assert f'prepared there from {tmp_path / "log.csv"}:' in told[0]
   assert log_origin.path_of(store) == data.input
@@ -105,7 +107,7 @@ def test_prepare_says_what_it_replaces(data, tmp_path, capsys):
 def test_a_dataset_without_a_log_takes_none(tmp_path, name, make):
   data = tiny.config(tmp_path, data__name=name).data
   with pytest.raises(errors.UsageError, match=f'{name} reads no log.*csv_log'):
-    make(data)
+    make(log_options.of_section(data))
 
 
 @pytest.mark.parametrize('size', [0, 1, 1 << 16, (1 << 22) - 1, 5_000_000])
@@ -145,30 +147,30 @@ def test_a_log_of_parts_is_known_by_their_names_and_bytes(tmp_path):
   for name, part in [('p-1.csv', rows[:99]), ('p-2.csv', rows[99:])]:
     (folder / name).write_text(head + ''.join(part))
   data.input = str(folder)
-  store = datasets.prepare(data)
+  store = datasets.prepare(log_options.of_section(data))
   files = store.manifest['provenance']['origin']['files']
   assert [name for name, _ in files] == ['day=1/p-1.csv', 'day=1/p-2.csv']
-  card = data_card.data_card(store, data)
+  card = data_card.data_card(store, data_options.of_section(data))
   size = sum((tmp_path / name).stat().st_size for name, _ in files)
   line = f'files: +2 of {size:,} bytes: day=1/p-1.csv to day=1/p-2.csv'
   assert re.search(line, card)
   (folder / '_SUCCESS').touch()
   for same in (str(folder), f'{folder}/*.csv', f'{tmp_path}/day*'):
     data.input = same
-    datasets.open_or_prepare(data)
+    datasets.open_or_prepare(log_options.of_section(data))
   moved = tmp_path / 'moved'
   moved.mkdir()
   data.input = str(folder.rename(moved / 'day=1'))
-  datasets.open_or_prepare(data)
+  datasets.open_or_prepare(log_options.of_section(data))
   folder = moved / 'day=1'
   (folder / 'p-3.csv').write_text(head + rows[0])
   with pytest.raises(errors.UsageError, match='another log'):
-    datasets.open_or_prepare(data)
+    datasets.open_or_prepare(log_options.of_section(data))
   (folder / 'p-3.csv').unlink()
-  datasets.open_or_prepare(data)
+  datasets.open_or_prepare(log_options.of_section(data))
   data.input = str(folder.rename(moved / 'day=2'))
   with pytest.raises(errors.UsageError, match='another log'):
-    datasets.open_or_prepare(data)
+    datasets.open_or_prepare(log_options.of_section(data))
 
 
 def test_many_files_are_sampled_at_their_ends(tmp_path):

@@ -10,6 +10,7 @@ from dare_jax import errors
 from dare_jax import storage
 from dare_jax.configs import csv_log
 from dare_jax.experiments import run_data
+from dare_jax.logs import options as log_options
 from dare_jax.store import datasets
 
 _NOON = datetime.datetime(2024, 5, 1, 12)
@@ -35,7 +36,7 @@ def prepared(tmp_path):
     config = csv_log.get_config()
     config.data.input, config.data.data_dir = str(path), str(tmp_path / 'data')
     config.data.columns.fields = fields
-    store = datasets.prepare(config.data)
+    store = datasets.prepare(log_options.of_section(config.data))
     manifest = json.loads((store.path / 'manifest.json').read_text())
     for name in lacks:
       for part in (manifest['provenance'], manifest['provenance']['log']):
@@ -79,21 +80,23 @@ def test_a_store_that_was_misread_is_refused(prepared, tmp_path, case):
   for given in (config.data.input, None):
     config.data.input = given
     with pytest.raises(errors.UsageError, match=named) as refusal:
-      datasets.open_or_prepare(config.data)
+      datasets.open_or_prepare(log_options.of_section(config.data))
     assert 'python -m dare_jax.prepare' in str(refusal.value)
   # A run that was trained on it goes on with it.
   assert run_data.open_or_prepare(config, storage.locate(tmp_path / 'run'))
   config.data.input = str(tmp_path / 'log.parquet')
-  datasets.prepare(config.data)
-  assert datasets.open_or_prepare(config.data)
+  datasets.prepare(log_options.of_section(config.data))
+  assert datasets.open_or_prepare(log_options.of_section(config.data))
 
 
 @pytest.mark.parametrize('case', _RIGHT)
 def test_a_store_that_was_read_as_today_is_opened(prepared, case):
-  assert datasets.open_or_prepare(prepared(**_RIGHT[case]).data)
+  assert datasets.open_or_prepare(
+    log_options.of_section(prepared(**_RIGHT[case]).data)
+  )
 
 
 def test_a_log_that_is_gone_tells_nothing(prepared, tmp_path):
   config = prepared(**_WRONG['zone'][0])
   (tmp_path / 'log.parquet').unlink()
-  assert datasets.open_or_prepare(config.data)
+  assert datasets.open_or_prepare(log_options.of_section(config.data))

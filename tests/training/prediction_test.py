@@ -37,7 +37,7 @@ def _rows():
 @pytest.fixture(scope='module')
 def parts():
   store = stores.build(_rows())
-  data = stores.data_config(
+  data = stores.data_options(
     min_events=3, min_history=2, history_length=8, num_negatives=2
   )
   moments = splits.make_splits(store, data)
@@ -98,7 +98,7 @@ def test_single_rows_have_the_slices_of_their_moment(with_labels, max_padding):
   )
   found = {}
   for is_grouped in (True, False):
-    data = stores.data_config(
+    data = stores.data_options(
       min_events=3,
       min_history=2,
       history_length=8,

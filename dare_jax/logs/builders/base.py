@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from dare_jax.logs import event_log
+from dare_jax.logs import options as options_lib
 
 RAW_IDS_DIR = 'raw_ids'
 LOG_FILE = 'log.json'
@@ -29,21 +30,24 @@ class LogBuilder(tfds.core.GeneratorBasedBuilder):
   raw values of the dense ids lie beside the records, in `raw_ids/`; what was
   read and dropped in `log.json`.
 
-  Subclasses give `schema` and `read_log`. `options` are the config fields
-  that shape the data; they reach the builder through its TFDS config.
+  Subclasses give `schema` and `read_log`. `options` name the log and
+  say how to read it; TFDS itself, which knows builders by name, gives none.
   """
 
   VERSION = tfds.core.Version('1.0.0')
   BUILDER_CONFIG_CLASS: ClassVar[type]
   READS_INPUT: ClassVar[bool] = True  # the log that `data.input` names
 
-  def __init__(self, *, options: Any = None, **kwargs: Any) -> None:
+  def __init__(
+    self, *, options: options_lib.LogOptions | None = None, **kwargs: Any
+  ) -> None:
     self._options = options
     super().__init__(file_format='array_record', **kwargs)
 
   @property
-  def options(self) -> Any:
-    """The data section of the config."""
+  def options(self) -> options_lib.LogOptions:
+    """The log that is read."""
+    assert self._options is not None
     return self._options
 
   @property

@@ -48,7 +48,9 @@ class CsvLog(base.LogBuilder):
     return tuple(str(text) for text in self.options.columns.missing)
 
   def read_log(self) -> event_log.EventLog:
-    parts = log_files.find(self.options.input, _EXPECTED)
+    given = self.options.input
+    parts = log_files.find(given, _EXPECTED)
+    assert given is not None  # `find` has refused that.
     columns = self.options.columns
     select = self._select()
     report = raw_log.RowReport()
@@ -62,7 +64,7 @@ class CsvLog(base.LogBuilder):
     )
     checked = raw_log.checked(
       blocks,
-      self.options.input,
+      given,
       report,
       self.options.max_malformed_share,
       _IF_EMPTY,
@@ -80,7 +82,9 @@ class CsvLog(base.LogBuilder):
         further field whose name is taken.
     """
     columns = self.options.columns
-    pairs = [(f'columns.{role}', columns[role], role) for role in _ROLES]
+    pairs = [
+      (f'columns.{role}', getattr(columns, role), role) for role in _ROLES
+    ]
     pairs += [('columns.fields', name, name) for name in columns.fields]
     pairs += [('columns.context', name, name) for name in columns.context]
     if columns.label is not None:

@@ -28,8 +28,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from typing import Any
 
+import ml_collections
 import numpy as np
 
 from dare_jax import errors
@@ -96,9 +96,9 @@ class Spec:
         )
 
   @classmethod
-  def from_config(cls, data: Any) -> Spec:
-    """Returns the fields of a config's data section."""
-    return cls(**{field.name: data[field.name] for field in FIELDS})
+  def from_section(cls, section: ml_collections.ConfigDict) -> Spec:
+    """Returns the process that a config's section `data` describes."""
+    return cls(**{field.name: section[field.name] for field in FIELDS})
 
   def rng(self, *stream: int) -> np.random.Generator:
     return np.random.default_rng([self.synthetic_seed, *stream])

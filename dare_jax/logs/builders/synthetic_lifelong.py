@@ -31,7 +31,8 @@ class SyntheticLifelong(base.LogBuilder):
 
   @property
   def _spec(self) -> synthetic.Spec:
-    return synthetic.Spec.from_config(self.options)
+    assert self.options.synthetic is not None
+    return self.options.synthetic
 
   def read_log(self) -> event_log.EventLog:
     spec = self._spec

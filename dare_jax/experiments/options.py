@@ -1,0 +1,125 @@
+"""The options of a run, made from its config in this one place."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import ml_collections
+
+from dare_jax.data import options as data_options
+from dare_jax.logs import options as log_options
+from dare_jax.training import options as train_options
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+  """How long a run trains, and on how much at a time; see `configs/base.py`.
+
+  Attributes:
+    batch_size: moments a step.
+    moments_per_window: moments of one user that share a window of behaviors.
+    epochs: length of the run.
+    steps: length of the run in steps, which replaces `epochs`; None: `epochs`.
+    log_every_steps: steps between two lines of running metrics.
+    observe_gradients: whether the gradients of both roles are kept.
+    init_from: workdir of the run to start from; None: from fresh values.
+  """
+
+  batch_size: int
+  moments_per_window: int
+  epochs: float
+  steps: int | None
+  log_every_steps: int
+  observe_gradients: bool
+  init_from: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalOptions:
+  """How a run is evaluated.
+
+  Attributes:
+    batch_size: moments of a batch.
+    every_steps: steps between two validations; 0: at the end only.
+    drop_last: whether a last partial batch is left out.
+  """
+
+  batch_size: int
+  every_steps: int
+  drop_last: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointOptions:
+  """When a run is saved.
+
+  Attributes:
+    every_steps: steps between two checkpoints; 0: those of validations alone.
+    keep_last: how many of the newest are kept, besides the best.
+  """
+
+  every_steps: int
+  keep_last: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterOptions:
+  """How histories are clustered, where the search works on clusters.
+
+  Attributes:
+    size: most members of a cluster.
+    every_steps: steps between two clusterings.
+  """
+
+  size: int
+  every_steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+  """All options of a run but those of its model, a `RankerConfig`.
+
+  Attributes:
+    seed: of initial values, order and negatives.
+    log: which log is prepared, and how.
+    data: how it becomes splits and batches.
+    prefetch: batches that wait for the step.
+    optim: how the model is trained.
+    train: how long.
+    evaluation: how it is evaluated.
+    checkpoint: when it is saved.
+    clusters: how histories are clustered.
+  """
+
+  seed: int
+  log: log_options.LogOptions
+  data: data_options.PipelineOptions
+  prefetch: int
+  optim: train_options.Options
+  train: TrainOptions
+  evaluation: EvalOptions
+  checkpoint: CheckpointOptions
+  clusters: ClusterOptions
+
+
+def of_config(config: ml_collections.ConfigDict) -> RunOptions:
+  """Returns the options that a config holds.
+
+  Args:
+    config: of a run, as `configs/base.py`; its values are in their ranges.
+
+  Raises:
+    UsageError: an optimizer, or a field of a synthetic log, that there is not.
+  """
+  model = config.model
+  return RunOptions(
+    seed=config.seed,
+    log=log_options.of_section(config.data),
+    data=data_options.of_section(config.data),
+    prefetch=config.data.prefetch,
+    optim=train_options.of_section(config.optim),
+    train=TrainOptions(**config.train),
+    evaluation=EvalOptions(**config.eval),
+    checkpoint=CheckpointOptions(**config.checkpoint),
+    clusters=ClusterOptions(model.cluster_size, model.cluster_every_steps),
+  )

@@ -1,0 +1,66 @@
+"""Which log is prepared and how: fields of the config's section `data`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import ml_collections
+
+from dare_jax.logs.builders import synthetic
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+  """The columns of a CSV or Parquet log; see `configs/base.py`."""
+
+  order: tuple[str, ...] | None = None
+  separator: str | None = None
+  user: str = 'user_id'
+  item: str = 'item_id'
+  time: str = 'timestamp'
+  category: str = 'category_id'
+  fields: tuple[str, ...] = ()
+  context: tuple[str, ...] = ()
+  label: str | None = None
+  missing: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class LogOptions:
+  """A raw log, and where its prepared data lies; see `configs/base.py`.
+
+  Attributes:
+    name: of the dataset, a key of `datasets.DATASETS`.
+    data_dir: folder of the prepared data.
+    input: path of the raw log, or a pattern; None for a log without files.
+    max_malformed_share: of the rows, from 0 to 1; more are an error.
+    sort_by_time: False keeps the order of the file within a user.
+    min_item_count: items with fewer events become the unknown item.
+    columns: those of a log of the dataset `csv_log`.
+    synthetic: the process of the dataset `synthetic_lifelong`; None for others.
+  """
+
+  name: str
+  data_dir: str
+  input: str | None = None
+  max_malformed_share: float = 0.001
+  sort_by_time: bool = True
+  min_item_count: int = 1
+  columns: Columns = Columns()
+  synthetic: synthetic.Spec | None = None
+
+
+def of_section(section: ml_collections.ConfigDict) -> LogOptions:
+  """Returns the options that a config's section `data` holds.
+
+  Raises:
+    UsageError: a synthetic log with a field out of its range.
+  """
+  is_made = section.name == 'synthetic_lifelong'
+  own = ('columns', 'synthetic')
+  names = [field.name for field in dataclasses.fields(LogOptions)]
+  return LogOptions(
+    **{name: section[name] for name in names if name not in own},
+    columns=Columns(**section.columns),
+    synthetic=synthetic.Spec.from_section(section) if is_made else None,
+  )
