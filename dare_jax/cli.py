@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import difflib
 import logging as standard_logging
+import os
 import pathlib
 import re
 import signal
@@ -161,7 +162,12 @@ def run(
   """
   argv = list(sys.argv if argv is None else argv)
   if any(arg in ('--help', '-h', '-help', '--helpfull') for arg in argv[1:]):
-    _print_help(default_config, about)
+    try:
+      _print_help(default_config, about)
+      sys.stdout.flush()
+    except BrokenPipeError:  # Who reads has seen enough, as `head` does.
+      # Python flushes once more when it ends, which must not fail again.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
   if default_config and not any(
     re.match(r'--?config(=|$)', arg) for arg in argv

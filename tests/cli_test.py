@@ -263,3 +263,18 @@ cli.run(main, ['command'])
       command('dare_jax.train', '--help')
       seconds.append(time.perf_counter() - start)
     self.assertLess(min(seconds), 5.0)
+
+
+def test_help_ends_quietly_where_its_reader_has_seen_enough():
+  """A pipe whose reader is gone, as that of `head` after its last line."""
+  read, write = os.pipe()
+  os.close(read)
+  done = subprocess.run(
+    [sys.executable, '-m', 'dare_jax.prepare', '--help'],
+    stdout=write,
+    stderr=subprocess.PIPE,
+    text=True,
+    check=False,
+  )
+  os.close(write)
+  assert (done.returncode, done.stderr) == (0, '')
