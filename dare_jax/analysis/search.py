@@ -106,8 +106,8 @@ def _searching(
 def _planted(
   truth: synthetic.Truth, sources: sources_lib.Sources
 ) -> planted.Cells:
-  relevance, length = sources.data.relevance, sources.histories.length
-  implied = planted_information.expected(truth, relevance, length)
+  share, length = sources.planted_share, sources.histories.length
+  implied = planted_information.expected(truth, share, length)
   return planted.Cells(truth, implied)
 
 

@@ -27,6 +27,7 @@ from dare_jax.data import options as data_options
 from dare_jax.data import pipeline
 from dare_jax.evaluation import metrics
 from dare_jax.experiments import run_config
+from dare_jax.logs import options as log_options
 from dare_jax.store import history_store
 
 # Fields of data that change neither the rows of a split nor what they see.
@@ -128,6 +129,13 @@ class Sources:
   def data(self) -> data_options.PipelineOptions:
     """How the rows are made."""
     return data_options.of_section(self._first.config.data)
+
+  @property
+  def planted_share(self) -> float:
+    """The share of events of a synthetic log that an earlier one causes."""
+    process = log_options.of_section(self._first.config.data).synthetic
+    assert process is not None  # Only a synthetic log has a planted truth.
+    return process.relevance
 
   @property
   def store(self) -> history_store.HistoryStore:
