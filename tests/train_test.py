@@ -70,11 +70,11 @@ def root(tmp_path_factory) -> Iterator[pathlib.Path]:
   trainer = train_state.Trainer
   made = {}
 
-  def shared(model, optim, total_steps, mesh):
+  def shared(model, optim, total_steps, mesh, observe_gradients):
     assert optim.schedule == 'constant'  # So that the length does not matter.
-    key = (model, optim)
+    key = (model, optim, observe_gradients)
     if key not in made:
-      made[key] = trainer(model, optim, total_steps, mesh)
+      made[key] = trainer(model, optim, total_steps, mesh, observe_gradients)
     return made[key]
 
   train_state.Trainer = shared
