@@ -78,7 +78,7 @@ def predict(
   from dare_jax.prediction import top
 
   path, shard = _check(request), job.Shard.parse(request.shard)
-  reader = _reader(request)
+  reader = open_reader(request)
   source = columns.open_source('input', request.input, reader.names)
   candidates = None
   if request.candidates:
@@ -119,7 +119,7 @@ def _check(request: Request) -> pathlib.Path:
   return output.check(request.output)
 
 
-def _reader(request: Request) -> reading.Reader:
+def open_reader(request: Request) -> reading.Reader:
   """Returns what reads an input for the model of a run or of a bundle."""
   from dare_jax.prediction import columns
   from dare_jax.prediction import histories

@@ -28,6 +28,7 @@ MODULES = {
   'runs': 'bench.runs',
   'memory': 'bench.memory',
   'serve': 'bench.serving.serve',
+  'predict': 'bench.bulk',
   'information': 'bench.information',
 }
 

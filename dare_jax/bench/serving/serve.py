@@ -40,7 +40,6 @@ STAGES = ('queue', 'parse', 'state', 'ids', 'score', 'answer')
 _SIDES = {'dare_jax': server_process.OURS, 'torch': server_process.PLAIN}
 _HISTORIES = (200, 50_000)
 _CANDIDATES = (1, 1_000)
-_FILL_SECONDS = 0.001  # between the requests that give events
 # Of logits that two libraries sum in another order.
 _CLOSE = 1e-3
 
@@ -194,15 +193,14 @@ class _Side:
 
   def rows(self) -> list[dict[str, Any]]:
     """Gives the users their histories, and measures."""
-    filling = [*self._traffic.events()]
-    due = np.arange(len(filling)) * _FILL_SECONDS
-    filled = load.run(self._server.port, filling, due)
-    if filled.failed:
-      raise errors.UsageError(
-        f'{filled.failed} of {len(filling)} appends of events failed, the last'
-        f' with status {filled.status[filled.status != 200][-1]}; see'
-        ' --server_flags.'
-      )
+    for request in self._traffic.events():
+      # One after the other: this is no load.
+      filled = load.run(self._server.port, [request], np.zeros(1))
+      if filled.failed:
+        raise errors.UsageError(
+          'a user could not be given events: the server answered with status'
+          f' {filled.status[0]}; see --server_flags.'
+        )
     options = self._options
     requests = self._traffic.of_each()
     self._first = requests[0]
