@@ -153,13 +153,14 @@ class _Server(uvicorn.Server):
       self._grpc = self._make_grpc()
     signals.install(ask)
     signals.watch()
-    threading.Thread(target=self._prepare, name='compile', daemon=True).start()
     yield
 
   async def startup(self, sockets: list[socket.socket] | None = None) -> None:
     await super().startup(sockets)
     if self._grpc is not None:
       await self._grpc.start()
+    # Not before it listens: it tells that it is ready.
+    threading.Thread(target=self._prepare, name='compile', daemon=True).start()
 
   async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
     if self._grpc is not None:

@@ -97,6 +97,8 @@ class _Run:
     seconds = time.perf_counter() - begin - due[0]
     for _, writer in self._idle:
       writer.close()
+      with contextlib.suppress(OSError):
+        await writer.wait_closed()
     return Answered(latency, status, seconds)
 
   async def _ask(self, request: bytes) -> int:
