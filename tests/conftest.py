@@ -7,6 +7,13 @@ import signal
 from typing import Any
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
+# Most of the time goes into machine code that runs for a moment: it is made
+# fast, not fast machine code. What CI runs beside the tests is not.
+os.environ.setdefault(
+  'XLA_FLAGS',
+  '--xla_backend_optimization_level=0'
+  ' --xla_llvm_disable_expensive_passes=true',
+)
 
 import hypothesis
 import jax

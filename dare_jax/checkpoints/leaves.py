@@ -1,12 +1,18 @@
-"""The arrays of a checkpoint one by one: only the one at hand is held twice."""
+"""The arrays of a checkpoint, a few at a time: only these are held twice."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence
+import math
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+
+# Bytes of arrays that are read together. Each reading looks at what is known of
+# all arrays, so to read small ones alone takes longer than their bytes.
+_TOGETHER = 2**25
 
 
 def read(path: Any, template: Any) -> Iterator[jax.Array]:
@@ -23,24 +29,49 @@ def read(path: Any, template: Any) -> Iterator[jax.Array]:
   """
   handler = ocp.PyTreeCheckpointHandler()
   try:
-    for number in range(len(jax.tree.leaves(template))):
-      yield _read_one(handler, path, template, number)
+    for numbers in groups(jax.tree.leaves(template)):
+      yield from _read_some(handler, path, template, numbers)
   finally:
     handler.close()
 
 
-def _read_one(handler: Any, path: Any, template: Any, number: int) -> jax.Array:
+def groups(leaves: Sequence[Any], limit: int = _TOGETHER) -> Iterator[range]:
+  """Yields the numbers of leaves to read together, one after another.
+
+  Args:
+    leaves: arrays, or their shapes and dtypes.
+    limit: bytes that a group has at most; a leaf above it is read alone.
+
+  >>> import numpy as np
+  >>> [list(group) for group in groups([np.zeros(n) for n in (1, 2, 9, 3)], 32)]
+  [[0, 1], [2], [3]]
+  """
+  start, held = 0, 0
+  for number, leaf in enumerate(leaves):
+    size = math.prod(leaf.shape) * leaf.dtype.itemsize
+    if number > start and held + size > limit:
+      yield range(start, number)
+      start, held = number, 0
+    held += size
+  if leaves:
+    yield range(start, len(leaves))
+
+
+def _read_some(
+  handler: Any, path: Any, template: Any, numbers: Sequence[int]
+) -> list[jax.Array]:
   shapes, structure = jax.tree.flatten(template)
-  shape = shapes[number]
   # Orbax leaves out what has a placeholder.
   item: list[Any] = [ocp.PLACEHOLDER] * len(shapes)
   options = list(item)
-  item[number] = jax.ShapeDtypeStruct(
-    shape.shape, shape.dtype, sharding=shape.sharding
-  )
-  options[number] = ocp.ArrayRestoreArgs(
-    sharding=shape.sharding, global_shape=shape.shape, dtype=shape.dtype
-  )
+  for number in numbers:
+    shape = shapes[number]
+    item[number] = jax.ShapeDtypeStruct(
+      shape.shape, shape.dtype, sharding=shape.sharding
+    )
+    options[number] = ocp.ArrayRestoreArgs(
+      sharding=shape.sharding, global_shape=shape.shape, dtype=shape.dtype
+    )
   found = handler.restore(
     path,
     args=ocp.args.PyTreeRestore(
@@ -49,4 +80,5 @@ def _read_one(handler: Any, path: Any, template: Any, number: int) -> jax.Array:
     ),
   )
   is_left_out = lambda leaf: leaf is ocp.PLACEHOLDER
-  return jax.tree.leaves(found, is_leaf=is_left_out)[number]
+  every = jax.tree.leaves(found, is_leaf=is_left_out)
+  return [every[number] for number in numbers]

@@ -190,7 +190,8 @@ def _train(start: Start, flags: Sequence[str]) -> int:
   """Does in this process what the command does; returns its exit code."""
   os.environ['JAX_PLATFORMS'] = 'cpu'
   os.environ['XLA_FLAGS'] = (
-    f'--xla_force_host_platform_device_count={start.devices}'
+    f'{os.environ.get("XLA_FLAGS", "")}'
+    f' --xla_force_host_platform_device_count={start.devices}'
   )
   if start.clock is not None:
     time.time = start.clock
