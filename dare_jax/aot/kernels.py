@@ -10,6 +10,7 @@ no TPU. Nothing is run.
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 import itertools
 import re
 import time
@@ -20,7 +21,8 @@ from absl import flags
 from dare_jax import errors
 from dare_jax.aot import pod
 
-_FORMS = {'kernel': 'tpu', 'xla': 'plain'}
+# None: what the platform takes unasked.
+_FORMS = {'kernel': None, 'xla': 'plain'}
 _DTYPES = ('float32', 'bfloat16', 'int8')
 
 
@@ -83,7 +85,51 @@ def _numbers(name: str, values: list[str]) -> list[int]:
 
 
 def measure_one(
-  topology: str,
+  topology: str, form: str, dtype: str, **point: int
+) -> dict[str, Any]:
+  """Returns what the compiler says of one form, a chip of the slice each.
+
+  Args:
+    topology: a slice, such as 'v5e:2x4'.
+    form: one of `kernel` and `xla`.
+    dtype: of the keys.
+    **point: `length`, `candidates`, `dim`, `top_k` and `histories` of a chip.
+  """
+  devices = pod.devices_of(topology)
+  import jax
+
+  from dare_jax.serving.kernels import tpu
+
+  mesh = jax.make_mesh((len(devices),), ('histories',), devices=devices)
+  begin = time.perf_counter()
+  compiled, state = _compile(mesh, form, dtype, **point)
+  seconds = time.perf_counter() - begin
+  memory: Any = compiled.memory_analysis()
+  cost: Any = compiled.cost_analysis()
+  moved = cost.get('bytes accessed', 0)
+  if form == 'kernel':
+    moved = tpu.bytes_moved(
+      point['histories'],
+      point['candidates'],
+      point['length'],
+      state.keys,
+      point['top_k'],
+    )
+  return {
+    'topology': topology,
+    'form': form,
+    'dtype': dtype,
+    **point,
+    'arguments_mb': memory.argument_size_in_bytes / 1e6,
+    'temporary_mb': memory.temp_size_in_bytes / 1e6,
+    'moved_mb': moved / 1e6,
+    'sorts': len(re.findall(r' sort\(', compiled.as_text() or '')),
+    'compile_s': seconds,
+  }
+
+
+def _compile(
+  mesh: Any,
   form: str,
   dtype: str,
   length: int,
@@ -91,67 +137,33 @@ def measure_one(
   dim: int,
   top_k: int,
   histories: int,
-) -> dict[str, Any]:
-  """Returns what the compiler says of one form, a chip of the slice each."""
-  devices = pod.devices_of(topology)
+) -> tuple[Any, Any]:
+  """Returns the compiled search of all chips, and the state that it takes."""
   import jax
   import jax.numpy as jnp
-  import numpy as np
 
-  from dare_jax.serving import kernels
-  from dare_jax.serving.kernels import tpu
+  from dare_jax.serving import user_state
 
-  axis = jax.sharding.PartitionSpec('histories')
-  mesh = jax.sharding.Mesh(np.array(devices), ('histories',))
-  split = jax.sharding.NamedSharding(mesh, axis)
+  split = jax.sharding.PartitionSpec('histories')
+  sharding = jax.sharding.NamedSharding(mesh, split)
+  users = histories * mesh.size
 
-  def find(queries: Any, keys: Any, bias: Any, visible: Any, scale: Any) -> Any:
-    return kernels.find(
-      queries, keys, bias, visible, top_k, scale, _FORMS[form]
-    )
+  def struct(*shape: int, dtype: Any = jnp.float32) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-  b = histories * mesh.size
-
-  def operand(shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
-    return jax.ShapeDtypeStruct((b, *shape), dtype, sharding=split)
-
-  row = operand((length,))
-  operands = (
-    operand((candidates, dim)),
-    operand((length, dim), dtype),
-    row,
-    operand((length,), bool),
-    row if dtype == 'int8' else None,
+  build = functools.partial(user_state.build, precision=dtype)
+  mask = struct(users, length, dtype=bool)
+  state = jax.eval_shape(build, struct(users, length, dim), mask)
+  state = jax.tree.map(lambda x: struct(*x.shape, dtype=x.dtype), state)
+  query = struct(users, candidates, dim)
+  bias = jax.ShapeDtypeStruct((state.capacity + 1,), jnp.float32)
+  find = functools.partial(user_state.search, k=top_k, backend=_FORMS[form])
+  every = jax.sharding.PartitionSpec()
+  mapped = jax.shard_map(
+    find,
+    mesh=mesh,
+    in_specs=(split, split, every),
+    out_specs=split,
+    check_vma=False,
   )
-  begin = time.perf_counter()
-  compiled = (
-    jax.jit(
-      jax.shard_map(
-        find, mesh=mesh, in_specs=axis, out_specs=axis, check_vma=False
-      )
-    )
-    .lower(*operands)
-    .compile()
-  )
-  seconds = time.perf_counter() - begin
-  memory: Any = compiled.memory_analysis()
-  cost: Any = compiled.cost_analysis()
-  text = compiled.as_text() or ''
-  moved = cost.get('bytes accessed', 0)
-  if form == 'kernel':
-    moved = tpu.bytes_moved(histories, candidates, length, dim, dtype, top_k)
-  return {
-    'topology': topology,
-    'form': form,
-    'dtype': dtype,
-    'length': length,
-    'candidates': candidates,
-    'dim': dim,
-    'top_k': top_k,
-    'histories': histories,
-    'arguments_mb': memory.argument_size_in_bytes / 1e6,
-    'temporary_mb': memory.temp_size_in_bytes / 1e6,
-    'moved_mb': moved / 1e6,
-    'sorts': len(re.findall(r' sort\(', text)),
-    'compile_s': seconds,
-  }
+  return jax.jit(mapped).lower(state, query, bias).compile(), state

@@ -5,6 +5,7 @@ Else a shape that broadcasts, or a mask of another order, would be searched.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -83,6 +84,18 @@ def targets(state: Any, query: Any, bias: Any, table: Any) -> None:
       f'bias_by_distance {bias.shape}: expected the distances 0 to'
       f' {state.capacity}; take both from Ranker.encode_targets with'
       ' length=state.capacity.'
+    )
+
+
+def backend(given: str | None, known: Sequence[str]) -> None:
+  """Checks by what means a state is to be searched.
+
+  Raises:
+    ValueError: unknown.
+  """
+  if given is not None and given not in known:
+    raise ValueError(
+      f'backend={given!r}: expected one of {", ".join(known)}, or None.'
     )
 
 

@@ -21,6 +21,7 @@ Columns are a ring of `capacity` slots, l for short.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 from flax import struct
@@ -36,12 +37,14 @@ from dare_jax import types
 from dare_jax.serving import categories
 from dare_jax.serving import products
 from dare_jax.serving import state_check
+from dare_jax.serving.kernels import dispatch
 from dare_jax.topk import counting
 from dare_jax.topk import rows as rows_lib
 from dare_jax.topk import selection
 from dare_jax.topk import turns
 
 PRECISIONS = products.PRECISIONS
+BACKENDS = dispatch.BACKENDS
 # Scores held at once; beyond it, users and candidates are taken in turns.
 _CHUNK_BYTES = 1 << 25
 # Candidates of the exact scores for each behavior kept.
@@ -200,14 +203,20 @@ def search(
   bias_by_distance: Float[Array, ' p'],
   k: int,
   category_keys: Float[Array, 'n e'] | None = None,
+  backend: str | None = None,
 ) -> types.SearchResult:
   """Returns the k behaviors with the best scores for each target.
 
   Scores are those of `inner_product_scores`. From float32 keys the behaviors
   are those of `Ranker.search`. From narrower ones, those are ranked by float32
   scores that are among the 2 k best by narrow scores, or, in short rows, all
-  are ranked by float32 scores. Int8 scores are sums of
-  products of integers, times the scales of behavior and target.
+  are ranked by float32 scores. Int8 scores are sums of products of integers,
+  times the scales of behavior and target.
+
+  On TPU a Pallas kernel keeps the scores on the chip. It takes float32 queries
+  to float32 keys, and rounds them to bfloat16 for narrower ones. Elsewhere, in
+  short rows, with categories apart, and in programs for any size, scores are
+  written to memory and chosen from.
 
   Args:
     state: of the users.
@@ -218,14 +227,18 @@ def search(
       are shown.
     category_keys: of all categories, from `Ranker.encode_categories`, where
       the state holds categories. A category beyond is scored as the last.
+    backend: one of `BACKENDS`; None is the platform's. A kernel that is asked
+      for on another platform than its own runs there, slowly, as plain
+      operations.
 
   Returns:
     Arrays [b, 1, c, k]; `indices` are slots. See `in_windows`.
 
   Raises:
-    ValueError: what does not fit the state.
+    ValueError: what does not fit the state, or an unknown backend.
   """
   state_check.targets(state, query, bias_by_distance, category_keys)
+  state_check.backend(backend, BACKENDS)
   capacity = state.capacity
   query = query * query.shape[-1] ** -0.5
   # Runs over the positions from the oldest to the most recent, twice: where a
@@ -234,7 +247,12 @@ def search(
   bias = jnp.take(bias_by_distance, back)
   bias = jnp.concatenate([bias, bias])
 
-  found = _in_turns(state, query, bias, k, category_keys)
+  plain = functools.partial(_in_turns, k=k, table=category_keys)
+  by_kernel = functools.partial(_by_kernel, k=k)
+  if category_keys is not None or not _suits_kernels(state, query, k):
+    backend = 'plain'
+  operands = state, query, bias
+  found = dispatch.choose(backend, plain, by_kernel, operands)
   indices, scores, distance = (x[:, None] for x in found)
   return types.SearchResult(
     indices=indices,
@@ -301,25 +319,49 @@ def _search_users(
   table: Float[Array, 'n e'] | None,
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
   """Returns slots, scores and distances of what a few users keep."""
-  capacity = state.capacity
-  start = (capacity - 1 - state.newest)[:, None, None]
-  slot = jnp.arange(capacity, dtype=jnp.int32)[None]
-  newest = state.newest[:, None]
-  age = rows_lib.age(slot, newest, capacity)
-  fetch = _OVERFETCH * k
-  short = state.exact is not None and capacity < _SHORT * fetch
+  short = state.exact is not None and _is_short(state, k)
   content = (_exact_scores if short else content_scores)(state, query, table)
   rows = rows_lib.Rows(
-    content,
-    (age < state.count[:, None])[:, None],
-    newest[..., None],
-    bias,
+    content, _is_visible(state)[:, None], state.newest[:, None, None], bias
   )
   chosen = short or state.exact is None
-  index, best = selection.best_of_rows(rows, k if chosen else fetch)
-  distance = 1 + (newest[..., None] - index) % capacity
+  index, best = selection.best_of_rows(rows, k if chosen else _OVERFETCH * k)
   if chosen:
-    return index, best, distance
+    return index, best, _distance(state, index)
+  return _best_exactly(state, query, bias, k, table, (index, best))
+
+
+def _by_kernel(
+  kernel: Any,
+  state: UserState,
+  query: Float[Array, 'b c d'],
+  bias: Float[Array, ' p'],
+  k: int,
+) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
+  """Returns the same of all users, by a kernel."""
+  capacity = state.capacity
+  start = capacity - 1 - state.newest
+  own = jax.vmap(lambda i: jax.lax.dynamic_slice(bias, (i,), (capacity,)))
+  of_slots = jnp.where(_is_visible(state), own(start), -jnp.inf)
+  keys, scale, newest = state.keys, state.scale, state.newest
+  fetch = k if state.exact is None else _OVERFETCH * k
+  found = dispatch.best(kernel, query, keys, scale, of_slots, newest, fetch)
+  if state.exact is None:
+    return *found, _distance(state, found[0])
+  return _best_exactly(state, query, bias, k, None, found)
+
+
+def _best_exactly(
+  state: UserState,
+  query: Float[Array, 'b c d'],
+  bias: Float[Array, ' p'],
+  k: int,
+  table: Float[Array, 'n e'] | None,
+  fetched: tuple[Int[Array, 'b c f'], Float[Array, 'b c f']],
+) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
+  """Returns the best of what narrow keys let through, by float32 scores."""
+  index, best = fetched
+  distance = _distance(state, index)
   users = jnp.arange(len(index)).reshape(-1, 1, 1)
   keys = state.exact[users, index]
   if table is not None:
@@ -327,11 +369,38 @@ def _search_users(
     own = jnp.take(table, category, axis=0, mode='clip')
     keys = jnp.concatenate([keys, own], axis=-1)
   exact = jnp.einsum('bcd,bckd->bck', query, keys)
+  start = (state.capacity - 1 - state.newest)[:, None, None]
   exact += jnp.take(bias, start + index)
   exact = jnp.where(best == -jnp.inf, best, exact)
   place, best = selection.best_of(exact, distance, k)
   take = lambda x: jnp.take_along_axis(x, place, axis=-1)
   return take(index), best, take(distance)
+
+
+def _suits_kernels(state: UserState, query: Any, k: int) -> bool:
+  """Returns whether kernels take such a state and such targets."""
+  if not shapes.are_known(*query.shape[:2], state.capacity):
+    return False
+  return not (state.exact is not None and _is_short(state, k))
+
+
+def _is_short(state: UserState, k: int) -> bool:
+  """Returns whether all behaviors are scored exactly at once."""
+  return state.capacity < _SHORT * _OVERFETCH * k
+
+
+def _is_visible(state: UserState) -> Bool[Array, 'b l']:
+  """Returns which slots hold behaviors that are shown."""
+  slot = jnp.arange(state.capacity, dtype=jnp.int32)[None]
+  age = rows_lib.age(slot, state.newest[:, None], state.capacity)
+  return age < state.count[:, None]
+
+
+def _distance(
+  state: UserState, index: Int[Array, 'b c f']
+) -> Int[Array, 'b c f']:
+  """Returns how far back slots lie; 1 is the most recent behavior."""
+  return 1 + (state.newest[:, None, None] - index) % state.capacity
 
 
 def content_scores(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 from absl.testing import absltest
@@ -12,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dare_jax.serving import kernels
+from dare_jax.serving import products
+from dare_jax.serving import user_state
+from dare_jax.serving.kernels import dispatch
 from dare_jax.serving.kernels import gpu
 from dare_jax.serving.kernels import lanes
 from dare_jax.serving.kernels import tpu
@@ -21,11 +24,11 @@ from tests.models import reference
 _K = 8
 _SIZES = tpu.Sizes(width=128, block=256, tile=8)
 # b, c, l, d: a part of a block at the end, two tiles of targets; rows as wide
-# as a register; a history of less than a block.
+# as a register; a history of less than a block, and an odd number of dims.
 _SHAPES = {
   'tiles': (2, 9, 1100, 8),
   'wide': (1, 1, 600, 128),
-  'short': (2, 2, 11, 4),
+  'short': (2, 2, 11, 3),
 }
 _KERNELS = {
   'tpu': functools.partial(tpu.search, sizes=_SIZES, interpret=True),
@@ -35,52 +38,71 @@ _KERNELS = {
 
 @functools.cache
 def _compiled(kernel):
-  return jax.jit(_KERNELS[kernel], static_argnames='k')
+  best = functools.partial(dispatch.best, _KERNELS[kernel])
+  return jax.jit(best, static_argnames='k')
 
 
-def _search(kernel, queries, keys, bias, visible, scale=None, k=_K):
-  """Returns what `find` would, from the kernel."""
-  bias = np.where(visible, bias, -np.inf).astype(np.float32)
-  index, score = _compiled(kernel)(queries, keys, bias, scale, k=k)
-  return index, score, score > -jnp.inf
+@dataclasses.dataclass
+class _Case:
+  """Rings whose scores are whole numbers, hence exact."""
+
+  query: np.ndarray
+  keys: np.ndarray
+  bias: np.ndarray
+  newest: np.ndarray
+  scale: np.ndarray | None = None
+
+  @classmethod
+  def draw(cls, shape, seed, distinct, share):
+    b, c, length, d = shape
+    rng = np.random.default_rng(seed)
+    whole = lambda *size: rng.integers(-distinct, distinct + 1, size)
+    bias = np.where(rng.random((b, length)) < share, whole(b, length), -np.inf)
+    return cls(
+      whole(b, c, d).astype(np.float32),
+      whole(b, length, d).astype(np.float32),
+      bias.astype(np.float32),
+      rng.integers(0, length, b).astype(np.int32),
+    )
+
+  def found(self, kernel, precision='float32'):
+    columns, scale = products.narrow(jnp.swapaxes(self.keys, 1, 2), precision)
+    if self.scale is not None:
+      columns, scale = jnp.swapaxes(self.keys, 1, 2).astype('int8'), self.scale
+    return _compiled(kernel)(
+      self.query, columns, scale, self.bias, self.newest, k=_K
+    )
+
+  def expected(self):
+    """Yields each row, and its best slots and their scores, by sorting."""
+    length = self.keys.shape[1]
+    for b, c in np.ndindex(self.query.shape[:2]):
+      by_age = {}
+      for place in range(length):
+        slot = (self.newest[b] + 1 + place) % length
+        if self.bias[b, slot] == -np.inf:
+          continue
+        score = np.float64(self.query[b, c]) @ np.float64(self.keys[b, slot])
+        if self.scale is not None:
+          score *= self.scale[b, slot]
+        score += self.bias[b, slot]
+        by_age[place] = np.inf if np.isnan(score) else score
+      best = reference.top_k(by_age, _K)
+      slots = [(int(self.newest[b]) + 1 + place) % length for place in best]
+      yield (b, c), slots, [by_age[place] for place in best]
 
 
-def _slow(queries, keys, bias, visible, scale, k=_K):
-  """Returns the behaviors and the scores kept of each row, by sorting."""
-  found = {}
-  for b, c in np.ndindex(queries.shape[:2]):
-    scores = {}
-    for i in np.flatnonzero(visible[b]):
-      score = np.float64(queries[b, c]) @ np.float64(keys[b, i])
-      if scale is not None:
-        score *= scale[b, i]
-      score += bias[b, i]
-      scores[int(i)] = np.inf if np.isnan(score) else score
-    best = reference.top_k(scores, k)
-    found[b, c] = best, [scores[i] for i in best]
-  return found
-
-
-def _draw(shape, seed, distinct, share, dtype=np.float32):
-  """Returns operands whose scores are whole numbers, hence exact."""
-  b, c, length, d = shape
-  rng = np.random.default_rng(seed)
-  queries = rng.integers(-distinct, distinct + 1, (b, c, d)).astype(np.float32)
-  keys = rng.integers(-distinct, distinct + 1, (b, length, d)).astype(dtype)
-  bias = rng.integers(-distinct, distinct + 1, (b, length)).astype(np.float32)
-  return queries, keys, bias, rng.random((b, length)) < share
+def _check(found, case, atol=0.0):
+  slots, scores = map(np.asarray, found)
+  assert slots.dtype == np.int32 and scores.dtype == np.float32
+  for row, expected, values in case.expected():
+    kept = len(expected)
+    assert slots[row][:kept].tolist() == expected
+    np.testing.assert_allclose(scores[row][:kept], values, rtol=0, atol=atol)
+    assert (scores[row][kept:] == -np.inf).all()
 
 
 class KernelsTest(parameterized.TestCase):
-  def _check(self, found, expected):
-    index, score, mask = map(np.asarray, found)
-    assert index.dtype == np.int32 and score.dtype == np.float32
-    for row, (best, scores) in expected.items():
-      assert mask[row].tolist() == [i < len(best) for i in range(_K)]
-      assert index[row][mask[row]].tolist() == best
-      assert score[row][mask[row]].tolist() == scores
-      assert (score[row][~mask[row]] == -np.inf).all()
-
   @parameterized.product(kernel=list(_KERNELS), shape=list(_SHAPES))
   @hypothesis.settings(max_examples=6)
   @hypothesis.given(
@@ -89,11 +111,17 @@ class KernelsTest(parameterized.TestCase):
     distinct=st.sampled_from([0, 1, 50]),
     share=st.sampled_from([0.0, 0.02, 0.7, 1.0]),
     nans=st.integers(0, 3),
+    # Where a ring begins: anywhere; with a block, or at its end.
+    newest=st.sampled_from([None, -1, 63, 255, 256]),
   )
-  def test_equals_sorting(self, kernel, shape, seed, distinct, share, nans):
-    operands = _draw(_SHAPES[shape], seed, distinct, share)
-    operands[1].reshape(-1)[seed : seed + nans] = np.nan
-    self._check(_search(kernel, *operands), _slow(*operands, None))
+  def test_equals_sorting(
+    self, kernel, shape, seed, distinct, share, nans, newest
+  ):
+    case = _Case.draw(_SHAPES[shape], seed, distinct, share)
+    case.keys.reshape(-1)[seed : seed + nans] = np.nan
+    if newest is not None:
+      case.newest[:] = newest % case.keys.shape[1]
+    _check(case.found(kernel), case)
 
   @parameterized.parameters(*_KERNELS)
   def test_a_list_that_holds_all_of_the_best(self, kernel):
@@ -104,117 +132,114 @@ class KernelsTest(parameterized.TestCase):
     assert lanes.depth(_K, shape[2], rows, width) < lanes.full_depth(
       _K, shape[2], width
     )
-    queries, keys, bias, visible = _draw(shape, 0, 1, 1.0)
-    bias[:, 5::width] += 100.0
-    operands = queries, keys, bias, visible
-    self._check(_search(kernel, *operands), _slow(*operands, None))
+    case = _Case.draw(shape, 0, 1, 1.0)
+    case.bias[:, 5::width] += 100.0
+    _check(case.found(kernel), case)
 
   @parameterized.product(
-    kernel=list(_KERNELS), dtype=[jnp.int8, jnp.bfloat16], wide=[False, True]
+    kernel=list(_KERNELS),
+    precision=['bfloat16', 'int8'],
+    shape=['wide', 'short'],
   )
-  def test_narrow_keys(self, kernel, dtype, wide):
-    shape = _SHAPES['wide' if wide else 'short']
-    queries, keys, bias, visible = _draw(shape, 1, 3, 0.8, dtype)
-    scale = None
-    if dtype == jnp.int8:
-      scale = np.random.default_rng(2).choice(
-        np.array([0.25, 0.5, 2.0], np.float32), bias.shape
+  def test_narrow_keys(self, kernel, precision, shape):
+    case = _Case.draw(_SHAPES[shape], 1, 3, 0.8)
+    if precision == 'int8':
+      case.scale = np.random.default_rng(2).choice(
+        np.array([0.25, 0.5, 2.0], np.float32), case.bias.shape
       )
-    else:
-      queries = queries.astype(dtype)
-    operands = queries, keys, bias, visible, scale
-    self._check(_search(kernel, *operands), _slow(*operands))
+    _check(case.found(kernel, precision), case)
 
   @parameterized.parameters(*_KERNELS)
   def test_real_numbers(self, kernel):
+    case = _Case.draw(_SHAPES['tiles'], 3, 1, 0.9)
     rng = np.random.default_rng(3)
-    b, c, length, d = _SHAPES['tiles']
-    operands = [
-      rng.normal(size=size).astype(np.float32)
-      for size in ((b, c, d), (b, length, d), (b, length))
+    for name in ('query', 'keys'):
+      shape = getattr(case, name).shape
+      setattr(case, name, rng.normal(size=shape).astype(np.float32))
+    # Sums of eight products of about 1, in another order.
+    _check(case.found(kernel), case, atol=1e-5)
+
+
+def _state(precision='float32', length=600):
+  """Users' rings that begin anywhere, and what to search them with."""
+  rng = np.random.default_rng(5)
+  normal = lambda *shape: jnp.array(rng.normal(size=shape), jnp.float32)
+  mask = jnp.ones((3, length), bool)
+  state = user_state.build(normal(3, length, 6), mask, precision)
+  state = dataclasses.replace(
+    state, newest=jnp.array([5, 300, 607]), count=jnp.array([0, 100, length])
+  )
+  return state, normal(3, 2, 6), normal(state.capacity + 1)
+
+
+class BackendTest(parameterized.TestCase):
+  @parameterized.product(
+    precision=user_state.PRECISIONS, backend=[None, *dispatch.KERNELS]
+  )
+  def test_a_state_is_searched_alike_by_all(self, precision, backend):
+    operands = _state(precision)
+    plain = user_state.search(*operands, _K, backend='plain')
+    found = user_state.search(*operands, _K, backend=backend)
+    np.testing.assert_array_equal(found.mask, plain.mask)
+    assert np.asarray(plain.mask).sum(axis=-1).tolist() == [
+      [[0, 0]],
+      [[8, 8]],
+      [[8, 8]],
     ]
-    visible = rng.random((b, length)) < 0.9
-    index, score, mask = _search(kernel, *operands, visible)
-    assert mask.all()
-    for row, (best, scores) in _slow(*operands, visible, None).items():
-      # Sums of eight products of about 1, in another order.
-      np.testing.assert_allclose(score[row], scores, atol=1e-5)
-      assert index[row].tolist() == best
+    for name in ('indices', 'distance'):
+      pair = [np.where(x.mask, getattr(x, name), 0) for x in (found, plain)]
+      np.testing.assert_array_equal(*pair)
+    np.testing.assert_allclose(found.scores, plain.scores, atol=1e-5)
 
+  def test_no_gradient_flows_through_a_kernel(self):
+    state, query, bias = _state()
 
-def _on_device(*arguments):
-  return tuple(map(jnp.array, _draw(*arguments)))
+    def total(query, bias):
+      found = user_state.search(state, query, bias, _K, backend='tpu')
+      return jnp.where(found.mask, found.scores, 0).sum()
 
-
-class FindTest(parameterized.TestCase):
-  def test_the_platforms_own_and_the_plain_form_agree_with_sorting(self):
-    operands = _on_device(_SHAPES['short'], 4, 1, 0.7)
-    check = KernelsTest()._check
-    expected = _slow(*map(np.asarray, operands), None)
-    check(jax.jit(kernels.find, static_argnums=4)(*operands, _K), expected)
-    check(kernels.find(*operands, _K, backend='plain'), expected)
-    queries, keys, bias, visible = operands
-    shared = jnp.broadcast_to(bias[:1], bias.shape)
-    check(
-      kernels.find(queries, keys, bias[0], visible, _K),
-      _slow(*map(np.asarray, (queries, keys, shared, visible)), None),
-    )
-
-  def test_no_gradient_flows(self):
-    queries, keys, bias, visible = _on_device(_SHAPES['short'], 5, 2, 1.0)
-
-    def total(queries, keys, bias):
-      return kernels.find(queries, keys, bias, visible, _K)[1].sum()
-
-    for gradient in jax.grad(total, (0, 1, 2))(queries, keys, bias):
+    for gradient in jax.grad(total, (0, 1))(query, bias):
       assert not gradient.any()
 
-  def test_bad_arguments_are_refused(self):
-    operands = _on_device(_SHAPES['short'], 6, 1, 1.0)
-    with self.assertRaisesRegex(ValueError, 'top_k=12.*history length, 11'):
-      kernels.find(*operands, 12)
-    with self.assertRaisesRegex(
-      ValueError, "'cpu': expected one of plain, tpu"
-    ):
-      kernels.find(*operands, _K, backend='cpu')
+  def test_an_unknown_backend_is_refused(self):
+    expected = "'cpu': expected one of plain, tpu, gpu"
+    with self.assertRaisesRegex(ValueError, expected):
+      user_state.search(*_state(), _K, backend='cpu')
 
 
 class LoweringTest(parameterized.TestCase):
   """Not run: without the device, the program is all that can be seen."""
 
-  def _operands(self, dtype):
-    shape = functools.partial(jax.ShapeDtypeStruct, dtype=np.float32)
-    keys = jax.ShapeDtypeStruct((2, 50_000, 32), dtype)
-    operands = [shape((2, 128, 32)), keys, shape((2, 50_000))]
-    operands.append(jax.ShapeDtypeStruct((2, 50_000), np.bool_))
-    scale = shape((2, 50_000)) if dtype == jnp.int8 else None
-    return (*operands, 20, scale)
+  def _lowered(self, precision, platform, backend=None):
+    build = functools.partial(user_state.build, precision=precision)
+    shape = jax.ShapeDtypeStruct
+    mask = shape((2, 50_000), bool)
+    state = jax.eval_shape(build, shape((2, 50_000, 32), np.float32), mask)
+    query = shape((2, 128, 32), np.float32)
+    bias = shape((state.capacity + 1,), np.float32)
+    find = functools.partial(user_state.search, k=20, backend=backend)
+    traced = jax.jit(find).trace(state, query, bias)
+    return traced.lower(lowering_platforms=(platform,)).as_text()
 
   @parameterized.product(
-    dtype=(jnp.float32, jnp.bfloat16, jnp.int8), float64_is_on=(False, True)
+    precision=user_state.PRECISIONS, float64_is_on=(False, True)
   )
-  def test_tpu_takes_the_kernel_unasked(self, dtype, float64_is_on):
-    find = jax.jit(kernels.find, static_argnums=4)
+  def test_tpu_takes_the_kernel_unasked(self, precision, float64_is_on):
     with jax.enable_x64(float64_is_on):
-      traced = find.trace(*self._operands(dtype))
-      text = traced.lower(lowering_platforms=('tpu',)).as_text()
-    assert 'tpu_custom_call' in text and 'top_k' not in text.replace(
-      'search_top_k', ''
-    )
+      text = self._lowered(precision, 'tpu')
+    assert 'tpu_custom_call' in text
 
-  @parameterized.parameters(jnp.float32, jnp.bfloat16, jnp.int8)
-  def test_gpu_takes_it_if_asked(self, dtype):
+  @parameterized.parameters(*user_state.PRECISIONS)
+  def test_gpu_takes_it_if_asked(self, precision):
     for backend, is_there in ((None, False), ('gpu', True)):
-      find = functools.partial(kernels.find, backend=backend)
-      traced = jax.jit(find, static_argnums=4).trace(*self._operands(dtype))
       try:
-        lowered = traced.lower(lowering_platforms=('cuda',))
+        text = self._lowered(precision, 'cuda', backend)
       except (RuntimeError, ValueError) as error:
         # jax 0.12 lowers Triton only where there is a GPU.
         if 'GPU' not in str(error):
           raise
         self.skipTest(str(error).splitlines()[0])
-      assert ('triton' in lowered.as_text()) == is_there
+      assert ('triton' in text) == is_there
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ lists of `lanes` in registers. Compiled for, not yet run on, a GPU.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import functools
 from typing import Any
 
@@ -27,46 +28,54 @@ _WARPS = 4
 
 
 def search(
-  queries: Float[Array, 'b c d'],
-  keys: Float[Array, 'b l d'] | Int[Array, 'b l d'],
-  bias: Float[Array, 'b l'],
+  queries: Sequence[Float[Array, 'b c h']],
+  keys: Any,
   scale: Float[Array, 'b l'] | None,
+  bias: Float[Array, 'b l'],
+  oldest: Int[Array, ' b'],
   k: int,
   interpret: bool = False,
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k']]:
-  """Returns the k best behaviors of each row and their scores.
+  """Returns slots and scores of the k best behaviors of each row.
 
   Arguments as those of `tpu.search`.
   """
 
   def run(depth: int) -> tuple[Any, Any, Any]:
-    return _call(queries, keys, bias, scale, k, depth, interpret)
+    return _call(queries, keys, scale, bias, oldest, k, depth, interpret)
 
-  rows = queries.shape[0] * queries.shape[1]
-  return lists.exact(run, k, keys.shape[1], rows, _WIDTH)
+  length = keys.shape[-1]
+  rows = queries[0].shape[0] * queries[0].shape[1]
+  places, scores = lists.exact(run, k, length, rows, _WIDTH)
+  return lists.slots(places, oldest, length, _WIDTH), scores
 
 
 def _call(
-  queries: Any,
+  queries: Sequence[Any],
   keys: Any,
-  bias: Any,
   scale: Any,
+  bias: Any,
+  oldest: Any,
   k: int,
   depth: int,
   interpret: bool,
 ) -> tuple[Any, Any, Any]:
-  """Returns indices, scores, and above 0 where a list ran out."""
-  b, c, d = queries.shape
+  """Returns places, scores, and above 0 where a list ran out."""
+  b, c, d = queries[0].shape
   rows = -(-c // _UNIT) * _UNIT
   dim, kept = _power(max(d, _UNIT)), _power(k)
   padding = ((0, 0), (0, rows - c), (0, dim - d))
-  operands = [jnp.pad(queries, padding), keys, bias]
+  padded = [jnp.pad(own, padding) for own in queries]
+  histories = [oldest[:, None], keys, bias]
   if scale is not None:
-    operands.append(scale)
-  indices, scores, ran_out = pl.pallas_call(
-    functools.partial(_kernel, k, depth),
+    histories.append(scale)
+  places, scores, ran_out = pl.pallas_call(
+    functools.partial(_kernel, len(queries), k, depth),
     grid=(b, rows // _UNIT),
-    in_specs=[_target_spec(dim), *(_history_spec(x) for x in operands[1:])],
+    in_specs=[
+      *(_target_spec(dim) for _ in padded),
+      *(_history_spec(x) for x in histories),
+    ],
     out_specs=tuple(_target_spec(size) for size in (kept, kept, 1)),
     out_shape=(
       jax.ShapeDtypeStruct((b, rows, kept), jnp.int32),
@@ -76,8 +85,8 @@ def _call(
     compiler_params=plt.CompilerParams(num_warps=_WARPS, num_stages=2),
     interpret=interpret,
     name='search_top_k',
-  )(*operands)
-  return indices[:, :c, :k], scores[:, :c, :k], ran_out[:, :c]
+  )(*padded, *histories)
+  return places[:, :c, :k], scores[:, :c, :k], ran_out[:, :c]
 
 
 def _target_spec(size: int) -> pl.BlockSpec:
@@ -89,24 +98,25 @@ def _history_spec(operand: Any) -> pl.BlockSpec:
   return pl.BlockSpec((None, *operand.shape[1:]), lambda i, j: (i, *zeros))
 
 
-def _kernel(k: int, depth: int, query: Any, key: Any, *refs: Any) -> None:
-  bias, *scale, indices, found, ran_out = refs
-  length, d = key.shape
-  query = query[...]
-  tile, dim = query.shape
+def _kernel(num_queries: int, k: int, depth: int, *refs: Any) -> None:
+  oldest, key, bias, *scale, indices, found, ran_out = refs[num_queries:]
+  d, length = key.shape
+  queries = [query[...] for query in refs[:num_queries]]
+  tile, dim = queries[0].shape
   shape = (tile, _WIDTH)
+  oldest = oldest[0]
 
   def take_in(step: Any, state: Any) -> Any:
-    at = pl.ds(step * _WIDTH, _WIDTH)
-    behavior = step * _WIDTH + jnp.arange(_WIDTH)[:, None]
-    column = jnp.arange(dim)[None, :]
-    inside = behavior[:, 0] < length
-    real = (behavior < length) & (column < d)
-    block = plt.load(key.at[behavior, column], mask=real, other=0)
-    row = plt.load(bias.at[at], mask=inside, other=-jnp.inf)
-    product = lists.products(query, block, 1)
+    first = lists.block_of(step, oldest, length, _WIDTH) * _WIDTH
+    slot = first + jnp.arange(_WIDTH)
+    dimension = jnp.arange(dim)[:, None]
+    inside = (slot < length) & lists.is_met(slot, step, oldest, length, _WIDTH)
+    real = inside[None, :] & (dimension < d)
+    block = plt.load(key.at[dimension, slot[None, :]], mask=real, other=0)
+    row = plt.load(bias.at[slot], mask=inside, other=-jnp.inf)
+    product = lists.products(queries, block)
     for ref in scale:
-      product *= plt.load(ref.at[at], mask=inside, other=0)[None, :]
+      product *= plt.load(ref.at[slot], mask=inside, other=0)[None, :]
     values, steps = state
     scores = lists.rank(product, row[None, :])
     return lists.insert(values, steps, scores, step)
@@ -114,16 +124,16 @@ def _kernel(k: int, depth: int, query: Any, key: Any, *refs: Any) -> None:
   values = (jnp.full(shape, -jnp.inf, jnp.float32),) * depth
   steps = (jnp.full(shape, lists.EMPTY, jnp.int32),) * depth
   state = jax.lax.fori_loop(
-    0, pl.cdiv(length, _WIDTH), take_in, (values, steps)
+    0, lists.visits(length, _WIDTH), take_in, (values, steps)
   )
 
   def draw(place: Any, carried: Any) -> Any:
     state, index, score = carried
-    best, behavior, *state = lists.draw(*state)
+    best, drawn, *state = lists.draw(*state)
     here = jax.lax.broadcasted_iota(jnp.int32, index.shape, 1) == place
     return (
       tuple(state),
-      jnp.where(here, behavior, index),
+      jnp.where(here, drawn, index),
       jnp.where(here, best, score),
     )
 

@@ -8,9 +8,11 @@ all of its entries: it may have forgotten one as good. Then the kernel says so
 and the caller runs it again at full depth, so that the answer is exact in any
 case.
 
-An entry is a value and a step: that of list j at step s is behavior
-s * lanes + j. Values come in order of steps, so that of equal values the newer
-goes before the older.
+An entry is a value and a step: that of list j at step s is at place
+s * lanes + j. Places are in order of age, so that of equal values the newer
+goes before the older: a ring is gone through from where its oldest behavior
+is. Where that is within a block, the block is met twice, each time for its
+part.
 """
 
 from __future__ import annotations
@@ -91,25 +93,70 @@ def exact(
   )
 
 
-def products(
-  query: Float[Array, 'c d'], key: Any, axis: int
-) -> Float[Array, 'c w']:
-  """Returns <q, k> in float32, exact to its last bits.
+def visits(length: int, block: int) -> int:
+  """Returns how many blocks of a ring are gone through, one of them twice."""
+  return -(-length // block) + 1
+
+
+def block_of(visit: Any, oldest: Any, length: int, block: int) -> Any:
+  """Returns the block of a ring that is met at some visit.
+
+  The last visit is to the block of the first, or, where the ring begins with a
+  block, stays where it is: then it has nothing to do, see `is_met`.
+  """
+  blocks = -(-length // block)
+  # Whole numbers from 0, divided as such: kernels ask no platform for signs.
+  within = jax.lax.rem(oldest, jnp.int32(block))
+  visit = jnp.where((visit < blocks) | (within > 0), visit, visit - 1)
+  number = jax.lax.div(oldest, jnp.int32(block)) + visit
+  return jnp.where(number < blocks, number, number - blocks)
+
+
+def is_met(
+  slot: Int[Array, ...], visit: Any, oldest: Any, length: int, block: int
+) -> Bool[Array, ...]:
+  """Returns which slots of a visit's block are for this visit."""
+  blocks = -(-length // block)
+  within = jax.lax.rem(oldest, jnp.int32(block))
+  return ((visit > 0) | (slot >= oldest)) & (
+    (visit < blocks) | ((slot < oldest) & (within > 0))
+  )
+
+
+def slots(
+  places: Int[Array, 'b c k'], oldest: Int[Array, ' b'], length: int, block: int
+) -> Int[Array, 'b c k']:
+  """Returns the slots of places in the order in which blocks are met."""
+  first = (oldest // block * block)[:, None, None]
+  slot = (first + places) % (-(-length // block) * block)
+  return jnp.minimum(slot, length - 1)  # What is not kept may be any.
+
+
+def products(queries: Any, key: Any) -> Float[Array, 'c w']:
+  """Returns <q, k> in float32, of bfloat16 queries in one pass.
 
   Args:
-    query: of some targets.
-    key: of some behaviors, on either axis.
-    axis: the other, of dimensions.
+    queries: [c, d] of some targets: float32, or bfloat16 where keys are
+      narrower. Two of them, [c, d / 2], where two bfloat16 keys are in a word.
+    key: [d, w] of some behaviors: float32, int8, or int32 words [d / 2, w], the
+      even dimensions in their low halves.
   """
-  precision = None
-  if not query.dtype == key.dtype == jnp.bfloat16:
-    query, key = query.astype(jnp.float32), key.astype(jnp.float32)
-    precision = jax.lax.Precision.HIGHEST
+  if len(queries) == 1:
+    return _product(queries[0], key)
+  even, odd = (
+    jax.lax.bitcast_convert_type(half, jnp.float32)
+    for half in (key << 16, key & -(1 << 16))
+  )
+  return _product(queries[0], even) + _product(queries[1], odd)
+
+
+def _product(query: Any, key: Any) -> Float[Array, 'c w']:
+  is_narrow = query.dtype == jnp.bfloat16
   return jax.lax.dot_general(
     query,
-    key,
-    (((1,), (axis,)), ((), ())),
-    precision=precision,
+    key.astype(jnp.float32).astype(query.dtype),
+    (((1,), (0,)), ((), ())),
+    precision=None if is_narrow else jax.lax.Precision.HIGHEST,
     preferred_element_type=jnp.float32,
   )
 
@@ -155,17 +202,17 @@ def insert(
 def draw(
   values: Values, steps: Steps
 ) -> tuple[Float[Array, 'c 1'], Int[Array, 'c 1'], Values, Steps]:
-  """Returns the best entry of each row, its behavior, and the lists without.
+  """Returns the best entry of each row, its place, and the lists without.
 
-  A row without any entry above -inf gives -inf and some behavior, and stays.
+  A row without any entry above -inf gives -inf and some place, and stays.
   """
   shape = values[0].shape
   lanes = shape[1]
   best = jnp.max(values[0], axis=1, keepdims=True)
-  behavior = steps[0] * lanes + jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+  place = steps[0] * lanes + jax.lax.broadcasted_iota(jnp.int32, shape, 1)
   is_best = (values[0] == best) & (best > -jnp.inf)
-  index = jnp.max(jnp.where(is_best, behavior, 0), axis=1, keepdims=True)
-  hit = is_best & (behavior == index)
+  index = jnp.max(jnp.where(is_best, place, 0), axis=1, keepdims=True)
+  hit = is_best & (place == index)
   later_values = (*values[1:], jnp.full(shape, -jnp.inf, values[0].dtype))
   later_steps = (*steps[1:], jnp.full(shape, DRAWN, jnp.int32))
   values = tuple(

@@ -7,6 +7,7 @@ what leaves the chip is the k found of each row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -42,6 +43,10 @@ class Sizes:
   tile: int = 128
   state: int = 4 << 20
 
+  def block_of(self, length: int) -> int:
+    """Returns the behaviors in a block of some history length."""
+    return min(self.block, _up(length, self.width))
+
   def tile_of(self, c: int, depth: int) -> int:
     """Returns how many of c targets to work on at once."""
     fits = self.state // (8 * depth * self.width) // _SUBLANES * _SUBLANES
@@ -50,21 +55,25 @@ class Sizes:
 
 
 def search(
-  queries: Float[Array, 'b c d'],
-  keys: Float[Array, 'b l d'] | Int[Array, 'b l d'],
-  bias: Float[Array, 'b l'],
+  queries: Sequence[Float[Array, 'b c h']],
+  keys: Any,
   scale: Float[Array, 'b l'] | None,
+  bias: Float[Array, 'b l'],
+  oldest: Int[Array, ' b'],
   k: int,
   interpret: bool = False,
   sizes: Sizes = Sizes(),
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k']]:
-  """Returns the k best behaviors of each row and their scores.
+  """Returns slots and scores of the k best behaviors of each row.
 
   Args:
-    queries: of the targets, scaled already.
-    keys: of the behaviors, float32, bfloat16 or int8.
-    bias: added to the scores; -inf is invisible.
+    queries: of the targets, scaled already: float32; bfloat16 where keys are
+      narrower; two, of the even and the odd dimensions, where keys are words.
+    keys: of the behaviors: float32 or int8 [b, d, l]; or int32 [b, h, l], two
+      bfloat16 in a word, the even dimension in its low half.
     scale: multiplies the products with each key; None is 1.
+    bias: added to the scores; -inf is invisible.
+    oldest: slot at which each ring begins.
     k: behaviors to keep, at most l.
     interpret: run as plain operations, on any platform.
     sizes: how the work is cut.
@@ -72,119 +81,140 @@ def search(
 
   def run(depth: int) -> tuple[Any, Any, Any]:
     with jax.enable_x64(False):  # Else loops would count in int64.
-      return _call(queries, keys, bias, scale, k, depth, interpret, sizes)
+      return _call(
+        queries, keys, scale, bias, oldest, k, depth, interpret, sizes
+      )
 
-  rows = queries.shape[0] * queries.shape[1]
-  return lists.exact(run, k, keys.shape[1], rows, sizes.width)
+  length = keys.shape[-1]
+  rows = queries[0].shape[0] * queries[0].shape[1]
+  places, scores = lists.exact(run, k, length, rows, sizes.width)
+  return lists.slots(places, oldest, length, sizes.block_of(length)), scores
 
 
 def _call(
-  queries: Any,
+  queries: Sequence[Any],
   keys: Any,
-  bias: Any,
   scale: Any,
+  bias: Any,
+  oldest: Any,
   k: int,
   depth: int,
   interpret: bool,
   sizes: Sizes,
 ) -> tuple[Any, Any, Any]:
-  """Returns indices, scores, and above 0 where a list ran out."""
-  b, c, d = queries.shape
-  length = keys.shape[1]
+  """Returns places, scores, and above 0 where a list ran out."""
+  b, c, d = queries[0].shape
+  length = keys.shape[-1]
   tile = sizes.tile_of(c, depth)
-  block = min(sizes.block, _up(length, sizes.width))
-  num_blocks = pl.cdiv(length, block)
-  queries = jnp.pad(queries, ((0, 0), (0, _up(c, _SUBLANES) - c), (0, 0)))
+  block = sizes.block_of(length)
+  visits = lists.visits(length, block)
+  rows = _up(c, _SUBLANES)
+  queries = [jnp.pad(own, ((0, 0), (0, rows - c), (0, 0))) for own in queries]
   # What a block has beyond the history is then invisible, whatever it is.
-  padding = ((0, 0), (0, num_blocks * block - length))
+  padding = ((0, 0), (0, (visits - 1) * block - length))
   bias = jnp.pad(bias, padding, constant_values=-jnp.inf)
-  # Narrow keys lie in memory with the history along the lanes, where nothing
-  # is padding: the compiler's own choice, so that this moves no byte.
-  by_lanes = d % _LANES != 0
-  if by_lanes:
-    keys = jnp.swapaxes(keys, 1, 2)
-    key_spec = pl.BlockSpec((1, d, block), lambda i, j, n: (i, 0, n))
-  else:
-    key_spec = pl.BlockSpec((1, block, d), lambda i, j, n: (i, n, 0))
-  row_spec = pl.BlockSpec((1, 1, block), lambda i, j, n: (i, 0, n))
-  specs = [_target_spec(tile, d), key_spec]
-  operands = [queries, keys]
-  for row in (bias, scale):
-    if row is not None:
-      specs.append(row_spec)
-      operands.append(row[:, None, :])
-  rows = queries.shape[1]
-  indices, scores, ran_out = pl.pallas_call(
-    functools.partial(_kernel, by_lanes, scale is not None, k),
-    grid=(b, pl.cdiv(rows, tile), num_blocks),
-    in_specs=specs,
-    out_specs=tuple(_target_spec(tile, size) for size in (k, k, 1)),
+  of_history = lambda i, j, n, oldest: (
+    i,
+    0,
+    lists.block_of(n, oldest[i], length, block),
+  )
+  histories = [keys, bias[:, None]]
+  if scale is not None:
+    histories.append(scale[:, None])
+  places, scores, ran_out = pl.pallas_call(
+    functools.partial(_kernel, len(queries), scale is not None, k, length),
+    grid_spec=pltpu.PrefetchScalarGridSpec(
+      num_scalar_prefetch=1,
+      grid=(b, pl.cdiv(rows, tile), visits),
+      in_specs=[
+        *(_target_spec(tile, d) for _ in queries),
+        *(pl.BlockSpec((1, x.shape[1], block), of_history) for x in histories),
+      ],
+      out_specs=tuple(_target_spec(tile, size) for size in (k, k, 1)),
+      scratch_shapes=(
+        pltpu.VMEM((tile, block), jnp.float32),
+        pltpu.VMEM((depth, tile, sizes.width), jnp.float32),
+        pltpu.VMEM((depth, tile, sizes.width), jnp.int32),
+      ),
+    ),
     out_shape=(
       jax.ShapeDtypeStruct((b, rows, k), jnp.int32),
       jax.ShapeDtypeStruct((b, rows, k), jnp.float32),
       jax.ShapeDtypeStruct((b, rows, 1), jnp.int32),
     ),
-    scratch_shapes=(
-      pltpu.VMEM((tile, block), jnp.float32),
-      pltpu.VMEM((depth, tile, sizes.width), jnp.float32),
-      pltpu.VMEM((depth, tile, sizes.width), jnp.int32),
-    ),
     compiler_params=pltpu.CompilerParams(
       dimension_semantics=('parallel', 'parallel', 'arbitrary')
     ),
     cost_estimate=pl.CostEstimate(
-      flops=2 * b * rows * length * d,
+      flops=2 * b * rows * length * d * len(queries),
       transcendentals=0,
-      bytes_accessed=bytes_moved(b, c, length, d, keys.dtype, k),
+      bytes_accessed=bytes_moved(b, c, length, keys, k),
     ),
     interpret=interpret,
     name='search_top_k',
-  )(*operands)
-  return indices[:, :c], scores[:, :c], ran_out[:, :c]
+  )(oldest, *queries, *histories)
+  return places[:, :c], scores[:, :c], ran_out[:, :c]
 
 
 def _target_spec(tile: int, size: int) -> pl.BlockSpec:
-  return pl.BlockSpec((1, tile, size), lambda i, j, n: (i, j, 0))
+  return pl.BlockSpec((1, tile, size), lambda i, j, n, oldest: (i, j, 0))
 
 
-def bytes_moved(b: int, c: int, length: int, d: int, dtype: Any, k: int) -> int:
+def bytes_moved(b: int, c: int, length: int, keys: Any, k: int) -> int:
   """Returns the bytes that a search reads and writes, counted by hand.
 
   Each tile of targets reads the keys, the bias, and the scale of int8 once,
-  each target its query; what is found is written. A second run, where the
-  lists ran out, is not counted.
+  each target its query; what is found is written. Not counted: a second run,
+  where the lists ran out, and the block that is met twice, where a ring begins
+  within it.
   """
   sizes = Sizes()
   depth = lists.depth(k, length, b * c, sizes.width)
   tiles = -(-c // sizes.tile_of(c, depth))
-  dtype = jnp.dtype(dtype)
-  per_key = d * dtype.itemsize + 4 + 4 * (dtype == jnp.int8)
-  return b * (tiles * length * per_key + c * (4 * d + 8 * k + 4))
+  dtype = jnp.dtype(keys.dtype)
+  width = keys.shape[1] * dtype.itemsize
+  per_key = width + 4 + 4 * (dtype == jnp.int8)
+  return b * (tiles * length * per_key + c * (4 * width + 8 * k + 4))
 
 
-def _kernel(by_lanes: bool, has_scale: bool, k: int, *refs: Any) -> None:
-  query, key, bias, *others = refs
+def _kernel(
+  num_queries: int,
+  has_scale: bool,
+  k: int,
+  length: int,
+  oldest: Any,
+  *refs: Any,
+) -> None:
+  queries, (key, bias, *others) = refs[:num_queries], refs[num_queries:]
   scale = others.pop(0) if has_scale else None
-  indices, found, ran_out, scores, values, steps = others
-  block = pl.program_id(2)
+  places, found, ran_out, scores, values, steps = others
+  first, visit = oldest[pl.program_id(0)], pl.program_id(2)
+  block = scores.shape[1]
 
-  @pl.when(block == 0)
+  @pl.when(visit == 0)
   def _() -> None:
     values[...] = jnp.full(values.shape, -jnp.inf, values.dtype)
     steps[...] = jnp.full(steps.shape, lists.EMPTY, steps.dtype)
 
-  product = lists.products(query[0], key[0], 0 if by_lanes else 1)
-  if scale is not None:
-    product *= scale[0]
-  scores[...] = lists.rank(product, bias[0])
-  _take_in(scores, values, steps, block)
+  begins_within = jax.lax.rem(first, jnp.int32(block)) > 0
 
-  @pl.when(block == pl.num_programs(2) - 1)
+  @pl.when((visit < pl.num_programs(2) - 1) | begins_within)
   def _() -> None:
-    _draw_all(values, steps, indices, found, ran_out, k)
+    product = lists.products([query[0] for query in queries], key[0])
+    if scale is not None:
+      product *= scale[0]
+    at = lists.block_of(visit, first, length, block) * block
+    slot = at + jax.lax.broadcasted_iota(jnp.int32, bias.shape[1:], 1)
+    is_met = lists.is_met(slot, visit, first, length, block)
+    scores[...] = lists.rank(product, jnp.where(is_met, bias[0], -jnp.inf))
+    _take_in(scores, values, steps, visit)
+
+  @pl.when(visit == pl.num_programs(2) - 1)
+  def _() -> None:
+    _draw_all(values, steps, places, found, ran_out, k)
 
 
-def _take_in(scores: Any, values: Any, steps: Any, block: Any) -> None:
+def _take_in(scores: Any, values: Any, steps: Any, visit: Any) -> None:
   """Inserts a block of scores into the lists, a register of lists at a time."""
   depth, tile, width = values.shape
   steps_per_block = scores.shape[1] // width
@@ -201,7 +231,7 @@ def _take_in(scores: Any, values: Any, steps: Any, block: Any) -> None:
           value,
           step,
           scores[at, first : first + _LANES],
-          block * steps_per_block + s,
+          visit * steps_per_block + s,
         )
       for t in range(depth):
         values[t, at, lanes] = value[t]
@@ -211,7 +241,7 @@ def _take_in(scores: Any, values: Any, steps: Any, block: Any) -> None:
 
 
 def _draw_all(
-  values: Any, steps: Any, indices: Any, found: Any, ran_out: Any, k: int
+  values: Any, steps: Any, places: Any, found: Any, ran_out: Any, k: int
 ) -> None:
   """Writes the k best entries of the lists, and which rows' lists ran out."""
   depth = values.shape[0]
@@ -229,9 +259,9 @@ def _draw_all(
       jnp.where(here, best, drawn[1]),
     )
 
-  shape = indices.shape[1:]
+  shape = places.shape[1:]
   drawn = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
-  indices[0], found[0] = jax.lax.fori_loop(0, k, one, drawn)
+  places[0], found[0] = jax.lax.fori_loop(0, k, one, drawn)
   gave_all = lists.ran_out(tuple(steps[t] for t in range(depth)))
   ran_out[0] = jnp.max(gave_all.astype(jnp.int32), axis=1, keepdims=True)
 
