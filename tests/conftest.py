@@ -1,6 +1,8 @@
 """What all tests share: CPU, no silent broadcasting, warnings are errors."""
 
 from collections.abc import Callable
+import ctypes
+import gc
 import os
 import pathlib
 import signal
@@ -68,6 +70,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile('suite')
 
+# Bytes of a worker from which on it forgets what it has compiled.
+_MEMORY = 10**9
+
 _WARNINGS = (
   'error',
   # Other people's deprecations, which we cannot mend.
@@ -93,6 +98,20 @@ def own_signals():
   yield
   for number, handler in before.items():
     signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def bounded_memory():
+  """Programs that a file has compiled are of no use to the next ones."""
+  yield
+  resident = pathlib.Path('/proc/self/statm')
+  if not resident.exists():
+    return
+  pages = int(resident.read_text().split()[1])
+  if pages * os.sysconf('SC_PAGE_SIZE') > _MEMORY:
+    jax.clear_caches()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope='session')
