@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flax import struct
+import jax.numpy as jnp
 from jaxtyping import Bool
 from jaxtyping import Float
 from jaxtyping import Int
@@ -77,6 +78,24 @@ class Batch:
   context: Mapping[str, Int[Array, 'b m']] = struct.field(default_factory=dict)
   start: Int[Array, 'b m'] | None = None
   rows: Mapping[str, Int[Array, ' u']] = struct.field(default_factory=dict)
+
+  def distance(self) -> Int[Array, 'b m l']:
+    """Returns how far back each behavior lies from each moment.
+
+    The most recent one is at 1; a behavior at or past the moment's end, which
+    the moment does not see, at 0.
+    """
+    index = jnp.arange(self.history.mask.shape[1], dtype=self.end.dtype)
+    return jnp.maximum(self.end[:, :, None] - index[None, None, :], 0)
+
+  def visible(self) -> Bool[Array, 'b m l']:
+    """Returns where a moment has a real behavior from its start to its end."""
+    index = jnp.arange(self.history.mask.shape[1], dtype=self.end.dtype)
+    index = index[None, None, :]
+    seen = self.history.mask[:, None, :] & (index < self.end[:, :, None])
+    if self.start is None:
+      return seen
+    return seen & (index >= self.start[:, :, None])
 
 
 @struct.dataclass

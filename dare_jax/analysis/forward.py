@@ -25,7 +25,6 @@ from dare_jax import trained
 from dare_jax import types
 from dare_jax.evaluation import retrieval
 from dare_jax.models import head
-from dare_jax.models import moments
 from dare_jax.topk import selection
 
 Arrays = dict[str, np.ndarray]
@@ -192,14 +191,12 @@ def _back(batch: types.Batch, indices: Any) -> Any:
 def _view(module: models.Ranker, batch: types.Batch) -> searches.SearchView:
   length = batch.history.mask.shape[1]
   query, bias = module.encode_targets(batch.targets.ids, length)
-  index = jnp.arange(length, dtype=batch.end.dtype)
-  distance = batch.end[:, :, None] - jnp.expand_dims(index, (0, 1))
   return searches.SearchView(
     query=query,
     keys=module.encode_history(batch.history),
     bias_by_distance=bias,
-    distance=jnp.maximum(distance, 0),
-    visible=moments.visible(batch.history, batch.end, batch.start),
+    distance=batch.distance(),
+    visible=batch.visible(),
     target_ids=batch.targets.ids,
     history=batch.history,
     time_dim=module.config.time.attention_dim if module.config.use_time else 0,

@@ -111,7 +111,7 @@ def _predict(
       f'model.plan={model.config.plan} mixes time and content, so that keys'
       ' cannot be cached; expected another plan.'
     )
-  results = {_OWN: call('search', keys, history, batch.end, ids)}
+  results = {_OWN: call('search', keys, batch)}
   for precision in user_state.PRECISIONS:
     users = user_state.build(keys, history.mask, precision)
     result = user_state.search(users, query[:, 0], bias, model.config.top_k)

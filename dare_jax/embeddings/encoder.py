@@ -196,19 +196,6 @@ class FeatureEncoder(nn.Module):
       rows = rows @ affine.kernel[-rows.shape[-1] :] + affine.bias[None]
     return rows
 
-  def at_origin(
-    self, content: Float[Array, 'b m c d']
-  ) -> Float[Array, 'b m c v']:
-    """Returns representation vectors of targets: content and their own time."""
-    if self.time is None:
-      return content
-    origin = jnp.zeros((1,), jnp.int32)
-    time = self.time_rows('representation', 'target', origin)[0]
-    if self.mixes_time:
-      return content + jnp.expand_dims(time, (0, 1, 2))
-    time = jnp.broadcast_to(time, (*content.shape[:-1], time.shape[0]))
-    return jnp.concatenate([content, time], axis=-1)
-
   def _use(
     self, feature: plans.Feature, role: str, side: str, ids: Any
   ) -> Float[Array, '... d']:

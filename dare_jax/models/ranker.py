@@ -7,6 +7,7 @@ code here, or elsewhere, asks for a model's name.
 from __future__ import annotations
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 from flax import linen as nn
@@ -22,10 +23,9 @@ from dare_jax import types
 from dare_jax.models import batch_check
 from dare_jax.models import by_windows
 from dare_jax.models import head
-from dare_jax.models import mixed_time
-from dare_jax.models import moments
 from dare_jax.models import ranker_config
 from dare_jax.models import store_clusters
+from dare_jax.models import time_encoding
 
 
 class Ranker(nn.Module):
@@ -118,8 +118,7 @@ class Ranker(nn.Module):
     if categories_apart:
       return self.encoder.search_keys_without('category', history.ids)
     keys = self.encoder.lookup('attention', 'behavior', history.ids)
-    scale = self._scale
-    return keys if scale is None else keys * jnp.expand_dims(scale, (0, 1))
+    return self._time.scaled(keys)
 
   def encode_categories(self) -> Float[Array, 'n e']:
     """Returns the category's part of search keys, of all categories."""
@@ -143,9 +142,8 @@ class Ranker(nn.Module):
         for `encode_categories` come last.
     """
     query = self.encoder.lookup('attention', 'target', target_ids)
-    if self._scale is not None:
-      query = query * jnp.expand_dims(self._scale, (0, 1, 2))
-    bias = self._position_scores(query, self._position_ids(length))
+    query = self._time.scaled(query)
+    bias = self._time.position_scores(query, length)
     if categories_apart:
       query = self.encoder.search_query('category', query)
     return query, bias
@@ -153,15 +151,19 @@ class Ranker(nn.Module):
   def search(
     self,
     keys: Float[Array, 'b l d'],
-    history: types.History,
-    end: Int[Array, 'b m'],
-    target_ids: Mapping[str, Int[Array, 'b m c']],
-    start: Int[Array, 'b m'] | None = None,
+    batch: types.Batch,
   ) -> types.SearchResult:
-    """Returns the behaviors to keep for each target, from ready keys."""
-    query, bias = self.encode_targets(target_ids, keys.shape[1])
-    history = store_clusters.look_up(self, history)
-    view = self._view(query, bias, keys, history, target_ids, end, start)
+    """Returns the behaviors to keep for each target of a batch.
+
+    Args:
+      keys: what `encode_history` returns for the histories of the batch.
+      batch: histories, moments and the ids of targets; nothing else is read.
+    """
+    query, bias = self.encode_targets(batch.targets.ids, keys.shape[1])
+    history = store_clusters.look_up(self, batch.history)
+    view = self._view(
+      query, bias, keys, dataclasses.replace(batch, history=history)
+    )
     return self.searcher(view, self.scorer)[0]
 
   def score(
@@ -199,7 +201,7 @@ class Ranker(nn.Module):
     """Returns the logits, and the weights of the behaviors found."""
     if result.everything:
       content, rows = self._all_values(batch)
-      values = self._in_window(content, rows, batch.end)
+      values = self._time.values_counted_back(content, rows, batch.end)
     else:
       values = self._values_at(batch, result)
     return self._predict_from(batch, result, values, train)
@@ -240,20 +242,23 @@ class Ranker(nn.Module):
     def attend(
       module: Ranker, part: tuple[Any, ...]
     ) -> tuple[types.SearchResult, Any]:
-      query, bias, keys, content, history, target_ids, end, start = part
+      query, bias, keys, content, batch = part
       bias = bias if shared is None else shared
-      view = module._view(query, bias, keys, history, target_ids, end, start)
+      view = module._view(query, bias, keys, batch)
       result, attention = module.searcher(view, module.scorer)
       if not pool:
         return result, None
       weights = aggregate.masked_softmax(attention.scores, attention.mask)
-      values = module._in_window(content, rows, end, attention.distance)
+      if attention.distance is None:
+        values = module._time.values_counted_back(content, rows, batch.end)
+      else:
+        values = module._time.values(content, rows, attention.distance)
       return result, values.weigh(weights)
 
-    parts = (
-      *(query, bias if shared is None else None, keys, content),
-      *(history, batch.targets.ids, batch.end, batch.start),
-    )
+    # Table rows are of the whole batch, and only the head reads the context.
+    moments = types.Batch(history, batch.end, batch.targets, start=batch.start)
+    bias_of_windows = bias if shared is None else None
+    parts = query, bias_of_windows, keys, content, moments
     scores = batch.targets.label[0].size * length
     size = by_windows.size(self.config.scores_at_once, scores)
     return by_windows.apply(self, attend, parts, size)
@@ -271,55 +276,24 @@ class Ranker(nn.Module):
     query: Float[Array, 'b m c d'],
     bias: Float[Array, ' p'] | Float[Array, 'b m c p'],
     keys: Float[Array, 'b l d'],
-    history: types.History,
-    target_ids: Mapping[str, Int[Array, 'b m c']],
-    end: Int[Array, 'b m'],
-    start: Int[Array, 'b m'] | None,
+    batch: types.Batch,
   ) -> searches.SearchView:
-    of_behaviors = None
-    if self._scale is not None:
-      origin = self._target_time()
-      of_behaviors = mixed_time.behavior_scores(keys, origin, self._scale)
+    """Returns what the search sees of a batch."""
     return searches.SearchView(
       query=query,
       keys=keys,
       bias_by_distance=bias,
-      bias_by_behavior=of_behaviors,
-      distance=moments.distance(end, keys.shape[1]),
-      visible=moments.visible(history, end, start),
-      target_ids=target_ids,
-      history=history,
-      time_dim=self.config.time.attention_dim if self.config.use_time else 0,
+      bias_by_behavior=self._time.behavior_scores(keys),
+      distance=batch.distance(),
+      visible=batch.visible(),
+      target_ids=batch.targets.ids,
+      history=batch.history,
+      time_dim=self._time.attention_dim,
     )
 
   @property
-  def _scale(self) -> Float[Array, ' d'] | None:
-    """As `mixed_time.scale`; None where no map mixes content and time."""
-    if not self.encoder.mixes_time:
-      return None
-    dim = sum(feature.attention_dim for feature in self.config.content)
-    time = self.config.time.attention_dim
-    return mixed_time.scale(dim, time, self.config.compute_dtype)
-
-  def _position_scores(
-    self, query: Float[Array, 'b m c d'], ids: Int[Array, ' p']
-  ) -> Float[Array, ' p'] | Float[Array, 'b m c p']:
-    """Returns the score of each position, as `encode_targets` does."""
-    if not self.config.use_time:
-      return jnp.zeros(ids.shape, query.dtype)
-    rows = self.encoder.time_rows('attention', 'behavior', ids)
-    target = self._target_time()
-    if self._scale is not None:
-      return mixed_time.position_scores(query, target, rows, self._scale)
-    return rows @ target * rows.shape[-1] ** -0.5
-
-  def _target_time(self) -> Float[Array, ' t']:
-    origin = jnp.zeros(1, jnp.int32)
-    return self.encoder.time_rows('attention', 'target', origin)[0]
-
-  def _position_ids(self, length: int) -> Int[Array, ' p']:
-    """Time ids of distances 0 to length."""
-    return embeddings.ids_up_to(length, self.config.exact_positions)
+  def _time(self) -> time_encoding.TimeEncoding:
+    return time_encoding.TimeEncoding(self.encoder, self.config)
 
   def _values_at(
     self, batch: types.Batch, result: types.SearchResult
@@ -341,8 +315,8 @@ class Ranker(nn.Module):
   ) -> aggregate.Values:
     """Representation vectors of the behaviors kept, from their ids."""
     content = self.encoder.lookup('representation', 'behavior', ids)
-    rows = self._value_rows(batch.history.mask.shape[1])
-    return self._with_time(content, rows, result.distance)
+    rows = self._time.value_rows(batch.history.mask.shape[1])
+    return self._time.values(content, rows, result.distance)
 
   def _all_values(
     self, batch: types.Batch
@@ -351,38 +325,7 @@ class Ranker(nn.Module):
     content = self.encoder.lookup(
       'representation', 'behavior', batch.history.ids
     )
-    return content, self._value_rows(batch.history.mask.shape[1])
-
-  def _value_rows(self, length: int) -> Float[Array, 'p t'] | None:
-    """Representation vectors of the distances 0 to length."""
-    if not self.config.use_time:
-      return None
-    ids = self._position_ids(length)
-    return self.encoder.time_rows('representation', 'behavior', ids)
-
-  def _in_window(
-    self,
-    content: Float[Array, 'b l d'],
-    rows: Float[Array, 'p t'] | None,
-    end: Int[Array, 'b m'],
-    distance: Int[Array, 'b m l'] | None = None,
-  ) -> aggregate.Values:
-    """Values of whole windows; `distance` as in `search.Attention`."""
-    if distance is not None:
-      return self._with_time(content, rows, distance)
-    time = None if rows is None else aggregate.CountedBack(rows, end)
-    return aggregate.Values(content, time, self.encoder.mixes_time)
-
-  def _with_time(
-    self,
-    content: Any,
-    rows: Float[Array, 'p t'] | None,
-    distance: Int[Array, 'b m ...'],
-  ) -> aggregate.Values:
-    if rows is None:
-      return aggregate.Values(content, None)
-    time = jnp.take(rows, distance, axis=0, mode='clip')
-    return aggregate.Values(content, time, self.encoder.mixes_time)
+    return content, self._time.value_rows(batch.history.mask.shape[1])
 
   def _features(
     self,
@@ -391,7 +334,7 @@ class Ranker(nn.Module):
     interest: Float[Array, 'b m c v'],
   ) -> Float[Array, 'b m c f']:
     """Target | interest | target * interest | context, the heads' input."""
-    target = self.encoder.at_origin(content)
+    target = self._time.with_own_time(content)
     context = {
       name: table(batch.context[name])
       for name, table in self.context_tables.items()

@@ -245,9 +245,7 @@ class PartsTest(parameterized.TestCase):
     result = self.model.apply(
       variables,
       keys,
-      batch.history,
-      batch.end,
-      batch.targets.ids,
+      batch,
       method='search',
     )
     logits = self.model.apply(variables, batch, result, method='score')

@@ -146,7 +146,7 @@ class RankerTest(parameterized.TestCase):
         call('encode_categories')
       return
     keys = call('encode_history', history)
-    expected = call('search', keys, history, batch.end, ids)
+    expected = call('search', keys, batch)
     apart = call('encode_history', history, True)
     table = call('encode_categories')
     assert apart.shape[-1] + 3 == keys.shape[-1]

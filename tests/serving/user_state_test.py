@@ -89,7 +89,7 @@ class UserStateTest(parameterized.TestCase):
     variables = model.init(jax.random.key(0), batch)
     call = lambda name, *args: model.apply(variables, *args, method=name)
     keys = call('encode_history', batch.history)
-    expected = call('search', keys, batch.history, batch.end, batch.targets.ids)
+    expected = call('search', keys, batch)
     query, bias = call('encode_targets', batch.targets.ids, _LENGTH)
     state = user_state.build(keys, batch.history.mask)
     found = user_state.search(state, query[:, 0], bias, 5)
