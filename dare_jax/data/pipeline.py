@@ -188,7 +188,7 @@ class Pipeline:
     """Returns the rows of a training step of `batch_size` moments."""
     return max(1, round(batch_size / self._moments_per_window))
 
-  def steps_an_epoch(self, batch_size: int) -> float:
+  def steps_an_epoch(self, batch_size: int) -> int | float:
     """Returns the training steps of an epoch, whole with length groups."""
     steps = self.num_examples / self.examples_a_step(batch_size)
     return steps if self._groups is None else math.ceil(steps)
