@@ -79,6 +79,24 @@ def test_balanced_gradients_of_one_device():
   assert np.abs(np.subtract(one, plain)).max() > 1e-4
 
 
+def test_observed_gradients_of_one_device():
+  """Rows that several devices read are seen with the sum of their gradients."""
+  batch = parity.batch_of(3)
+  model = examples.build('twin', vocab_sizes=parity.VOCAB)
+  optim = examples.optim(row_sparse_from=100, tables='lazy_adam')
+  counts = {field: np.arange(rows) for field, rows in parity.VOCAB.items()}
+  seen = []
+  for count in (1, 8):
+    trainer = train_state.Trainer(model, optim, 100, _mesh(count), True)
+    state = trainer.init(0, batch, counts)
+    placed = mesh_lib.place(trainer.mesh, jax.tree.map(np.asarray, batch))
+    state, _ = trainer.train_step(state, placed)
+    seen.append(jax.device_get((state.seen.sums, state.sums)))
+  for one, many in zip(*map(jax.tree.leaves, seen), strict=True):
+    np.testing.assert_allclose(many, one, rtol=1e-3, atol=1e-5)
+  assert seen[0][0]['item_shared'][:, 0].sum() > 10
+
+
 @pytest.mark.parametrize('preset', ['dare', 'twin', 'eta', 'sdim'])
 def test_losses_of_one_device_in_float32(preset):
   one, many = (
