@@ -3,7 +3,7 @@
     python -m dare_jax.bench NAME [flags]
 
 NAME: train, search, recall, kernels, peer, prepare, tree, pod, runs, memory,
-serve or information.
+serve, information or planted.
 --help after a name shows that benchmark's flags; --output=FILE writes JSON.
 """
 
@@ -30,6 +30,7 @@ MODULES = {
   'serve': 'bench.serving.serve',
   'predict': 'bench.bulk',
   'information': 'bench.information',
+  'planted': 'bench.planted',
 }
 
 
