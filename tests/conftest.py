@@ -13,8 +13,7 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 # fast, not fast machine code. What CI runs beside the tests is not.
 os.environ.setdefault(
   'XLA_FLAGS',
-  '--xla_backend_optimization_level=0'
-  ' --xla_llvm_disable_expensive_passes=true',
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true',
 )
 
 import hypothesis
