@@ -55,36 +55,29 @@ def train_and_evaluate(
     with stop.at_once():
       if (result := run.finished()) is not None:
         return result
-      state, progress = run.restore_or_init()
-    step_fn = run.compile(state, progress)
-    pending = state.step
+      session = run.restore_or_init()
+    session.compile()
     try:
-      with run.batches(progress.step) as batches, run.timed(progress):
+      with session.batches() as batches, session.timed():
         while True:
           # Evaluate and save before the next batch is taken: what is restored
           # here then goes on with exactly the step that would have come next.
-          done = progress.step >= run.total_steps
-          evaluate = done or run.due('eval', progress.step)
+          done = session.progress.step >= run.total_steps
+          evaluate = done or session.is_due('eval')
           if evaluate:
-            run.validate(state, progress, stop.check)
-          if evaluate or run.due('checkpoint', progress.step):
-            run.save(state, progress)
+            session.validate(stop.check)
+          if evaluate or session.is_due('checkpoint'):
+            session.save()
           stop.check()
           if done:
             break
-          state = run.cluster(state, progress)
-          fed = batches.next()
-          assert fed is not None  # Training batches never end.
-          pending.block_until_ready()  # One step in flight bounds the memory.
-          state, pending = step_fn(state, fed.batch)
-          progress.step += 1
-          progress.targets += fed.targets
-          run.metric_log.advance()
-          if progress.step % config.train.log_every_steps == 0:
-            state = run.log(state, progress)
-      return run.finish(state, progress, stop.check)
+          session.cluster()
+          session.step(batches)
+          if session.is_due('log'):
+            session.log()
+      return session.finish(stop.check)
     except errors.Stopped:
-      run.save(state, progress)
+      session.save()
       raise
 
 

@@ -20,6 +20,7 @@ from dare_jax.experiments import experiment
 from dare_jax.logs import options as log_options
 from dare_jax.runs import metric_log
 from dare_jax.runs import run as run_lib
+from dare_jax.runs import session as session_lib
 from dare_jax.runs import workdir as workdir_lib
 from dare_jax.store import datasets
 from dare_jax.store import history_store
@@ -181,15 +182,15 @@ def test_training_by_rows_is_the_same_bit_for_bit(root, tmp_path, monkeypatch):
   tiny.run(made, tmp_path / 'again')
   with pytest.raises(errors.Stopped):
     tiny.run(made, tmp_path / 'stopped', tiny.StopAtCheck(4))
-  log = run_lib.Run.log
+  log = session_lib.Session.log
 
-  def die(self, state, progress):
-    if progress.step == 6:
+  def die(self):
+    if self.progress.step == 6:
       raise Killed
-    return log(self, state, progress)
+    log(self)
 
   with monkeypatch.context() as patch:
-    patch.setattr(run_lib.Run, 'log', die)
+    patch.setattr(session_lib.Session, 'log', die)
     with pytest.raises(Killed):
       tiny.run(made, tmp_path / 'killed')
 
@@ -239,8 +240,8 @@ class Killed(BaseException):
   ('owner', 'method', 'call'),
   [
     (metric_log.MetricLog, 'write', 3),
-    (run_lib.Run, 'save', 1),
-    (run_lib.Run, 'finish', 1),
+    (session_lib.Session, 'save', 1),
+    (session_lib.Session, 'finish', 1),
   ],
 )
 def test_killed_after_an_effect(
@@ -279,7 +280,7 @@ def test_stop_in_a_validation_then_kill_repeats_no_line(
     raise Killed
 
   with monkeypatch.context() as patch:
-    patch.setattr(run_lib.Run, 'save', die)
+    patch.setattr(session_lib.Session, 'save', die)
     with pytest.raises(Killed):
       tiny.run(made, tmp_path)
   assert any('val/auc' in line for line in tiny.metric_lines(tmp_path))

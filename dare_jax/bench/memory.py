@@ -19,6 +19,7 @@ import pathlib
 import tempfile
 import time
 from typing import Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 import ml_collections
@@ -27,6 +28,9 @@ from dare_jax import cli
 from dare_jax import runtime
 from dare_jax.logs import options as log_options
 from dare_jax.store import datasets
+
+if TYPE_CHECKING:  # At run time, after the allocator is set.
+  from dare_jax.runs import session as session_lib
 
 # What may be held: so many times tables and slots, and so many bytes besides.
 _SHARE, _BESIDES = 1.3, 1.5e9
@@ -78,20 +82,20 @@ def _start(
   """Initialises, trains, saves and validates."""
   meter = _Meter(config, workdir)
   with meter.phase('init'):
-    state, progress = meter.run.restore_or_init()
-    state.step.block_until_ready()
-  meter.holds(state)
+    session = meter.run.restore_or_init()
+    session.state.step.block_until_ready()
+  meter.holds(session.state)
   with meter.phase('train'):
-    step_fn = meter.run.compile(state, progress)
-    state = _train(meter.run, step_fn, state, progress, steps)
+    session.compile()
+    _train(session, steps)
   with meter.phase('save', copies=1):
-    meter.run.save(state, progress)
-    state = _train(meter.run, step_fn, state, progress, steps)
-    meter.run.wait()
+    session.save()
+    _train(session, steps)
+    session.wait()
   with meter.phase('validate, save best', copies=1):
-    meter.run.validate(state, progress, lambda: None)
-    meter.run.save(state, progress)
-    meter.run.wait()
+    session.validate(lambda: None)
+    session.save()
+    session.wait()
   return meter.close()
 
 
@@ -101,31 +105,24 @@ def _go_on(
   """Restores, trains on and tests."""
   meter = _Meter(config, workdir)
   with meter.phase('restore'):
-    state, progress = meter.run.restore_or_init()
-    state.step.block_until_ready()
-  meter.holds(state)
+    session = meter.run.restore_or_init()
+    session.state.step.block_until_ready()
+  meter.holds(session.state)
   with meter.phase('train on'):
-    step_fn = meter.run.compile(state, progress)
-    state = _train(meter.run, step_fn, state, progress, steps)
+    session.compile()
+    _train(session, steps)
   with meter.phase('finish'):
-    meter.run.finish(state, progress, lambda: None)
+    session.finish(lambda: None)
   return meter.close()
 
 
-def _train(
-  run: Any, step_fn: Callable[..., Any], state: Any, progress: Any, steps: int
-) -> Any:
-  """Trains as `train.train_and_evaluate` does."""
-  pending = state.step
-  with run.batches(progress.step) as batches, run.timed(progress):
+def _train(session: session_lib.Session, steps: int) -> None:
+  """Trains some steps, and waits for the last."""
+  with session.batches() as batches, session.timed():
     for _ in range(steps):
-      fed = batches.next()
-      pending.block_until_ready()
-      state, pending = step_fn(state, fed.batch)
-      progress.step += 1
-      progress.targets += fed.targets
-  pending.block_until_ready()
-  return run.log(state, progress)
+      session.step(batches)
+  session.state.step.block_until_ready()
+  session.log()
 
 
 class _Meter:

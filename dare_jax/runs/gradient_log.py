@@ -38,9 +38,9 @@ def save(state: train_state.TrainState, folder: epath.Path, step: int) -> None:
   """Writes what was seen up to a step, if anything is observed.
 
   Args:
-    state: at that step.
-    folder: of the run.
-    step: its number.
+    state: the training state at the step.
+    folder: the workdir of the run.
+    step: number of the step.
 
   Raises:
     UsageError: it cannot be written.

@@ -26,9 +26,9 @@ class MetricLog:
     """Goes on where the progress ends: lines written after it are dropped.
 
     Args:
-      folder: of the run, held by this process.
-      progress: of the run.
-      total_steps: of the whole training.
+      folder: the workdir of the run, held by this process.
+      progress: how far the run is.
+      total_steps: steps of the whole training.
       steps_per_epoch: to tell epochs by.
 
     Raises:
@@ -60,7 +60,7 @@ class MetricLog:
     """Writes one line, and counts it in the progress.
 
     Args:
-      progress: of the run; its count of lines moves on.
+      progress: how far the run is; its count of lines moves on.
       split: 'train', 'val' or 'test'.
       found: the metrics.
 

@@ -280,16 +280,16 @@ def test_a_bug_in_one_process_ends_all(root, tmp_path, victim):
   code = f"""
 import runpy
 import jax
-from dare_jax.runs import run
+from dare_jax.runs import session
 
-log = run.Run.log
+log = session.Session.log
 
-def fail(self, state, progress):
+def fail(self):
   if jax.process_index() == {victim}:
     raise RuntimeError('as if it were a bug')
-  return log(self, state, progress)
+  return log(self)
 
-run.Run.log = fail
+session.Session.log = fail
 runpy.run_module('dare_jax.train', run_name='__main__', alter_sys=True)
 """
   fields = {'train__steps': 200, 'eval__every_steps': 0}

@@ -61,14 +61,13 @@ def test_a_run_tells_its_parts(tiny_config, tmp_path, capsys):
 def test_the_compiled_step_is_used(tiny_config, tmp_path, monkeypatch):
   """What is compiled for the plan is what runs: nothing is compiled again."""
   made = run_lib.Run(tiny_config, tmp_path / 'run')
-  state, progress = made.restore_or_init()
+  session = made.restore_or_init()
   with monkeypatch.context() as patch:
     patch.setattr(made.trainer, 'train_step', None)
-    step = made.compile(state, progress)
-    with made.batches(0) as batches:
-      fed = batches.next()
-    state, _ = step(state, fed.batch)
-  assert int(state.step) == 1
+    session.compile()
+    with session.batches() as batches:
+      session.step(batches)
+  assert int(session.state.step) == session.progress.step == 1
   made.close()
 
 

@@ -110,8 +110,8 @@ def test_a_bad_origin_is_told_before_the_step_is_compiled(
 
 def test_another_run_has_the_folder_for_good_once_it_is_saved(root, tmp_path):
   run = run_lib.Run(tiny.config(root), tmp_path)
-  state, progress = run.restore_or_init()
-  run.save(state, progress)
+  session = run.restore_or_init()
+  session.save()
   run.close()
   with pytest.raises(errors.UsageError, match='model.name=twin, but'):
     tiny.run(tiny.config(root, model__name='twin'), tmp_path)
@@ -141,12 +141,12 @@ def test_a_disk_without_locks_goes_on_and_says_so(
   monkeypatch.setattr(locks.fcntl, 'flock', refuse)
   made = tiny.config(root)
   first = run_lib.Run(made, tmp_path)
-  state, progress = first.restore_or_init()
+  session = first.restore_or_init()
   assert 'no locks on this disk (' in capsys.readouterr().err
   second = run_lib.Run(made, tmp_path)
   assert 'has not said that it ended' in capsys.readouterr().err
   with pytest.raises(errors.UsageError, match='has taken over this training'):
-    first.save(state, progress)
+    session.save()
   first.close()
   second.close()
   assert not checkpoint.Checkpoints(tmp_path / 'checkpoints').steps()
@@ -176,12 +176,13 @@ def test_who_lost_a_bucket_writes_no_metrics_more(bucket, root, monkeypatch):
   """Closing the files would upload them."""
   monkeypatch.setattr(run_lib.checkpoint, 'Checkpoints', _NoCheckpoints)
   run = run_lib.Run(tiny.config(root), 'gs://b/run')
-  _, progress = run.restore_or_init()
-  run.metric_log.write(progress, 'train', metrics.Report({'loss': 1.0}, {}))
+  session = run.restore_or_init()
+  write = session.files.metric_log.write
+  write(session.progress, 'train', metrics.Report({'loss': 1.0}, {}))
   workdir_lib.Holder(run.workdir).take()
   before = dict(bucket.objects)
   with pytest.raises(errors.UsageError, match='taken over'):
-    run.metric_log.write(progress, 'train', metrics.Report({'loss': 1.0}, {}))
+    write(session.progress, 'train', metrics.Report({'loss': 1.0}, {}))
   run.close()
   assert bucket.objects == before
 
