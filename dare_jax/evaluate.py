@@ -27,7 +27,7 @@ def evaluate(
   """Returns the metrics of one checkpoint on one split, and what is left out.
 
   Args:
-    workdir: of a run that has saved a checkpoint.
+    workdir: folder of a run that has saved a checkpoint.
     split: 'train', 'val' or 'test'.
     which: 'best', 'last', or a step.
 

@@ -53,7 +53,8 @@ class Affine(nn.Module):
   Attributes:
     in_dim: width of the whole input.
     out_dim: width of the output.
-    kernel_init: as in `nn.Dense`.
+    kernel_init: makes the initial kernel [in_dim, out_dim] from a random key,
+      its shape and its dtype.
   """
 
   in_dim: int
@@ -91,7 +92,8 @@ class BatchNorm(nn.Module):
 
   Attributes:
     use_running_average: normalise by the running statistics, and leave them.
-    axis_name: of the devices that share a batch, inside `jax.shard_map`.
+    axis_name: mesh axis of the devices that share a batch, inside
+      `jax.shard_map`.
     updates: move the running statistics; False leaves them, as in evaluation.
     momentum: share of the running statistics that a step keeps, whatever its
       rows, from 0 and 1 on, as published; there is no `count` then. None: as

@@ -35,10 +35,10 @@ def panels(
   """Returns a new figure and its panels, side by side.
 
   Args:
-    width: of the figure, inches.
-    height: the same.
+    width: width of the figure, inches.
+    height: height of the figure, inches.
     columns: number of panels.
-    **layout: of `Figure.subplots`, such as `sharey`.
+    **layout: arguments of `Figure.subplots`, such as `sharey`.
   """
   from matplotlib import figure
   from matplotlib.backends import backend_agg
@@ -94,11 +94,11 @@ def label(
 
   Args:
     axes: the panel.
-    x: of the point, as drawn.
-    y: the same.
+    x: horizontal place of the point, in the units of the axis.
+    y: vertical place of the point, in the units of the axis.
     text: what to write.
     shift: from the point, in points.
-    **look: of `Axes.annotate`, such as `color` or `ha`.
+    **look: arguments of `Axes.annotate`, such as `color` or `ha`.
   """
   from matplotlib import patheffects
 

@@ -118,16 +118,16 @@ class Trained:
     _check_fields('context', context, store.context_fields)
     shown = min(len(behaviors['item']), length)
     num_candidates = len(scored['item'])
-    room = 1 << max(num_candidates - 1, 0).bit_length()
+    padded = 1 << max(num_candidates - 1, 0).bit_length()
     past = {
       field: np.pad(ids, (length, 0))[None, -length:]
       for field, ids in behaviors.items()
     }
     targets = {
-      field: np.pad(ids, (0, room - num_candidates))[None, None]
+      field: np.pad(ids, (0, padded - num_candidates))[None, None]
       for field, ids in scored.items()
     }
-    weight = (np.arange(room) < num_candidates)[None, None].astype(np.float32)
+    weight = (np.arange(padded) < num_candidates)[None, None].astype(np.float32)
     batch = types.Batch(
       history=types.History(
         ids=past, mask=np.arange(length)[None] >= length - shown
@@ -177,7 +177,7 @@ def load(workdir: str | os.PathLike[str], which: str | int = 'best') -> Trained:
   """Returns what a run has learned.
 
   Args:
-    workdir: of a run that has saved a checkpoint.
+    workdir: folder of a run that has saved a checkpoint.
     which: 'best', 'last', or a step.
 
   Raises:

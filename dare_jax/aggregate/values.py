@@ -19,7 +19,7 @@ class CountedBack:
 
   Attributes:
     rows: of the distances 0 to l.
-    end: of each moment.
+    end: int [b, m], behaviors below it are seen by the moment.
   """
 
   rows: Float[Array, 'p t']

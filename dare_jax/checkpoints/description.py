@@ -40,7 +40,7 @@ def trained_on(directory: epath.Path) -> str | None:
   """Returns the fingerprint of the data that checkpoints were trained on.
 
   Args:
-    directory: of a run's checkpoints. Damaged ones are passed over.
+    directory: folder of the checkpoints of a run; damaged ones are passed over.
 
   Returns:
     None if there is no checkpoint that tells.

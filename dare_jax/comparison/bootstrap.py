@@ -108,8 +108,8 @@ def difference(
   """Returns how much better our AUC is, on the mean over the seeds.
 
   Args:
-    ours: of each seed, what `replicates` returned.
-    base: the same, of the other model.
+    ours: for each seed of our model, what `replicates` returned.
+    base: for each seed of the model compared with, what `replicates` returned.
   """
   mean = np.mean([x - y for x, y in zip(ours, base, strict=True)], axis=0)
   low, high = np.nanpercentile(mean[1:], [2.5, 97.5])

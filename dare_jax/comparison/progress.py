@@ -19,8 +19,8 @@ class Progress:
     """Starts the clock.
 
     Args:
-      total: runs.
-      finished: those that were so before.
+      total: number of runs.
+      finished: number of runs that had finished before.
     """
     self._total = total
     self._finished = finished

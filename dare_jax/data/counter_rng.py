@@ -66,7 +66,7 @@ def _feistel(
   values: np.ndarray, half: int, mask: int, seed: int, epoch: int
 ) -> np.ndarray:
   left, right = values >> half, values & mask
-  for turn in range(4):
-    mixed = bits(seed, epoch, turn, right).view(np.int64) & mask
+  for level in range(4):
+    mixed = bits(seed, epoch, level, right).view(np.int64) & mask
     left, right = right, left ^ mixed
   return (left << half) | right

@@ -28,7 +28,7 @@ def of_training(
 
   Args:
     store: the history store.
-    moments: those that train.
+    moments: the moments of the training split.
     data: how rows are made.
   """
   table, events = store.behaviors, store.impressions

@@ -16,8 +16,8 @@ class LabelCounts:
   """Targets by label.
 
   Attributes:
-    positive: those of label 1.
-    negative: those of label 0.
+    positive: number of targets with label 1.
+    negative: number of targets with label 0.
   """
 
   positive: int
@@ -44,8 +44,8 @@ def count(
     store: the history store.
     moments: the split's moments.
     data: how rows are made.
-    num_rows: of the split's first rows only; single targets, if not
-      `data.group_candidates`. None: of all.
+    num_rows: counts only so many first rows of the split, which are single
+      targets without `group_candidates`. None: counts all rows.
   """
   width = 1 + data.num_negatives
   targets = width * len(moments)

@@ -36,18 +36,20 @@ class LengthGroups:
     group = np.searchsorted(self.first, place, side='right') - 1
     return int(self.lengths[group])
 
-  def drawn(self, number: int, size: int, seed: int, epoch: int) -> slice:
-    """Returns the places of an epoch's batch: cut in order, then shuffled.
+  def places(self, number: int, size: int, seed: int, epoch: int) -> slice:
+    """Returns the places in `order` that a batch of an epoch takes.
+
+    `order` is cut into batches, which come in a random order.
 
     Args:
-      number: of the batch in its epoch.
-      size: of a batch; the one of the longest histories may be smaller.
-      seed: names the permutation, with the epoch.
-      epoch: whose batch.
+      number: number of the batch in its epoch, from 0.
+      size: rows of a batch; the one of the longest histories may have fewer.
+      seed: names the random order, together with the epoch.
+      epoch: number of the epoch.
     """
     batches = -(-len(self.order) // size)
-    drawn = counter_rng.permute(np.array([number]), batches, seed, epoch)
-    start = int(drawn[0]) * size
+    cut = counter_rng.permute(np.array([number]), batches, seed, epoch)
+    start = int(cut[0]) * size
     return slice(start, min(start + size, len(self.order)))
 
   def shuffled(self, place: np.ndarray, seed: int, epoch: int) -> np.ndarray:
@@ -55,10 +57,10 @@ class LengthGroups:
     group = np.searchsorted(self.first, place, side='right') - 1
     moved = np.empty(len(place), np.int64)
     for value in np.unique(group):
-      own = group == value
+      in_group = group == value
       start, stop = self.first[value : value + 2]
-      moved[own] = start + counter_rng.permute(
-        place[own] - start, int(stop - start), seed, epoch
+      moved[in_group] = start + counter_rng.permute(
+        place[in_group] - start, int(stop - start), seed, epoch
       )
     return self.order[moved]
 

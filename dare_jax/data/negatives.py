@@ -100,29 +100,29 @@ class NegativeSampler:
       np.broadcast_to(array, shape).ravel()
       for array in (example[:, None], user[:, None], positive[:, None], slot)
     )
-    drawn = np.zeros(len(example), np.int64)
+    sampled = np.zeros(len(example), np.int64)
     pending = np.arange(len(example))
-    for turn in range(_MAX_ROUNDS):
+    for attempt in range(_MAX_ROUNDS):
       row = self._row(
         counter_rng.below(
-          self._num_rows, *stream, example[pending], slot[pending], turn
+          self._num_rows, *stream, example[pending], slot[pending], attempt
         )
       )
-      drawn[pending] = row
+      sampled[pending] = row
       pending = pending[
         self._rejected(items[row], user[pending], positive[pending])
       ]
       if not len(pending):
         break
     if len(pending):  # Users whose logs leave little, which chance has missed.
-      drawn[pending] = self._drawn_from_left(
+      sampled[pending] = self._sampled_from_left(
         user[pending],
         positive[pending],
         counter_rng.uniform(
           *stream, example[pending], slot[pending], _MAX_ROUNDS
         ),
       )
-    return drawn.reshape(shape)
+    return sampled.reshape(shape)
 
   def check(self, split: str, user: np.ndarray, positive: np.ndarray) -> None:
     """Checks that there is a negative for each moment of a split.
@@ -157,7 +157,7 @@ class NegativeSampler:
 
   @functools.cached_property
   def _rows_by_item(self) -> tuple[np.ndarray, np.ndarray]:
-    """Item and row of the drawn part of the log, in the order of items."""
+    """Item and row of the log that is sampled from, in the order of items."""
     rows = self._row(np.arange(self._num_rows))
     items = self._store.behaviors.columns['item_id'][rows]
     order = np.argsort(items, kind='stable')
@@ -169,30 +169,30 @@ class NegativeSampler:
     pair = np.full(len(items), user), np.full(len(items), positive)
     return items[~self._rejected(items, *pair)]
 
-  def _drawn_from_left(
+  def _sampled_from_left(
     self, user: np.ndarray, positive: np.ndarray, share: np.ndarray
   ) -> np.ndarray:
-    """Returns rows, drawn from those alone that may be.
+    """Returns sampled rows, int64 [n], by a list of what may be sampled.
 
     Args:
-      user: int32 [n].
-      positive: int32 [n].
-      share: float64 [n] in [0, 1), how far down these rows to go.
+      user: int32 [n], rows of the users in the store.
+      positive: int32 [n], item ids of the positives.
+      share: float64 [n] in [0, 1), which of the user's rows to take.
     """
     items, rows = self._rows_by_item
-    drawn = np.zeros(len(user), np.int64)
+    sampled = np.zeros(len(user), np.int64)
     pairs = np.stack([user, positive], axis=1)
-    for number, own in np.unique(pairs, axis=0).tolist():
-      left = self._left(number, own)
+    for number, item in np.unique(pairs, axis=0).tolist():
+      left = self._left(number, item)
       if not len(left):
         raise self._none_left(number)
-      asked = np.flatnonzero((user == number) & (positive == own))
+      asked = np.flatnonzero((user == number) & (positive == item))
       first = np.searchsorted(items, left)
       stop = np.cumsum(np.searchsorted(items, left, side='right') - first)
       place = np.floor(share[asked] * stop[-1]).astype(np.int64)
       which = np.searchsorted(stop, place, side='right')
-      drawn[asked] = rows[first[which] + place - np.append(0, stop)[which]]
-    return drawn
+      sampled[asked] = rows[first[which] + place - np.append(0, stop)[which]]
+    return sampled
 
   def _none_left(self, user: int, split: str = '') -> errors.UsageError:
     of = f'{len(self._choices)} items'
@@ -208,7 +208,7 @@ class NegativeSampler:
     )
 
   def _row(self, number: np.ndarray) -> np.ndarray:
-    """Returns the rows of the table that rows of the drawn part are."""
+    """Returns the table rows behind rows of the log that is sampled from."""
     if self._before is None:
       return number
     user = np.searchsorted(self._early_offsets, number, side='right') - 1

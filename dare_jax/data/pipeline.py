@@ -69,8 +69,8 @@ class Share:
 
   def rows(self, size: int) -> np.ndarray:
     """Returns this process's rows of a batch; those from `size` on pad it."""
-    own = self.padded(size) // self.processes
-    return self.process * own + np.arange(own, dtype=np.int64)
+    count = self.padded(size) // self.processes
+    return self.process * count + np.arange(count, dtype=np.int64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,11 +205,11 @@ class Pipeline:
       batch_size: moments, or single targets if not grouped.
     """
     rows = self.examples_a_step(batch_size)
-    own = self._layout.share.rows(rows)
-    real = own < rows
+    local = self._layout.share.rows(rows)
+    real = local < rows
     if self._groups is not None:
-      return self._grouped_batch(step, rows, own, real)
-    position = step * rows + np.where(real, own, 0)
+      return self._grouped_batch(step, rows, local, real)
+    position = step * rows + np.where(real, local, 0)
     size = self.num_examples
     epoch, index = position // size, position % size
     if not self._data.reshuffle:
@@ -218,25 +218,33 @@ class Pipeline:
       )
     else:
       for value in np.unique(epoch):
-        own = epoch == value
-        index[own] = counter_rng.permute(
-          index[own], size, self._seed * 8 + counter_rng.ORDER, int(value)
+        of_epoch = epoch == value
+        index[of_epoch] = counter_rng.permute(
+          index[of_epoch], size, self._seed * 8 + counter_rng.ORDER, int(value)
         )
     return self._assemble(index, epoch, real, self._longest).batch
 
   def _grouped_batch(
-    self, step: int, rows: int, own: np.ndarray, real: np.ndarray
+    self, step: int, rows: int, local: np.ndarray, real: np.ndarray
   ) -> types.Batch:
-    """A batch of an epoch whose batches each have about one length."""
+    """Returns a batch of histories of about one length.
+
+    Args:
+      step: number of the step, from 0 on.
+      rows: rows of the batch of all processes.
+      local: int [b], rows of the batch that this process makes.
+      real: bool [b], False for rows that pad the batch.
+    """
     assert self._groups is not None
     epoch, number = divmod(step, math.ceil(self.num_examples / rows))
-    turn, seed = epoch * bool(self._data.reshuffle), self._seed * 8
-    drawn = self._groups.drawn(number, rows, seed + counter_rng.BATCHES, turn)
-    place = drawn.start + own
-    real = real & (place < drawn.stop)
-    place = np.where(real, place, drawn.start)
-    index = self._groups.shuffled(place, seed + counter_rng.ORDER, turn)
-    length = self._groups.length_of(drawn.stop - 1)
+    # Without reshuffling all epochs have the order of the first.
+    order, seed = epoch * bool(self._data.reshuffle), self._seed * 8
+    span = self._groups.places(number, rows, seed + counter_rng.BATCHES, order)
+    place = span.start + local
+    real = real & (place < span.stop)
+    place = np.where(real, place, span.start)
+    index = self._groups.shuffled(place, seed + counter_rng.ORDER, order)
+    length = self._groups.length_of(span.stop - 1)
     epochs = np.full_like(index, epoch)
     return self._assemble(index, epochs, real, length).batch
 
@@ -254,9 +262,9 @@ class Pipeline:
     for start in range(0, self.num_examples, batch_size):
       if drop_last and start + batch_size > self.num_examples:
         return
-      own = self._layout.share.rows(batch_size)
-      index = start + own
-      real = (own < batch_size) & (index < self.num_examples)
+      local = self._layout.share.rows(batch_size)
+      index = start + local
+      real = (local < batch_size) & (index < self.num_examples)
       index[~real] = 0
       length = self._longest
       if self._groups is not None:
@@ -275,10 +283,10 @@ class Pipeline:
     """
     if self._groups is None:
       return None
-    turn, row = np.divmod(np.arange(self.num_examples), batch_size)
+    batch, row = np.divmod(np.arange(self.num_examples), batch_size)
     places = np.empty(self.num_examples, np.int64)
     places[self._groups.order] = (
-      turn * self._layout.share.padded(batch_size) + row
+      batch * self._layout.share.padded(batch_size) + row
     )
     return places
 

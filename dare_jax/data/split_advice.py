@@ -17,13 +17,14 @@ from dare_jax.data import split_times
 from dare_jax.logs import time_units
 from dare_jax.store import history_store
 
+Store = history_store.HistoryStore
 _Changes = dict[str, Any]  # field of the config's data section -> value
 _SHARES = (0.8, 0.9)  # of the events come before validation and test begin
 _FEW_TIMES = 10
 
 
 def offer(
-  store: history_store.HistoryStore,
+  store: Store,
   data: options.SplitOptions,
   make: Callable[[options.SplitOptions], Mapping[str, Sized]],
 ) -> str:
@@ -73,9 +74,7 @@ def has_few_times(distinct: np.ndarray, lengths: np.ndarray) -> bool:
   return median < _FEW_TIMES and 2 * median <= float(np.median(lengths))
 
 
-def _candidates(
-  store: history_store.HistoryStore, data: options.SplitOptions
-) -> Iterator[_Changes]:
+def _candidates(store: Store, data: options.SplitOptions) -> Iterator[_Changes]:
   """Yields changes to try, those that keep most of what was asked first."""
   lengths = np.diff(store.behaviors.offsets)
   median = int(np.median(lengths[lengths > 0]))
@@ -107,9 +106,7 @@ def _positions(data: options.SplitOptions, median: int) -> _Changes:
   return {'train_positions': (first, max(first, median - 1), step)}
 
 
-def _dates(
-  store: history_store.HistoryStore, data: options.SplitOptions
-) -> _Changes:
+def _dates(store: Store, data: options.SplitOptions) -> _Changes:
   """Returns dates that leave a tenth of the events to each of val and test."""
   times = (store.impressions or store.behaviors).columns['timestamp']
   val, test = np.quantile(times, _SHARES, method='higher').tolist()
@@ -122,7 +119,7 @@ def _dates(
   return found if data.train_from is None else {'train_from': None} | found
 
 
-def _given(store: history_store.HistoryStore, time: int) -> Any:
+def _given(store: Store, time: int) -> Any:
   """Returns a time as a config may give it, as a date if it can be one."""
   unit, _ = split_times.unit_of(store)
   date = time_units.date(time, unit) if unit else None

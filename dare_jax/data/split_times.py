@@ -13,6 +13,7 @@ from dare_jax.data import options
 from dare_jax.logs import time_units
 from dare_jax.store import history_store
 
+Store = history_store.HistoryStore
 FIELDS = ('train_from', 'val_from', 'test_from')
 
 
@@ -42,9 +43,7 @@ def check(data: options.SplitOptions) -> None:
       )
 
 
-def of_store(
-  store: history_store.HistoryStore, data: options.SplitOptions
-) -> SplitTimes:
+def of_store(store: Store, data: options.SplitOptions) -> SplitTimes:
   """Returns the config's `train_from`, `val_from` and `test_from`.
 
   Raises:
@@ -57,9 +56,7 @@ def of_store(
   )
 
 
-def _time(
-  store: history_store.HistoryStore, name: str, value: options.Time
-) -> int | None:
+def _time(store: Store, name: str, value: options.Time) -> int | None:
   if value is None:
     return None
   unit, _ = unit_of(store)
@@ -92,12 +89,12 @@ def _time(
   return math.ceil(value * scale)
 
 
-def scale_of(store: history_store.HistoryStore) -> int:
+def scale_of(store: Store) -> int:
   """Returns by what the log's numbers were multiplied to be whole."""
   return int(_log(store).get('time_scale', 1))
 
 
-def unit_of(store: history_store.HistoryStore) -> tuple[str | None, bool]:
+def unit_of(store: Store) -> tuple[str | None, bool]:
   """Returns the unit of a store's times, and whether the log tells it.
 
   Of numbers it is judged by their size; None where that does not tell.
@@ -108,14 +105,14 @@ def unit_of(store: history_store.HistoryStore) -> tuple[str | None, bool]:
   return time_units.of_times(_times(store), scale_of(store)), False
 
 
-def shown(store: history_store.HistoryStore, time: int) -> str:
+def shown(store: Store, time: int) -> str:
   """Returns a time, with its date where the unit is known."""
   unit, _ = unit_of(store)
   date = time_units.date(time, unit) if unit else None
   return f'{time} ({date} UTC)' if date else str(time)
 
 
-def span(store: history_store.HistoryStore) -> str:
+def span(store: Store) -> str:
   """Returns from when to when a log is, by its dates if they are known."""
   times, (unit, _) = _times(store), unit_of(store)
   ends = [int(times.min()), int(times.max())]
@@ -127,9 +124,9 @@ def span(store: history_store.HistoryStore) -> str:
   return f'from {first} to {last}'
 
 
-def _log(store: history_store.HistoryStore) -> dict[str, Any]:
+def _log(store: Store) -> dict[str, Any]:
   return store.manifest['provenance'].get('log', {})
 
 
-def _times(store: history_store.HistoryStore) -> np.ndarray:
+def _times(store: Store) -> np.ndarray:
   return (store.impressions or store.behaviors).columns['timestamp']

@@ -22,6 +22,7 @@ from dare_jax.data import split_advice
 from dare_jax.data import split_times
 from dare_jax.store import history_store
 
+Store = history_store.HistoryStore
 NAMES = ('train', 'val', 'test')
 
 
@@ -52,9 +53,7 @@ _FIELDS = dataclasses.fields(Moments)
 Splits = dict[str, Moments]
 
 
-def make_splits(
-  store: history_store.HistoryStore, data: options.SplitOptions
-) -> Splits:
+def make_splits(store: Store, data: options.SplitOptions) -> Splits:
   """Returns the moments of 'train', 'val' and 'test'.
 
   Args:
@@ -89,7 +88,7 @@ def make_splits(
 
 
 def _why_empty(
-  store: history_store.HistoryStore,
+  store: Store,
   data: options.SplitOptions,
   empty: list[str],
 ) -> str:
@@ -120,7 +119,7 @@ def _why_empty(
 
 
 def _lacks_dates(
-  store: history_store.HistoryStore,
+  store: Store,
   data: options.SplitOptions,
   empty: list[str],
 ) -> str | None:
@@ -152,7 +151,7 @@ def _lacks_dates(
 
 
 def known_before(
-  store: history_store.HistoryStore, data: options.SplitOptions, split: str
+  store: Store, data: options.SplitOptions, split: str
 ) -> int | None:
   """Returns the time from which on a split knows nothing; None: it knows all.
 
@@ -167,9 +166,7 @@ def known_before(
   return {'train': dates.val_from, 'val': dates.test_from, 'test': None}[split]
 
 
-def _leave_last(
-  store: history_store.HistoryStore, data: options.SplitOptions
-) -> Splits:
+def _leave_last(store: Store, data: options.SplitOptions) -> Splits:
   """The published protocol: fixed positions counted from a user's end."""
   if store.impressions is not None:
     raise errors.UsageError(
@@ -206,9 +203,7 @@ def _events_of_positions(data: options.SplitOptions) -> int:
   return max(data.min_events, 3, data.train_positions[1] + 1)
 
 
-def _leave_last_session(
-  store: history_store.HistoryStore, data: options.SplitOptions
-) -> Splits:
+def _leave_last_session(store: Store, data: options.SplitOptions) -> Splits:
   """Last session tests, the one before validates, earlier ones train."""
   sessions, moments = _session_moments(store, data)
   last = np.full(store.num_users, -1, np.int64)
@@ -222,9 +217,7 @@ def _leave_last_session(
   return splits | {'train': _cap(splits['train'], data.max_train_moments)}
 
 
-def _by_time(
-  store: history_store.HistoryStore, data: options.SplitOptions
-) -> Splits:
+def _by_time(store: Store, data: options.SplitOptions) -> Splits:
   """Before a date trains, from it validates, from a later one tests.
 
   With `train_from`, older moments do not train; histories still reach back.
@@ -252,12 +245,11 @@ def _by_time(
     is_early &= time >= dates.train_from
   train = np.flatnonzero(is_early)
   val = np.flatnonzero((time >= dates.val_from) & (time < dates.test_from))
-  splits = {
+  return {
     'train': _cap(moments.take(train), data.max_train_moments),
     'val': moments.take(val),
     'test': moments.take(np.flatnonzero(time >= dates.test_from)),
   }
-  return splits
 
 
 PROTOCOLS: dict[str, Callable[..., Splits]] = {
@@ -277,7 +269,7 @@ class _Sessions:
 
 
 def _session_moments(
-  store: history_store.HistoryStore, data: options.SplitOptions
+  store: Store, data: options.SplitOptions
 ) -> tuple[_Sessions, Moments]:
   """All moments with enough history strictly before their session's time.
 
@@ -304,7 +296,7 @@ def _session_moments(
 
 
 def _impression_moments(
-  store: history_store.HistoryStore, data: options.SplitOptions
+  store: Store, data: options.SplitOptions
 ) -> tuple[_Sessions, Moments]:
   """One moment for up to 1 + num_negatives impressions of a session."""
   table = store.impressions
@@ -366,16 +358,13 @@ def _first_row_not_before(
   stamps = table.columns['timestamp']
   for index in np.unique(user):
     pairs = slice(bounds[index], bounds[index + 1])
-    own = table.slice(index)
-    rows[pairs] = own.start + np.searchsorted(stamps[own], time[pairs])
+    events = table.slice(index)
+    rows[pairs] = events.start + np.searchsorted(stamps[events], time[pairs])
   return rows
 
 
 def _eligible(
-  store: history_store.HistoryStore,
-  data: options.SplitOptions,
-  user: np.ndarray,
-  end: np.ndarray,
+  store: Store, data: options.SplitOptions, user: np.ndarray, end: np.ndarray
 ) -> np.ndarray:
   """Whether a moment of `user` that sees rows below `end` sees enough."""
   offsets = store.behaviors.offsets

@@ -44,12 +44,12 @@ class UnknownIds:
     rate: float,
     seed: int,
   ) -> None:
-    """Makes it.
+    """Makes the replacement of ids.
 
     Args:
-      fields: of items first, then all others.
-      known: field -> bool [ids], whether training reads an id; of a field that
-        is not there, all are known.
+      fields: names of the fields, that of items first.
+      known: field -> bool [ids], whether training reads an id; all ids of a
+        field that is left out are known.
       rate: share of all ids to make unknown besides, at random.
       seed: draws them.
     """
@@ -66,7 +66,7 @@ class UnknownIds:
 
     Args:
       batch: on the host, with the store's ids.
-      places: of its examples.
+      places: epoch and number of each example of the batch.
     """
     batch = batch_as_known(batch, self._known)
     if self._rate == 0:
@@ -94,9 +94,9 @@ class UnknownIds:
     count = self._rate * length + counter_rng.uniform(stream, epoch, index)
     count = np.floor(count).astype(int)
     ids = ids.copy()
-    for turn in range(int(count.max(initial=0))):
-      row = np.flatnonzero(count > turn)
-      slot = counter_rng.below(length, stream, epoch[row], index[row], turn)
+    for number in range(int(count.max(initial=0))):
+      row = np.flatnonzero(count > number)
+      slot = counter_rng.below(length, stream, epoch[row], index[row], number)
       hit = mask[row, slot]
       ids[row[hit], slot[hit]] = id_map.UNKNOWN
     return ids

@@ -55,8 +55,9 @@ def ids_up_to(length: shapes.Size, exact: int) -> Int[Array, ' p']:
   """Returns what `position_ids` does, also where the length is no number.
 
   Args:
-    length: that of a program for any length is a symbol of `jax.export`.
-    exact: as there.
+    length: greatest distance: a number, or, in a program that is exported for
+      any length, a symbol of `jax.export`.
+    exact: distances up to it have ids of their own.
   """
   if shapes.are_known(length):
     return jnp.asarray(position_ids(length, exact))

@@ -92,8 +92,8 @@ def is_better(
 
   Args:
     best_by: the metric that decides.
-    values: of the evaluation, those that are defined.
-    best: the same, of the best one; empty if there is none.
+    values: metric -> value of this evaluation, without undefined metrics.
+    best: metric -> value of the best evaluation so far; empty without one.
   """
   if best_by not in values:
     return False

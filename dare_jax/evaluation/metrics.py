@@ -171,8 +171,8 @@ def of_all_processes(parts: list[_Tree]) -> list[_Tree]:
   """Returns everyone's predictions, in the order of a single process.
 
   Args:
-    parts: of each batch, this process's rows: trees of flat arrays; all
-      processes have as many.
+    parts: for each batch, a tree of flat arrays [n] with this process's rows.
+      All processes have the same number of batches and of rows in each.
   """
   if jax.process_count() == 1:
     return parts

@@ -218,7 +218,7 @@ def load(
   """Checks the config, opens the data, builds the model.
 
   Args:
-    config: a run's.
+    config: the config of a run.
     open_store: called on each process in turn; by default, what was prepared
       of the log that the config names is opened, or it is prepared.
     known_before: returns the ids of a store that earlier runs knew, as
@@ -310,10 +310,10 @@ def build_options(
   """Returns the model of the config's model section.
 
   Args:
-    config: a run's.
+    config: the config of a run.
     vocab_sizes: field -> table rows.
-    context: the same for fields of the head alone.
-    num_clusters: bound of the cluster numbers of a user.
+    context: field -> table rows, of the fields that only the head sees.
+    num_clusters: upper bound of the number of clusters of one user.
   """
   options = config.model.to_dict()
   name = options.pop('name')

@@ -21,7 +21,8 @@ class TrainOptions:
     epochs: length of the run.
     steps: length of the run in steps, which replaces `epochs`; None: `epochs`.
     log_every_steps: steps between two lines of running metrics.
-    observe_gradients: whether the gradients of both roles are kept.
+    observe_gradients: whether lengths and angles of the gradients of both roles
+      are kept.
     init_from: workdir of the run to start from; None: from fresh values.
   """
 
@@ -106,7 +107,8 @@ def of_config(config: ml_collections.ConfigDict) -> RunOptions:
   """Returns the options that a config holds.
 
   Args:
-    config: of a run, as `configs/base.py`; its values are in their ranges.
+    config: the config of a run, with the fields of `configs/base.py`, which
+      `config_check.check` has found in their ranges.
 
   Raises:
     UsageError: an optimizer, or a field of a synthetic log, that there is not.

@@ -66,8 +66,8 @@ def open_store(
   """Opens the data that a run was trained on; prepares nothing.
 
   Args:
-    config: of the run.
-    workdir: of the run.
+    config: the config of the run.
+    workdir: the folder of the run.
 
   Raises:
     UsageError: it is gone, or damaged.
@@ -89,8 +89,8 @@ def open_or_prepare(
   """Opens the data of a run that goes on; prepares it if it is gone.
 
   Args:
-    config: of the run, as given now.
-    workdir: of the run, which has checkpoints.
+    config: the config of the run, as it is given now.
+    workdir: the folder of the run, which has checkpoints.
 
   Raises:
     UsageError: bad input, or damaged data.

@@ -36,7 +36,7 @@ class LogOptions:
     max_malformed_share: of the rows, from 0 to 1; more are an error.
     sort_by_time: False keeps the order of the file within a user.
     min_item_count: items with fewer events become the unknown item.
-    columns: those of a log of the dataset `csv_log`.
+    columns: names of the columns, for the dataset `csv_log`.
     synthetic: the process of the dataset `synthetic_lifelong`; None for others.
   """
 

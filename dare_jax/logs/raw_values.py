@@ -27,7 +27,7 @@ def settle(
   """Lets the first rows that hold a time decide how a log writes its times.
 
   Args:
-    columns: those that are read.
+    columns: the columns that are read.
     dtypes: what the file holds, by column.
     rows: as they come in the file.
     collect: reads rows.
@@ -53,10 +53,10 @@ def typed(
   """Returns the expressions that read a block.
 
   Args:
-    columns: those of the file.
+    columns: the columns of the file.
     dtypes: what the file holds, by column.
     select: file column -> output column; others are not read.
-    thorough: as in `cast`.
+    thorough: whether to read all that a text may stand for, see `cast`.
 
   Returns:
     The values under the names of `select`, and what `keep` needs;

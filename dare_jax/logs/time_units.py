@@ -80,7 +80,7 @@ def nanoseconds(text: str) -> int | None:
   """Returns a date's or time's nanoseconds since 1970; None if it is none.
 
   Args:
-    text: as in `from_text`.
+    text: a date, or a date and a time of the day, in ISO 8601.
   """
   frame = pl.DataFrame({'text': [text.strip()]})
   found = frame.select(from_text(pl.col('text'))).to_series()
@@ -131,7 +131,7 @@ def divided(unit: str, parts: int) -> str | None:
   """Returns the unit of which there are `parts` in another, if it has a name.
 
   Args:
-    unit: the other.
+    unit: name of the larger unit, such as `seconds`.
     parts: a power of 1,000.
   """
   names = {factor: name for name, factor in PER_SECOND.items()}

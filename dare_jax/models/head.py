@@ -26,8 +26,10 @@ class Head(nn.Module):
     two_outputs: as published: click and no click; the logit is click minus no
       click.
     batch_statistics: as published: never use the running statistics.
-    axis_name: as `layers.BatchNorm`.
-    norm_momentum: of the running statistics, as `layers.BatchNorm`.
+    axis_name: the mesh axis over which statistics are of one batch; None: of
+      this device alone.
+    norm_momentum: share of the running statistics that a step keeps; None: by
+      the rows seen.
   """
 
   hidden: tuple[int, ...]

@@ -79,7 +79,7 @@ def from_official_state_dict(
       under several names, one name is enough.
     model: a preset that the published code has; its models are not told apart
       by names.
-    **overrides: as of `models.build`, but for what is read from the arrays.
+    **overrides: fields of `RankerConfig`, but for what the arrays tell.
       They win: `two_outputs=True` keeps both outputs, `keep_padding=False` and
       `scorer='dot'` correct hard search, `aux_head=False` drops that head,
       `plan='decoupled'` gives each role a copy of a shared table.

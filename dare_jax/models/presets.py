@@ -86,8 +86,9 @@ def build(
       `item` and `category` come first, further fields follow.
     attention_dim: width of each field's attention vectors.
     representation_dim: width of each field's representation vectors.
-    attention_dims: field (`time` included) -> width, where it differs.
-    representation_dims: the same for representation.
+    attention_dims: field (`time` included) -> width of its attention vectors,
+      where that is not `attention_dim`.
+    representation_dims: field -> width of its representation vectors, likewise.
     context: field -> rows, for fields that only the head sees.
     context_dim: width of each context field.
     **overrides: fields of `RankerConfig`; None keeps the preset's value.

@@ -29,8 +29,9 @@ def options(preset: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
   'dot'
 
   Args:
-    preset: a name in `PRESETS`; of another, nothing is known.
-    overrides: of its options; None is no override. They win.
+    preset: a name in `PRESETS`; any other name has no published options.
+    overrides: option -> value, which replaces what was published; None replaces
+      nothing.
   """
   given = {k: v for k, v in overrides.items() if v is not None}
   chosen = dict(presets.PRESETS.get(preset, {})) | given

@@ -44,11 +44,16 @@ class RankerConfig:
     attention_init: standard deviation s of fresh attention tables. Wide enough,
       a behavior that equals the target stands out from the first step on: its
       score is about s^2 sqrt(d), that of others s^2 from zero.
-    representation_init: of fresh representation and shared tables.
-    two_outputs: as `head.Head`.
-    batch_statistics: as `head.Head`.
-    norm_momentum: as `layers.BatchNorm`.
-    keep_padding: as `search.SearchOptions`.
+    representation_init: standard deviation of fresh representation and shared
+      tables.
+    two_outputs: whether heads have two outputs, click and no click, as was
+      published; the logit is their difference.
+    batch_statistics: whether evaluation, too, normalises by the statistics of
+      its batch, as was published.
+    norm_momentum: share of the running statistics that a step keeps; None: by
+      the rows seen.
+    keep_padding: whether padding takes part where fewer than `top_k` behaviors
+      are there, as was published.
     scores_at_once: scores of behaviors for which memory is taken at once.
     compute_dtype: name in `layers.COMPUTE_DTYPES`, of vectors and activations;
       scores, softmax and batch statistics are float32 or wider anyway.

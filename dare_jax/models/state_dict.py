@@ -42,8 +42,8 @@ class StateDict:
     """Returns the array that has one or more of some names.
 
     Args:
-      names: of one array.
-      shape: expected; a name stands for any size.
+      names: the names that one array may have.
+      shape: the expected sizes; a name in place of a number fits any size.
 
     Raises:
       ValueError: there is none, they differ, or the shape is another.

@@ -47,7 +47,7 @@ def place(mesh: jax.sharding.Mesh, batch: Any) -> Any:
   """Returns host arrays, each a process's rows, as one array over the mesh.
 
   Args:
-    mesh: of all processes' devices, a process's own next to each other.
+    mesh: the devices of all processes, those of each process side by side.
     batch: a tree of NumPy arrays; the first axis is split over the devices of
       this process.
   """

@@ -27,8 +27,9 @@ class Ranking:
     order: numbers [b, m, #c, l] of any type. The `top_k` visible behaviors with
       the largest are kept, of equals the most recent. The choice carries no
       gradient.
-    scores: weigh the behaviors kept; None: `order` does.
-    aux_scores: of all behaviors, for the auxiliary head; None: `scores`.
+    scores: [b, m, c, l], which weigh the behaviors kept; None: `order` does.
+    aux_scores: scores [b, m, c, l] of all behaviors for the auxiliary head;
+      None: `scores`.
     aux_on_kept: whether the auxiliary head attends to the behaviors kept alone.
     view: which behaviors may be kept, and at which distance, where the search
       changes that; None: the view that it was given.

@@ -92,10 +92,10 @@ class Attention:
   """Scores over the whole history, for the auxiliary head.
 
   Attributes:
-    scores: one of each behavior for each target.
+    scores: one score of each behavior for each target.
     mask: the behaviors that count; none at or past its moment's end.
-    distance: of each behavior from each moment; None: counted back from its
-      end.
+    distance: how far back each behavior lies from each moment; None: as many
+      behaviors as there are up to the end of the moment.
   """
 
   scores: Float[Array, 'b m c l']

@@ -61,9 +61,9 @@ def scores(
   Of int8, sums of products of integers, times the scales of both.
 
   Args:
-    query: float32.
-    columns: as `narrow` gives them.
-    scale: the same.
+    query: attention vectors of the targets, float32.
+    columns: the narrowed keys, one column a behavior, from `narrow`.
+    scale: float32 factor of each int8 key, from `narrow`; None: no int8.
   """
   if scale is None:
     return _products(query, columns)

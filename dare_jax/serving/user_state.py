@@ -61,11 +61,11 @@ class UserState:
   Fields are untyped: transformations of JAX fill them with other things.
 
   Attributes:
-    keys: as `products.narrow` gives them.
-    scale: the same.
+    keys: the narrowed keys, one column a behavior, from `products.narrow`.
+    scale: float32 [b, l], factor of each int8 key; None: no int8.
     exact: float32 [b, l, d], where `keys` are narrower, else None: they alone
       decide the order of the behaviors that the narrow ones let through.
-    category: of each behavior, integers [b, l], where the keys are without
+    category: integers [b, l], category of each behavior, where the keys lack
       the category's part; else None.
     newest: int32 [b], slot of each user's most recent behavior.
     count: int32 [b], how many behaviors are shown, at most `history_length`.
@@ -111,10 +111,12 @@ def build(
   """Returns the state of histories, from `Ranker.encode_history`.
 
   Args:
-    keys: of right-aligned histories: padding first, the most recent last.
-    mask: True for behaviors.
+    keys: search keys of right-aligned histories: padding first, the most recent
+      behavior last.
+    mask: True for behaviors, False for padding.
     precision: one of `PRECISIONS`.
-    category: of each behavior, where the keys are without its part.
+    category: integers [b, l], category of each behavior, where the keys lack
+      the category's part; else None.
     num_categories: ids below it are told apart, in as few bytes as they fit.
     history_length: behaviors shown of each user, those appended included:
       what the model was trained with. A behavior farther back is never found.
@@ -219,14 +221,15 @@ def search(
   written to memory and chosen from.
 
   Args:
-    state: of the users.
+    state: the histories of the users, from `build`.
     query: attention vectors of the targets, the category's part last.
     bias_by_distance: score of each position alone, of distances 0 to the
       capacity or beyond: from `Ranker.encode_targets` with that length.
     k: behaviors to keep, at most the capacity; `mask` is False where fewer
       are shown.
-    category_keys: of all categories, from `Ranker.encode_categories`, where
-      the state holds categories. A category beyond is scored as the last.
+    category_keys: key of each category, from `Ranker.encode_categories`, where
+      the state holds categories; else None. A category beyond the last row is
+      scored as that row.
     backend: one of `BACKENDS`; None is the platform's. A kernel that is asked
       for on another platform than its own runs there, slowly, as plain
       operations.

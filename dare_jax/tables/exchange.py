@@ -6,7 +6,7 @@ It sends each owner the positions that lie there, gets the rows, and returns
 their gradients the same way: two exchanges all to all, whose bytes follow the
 rows asked for and neither the table nor the number of devices.
 
-An exchange has room for `capacity` positions for each pair of devices. Where
+An exchange carries up to `capacity` positions for each pair of devices. Where
 one pair needs more, all go more rounds, each for a slice of every block. The
 slice follows from the position, so all who ask for a row ask in the same
 round, and its owner can sum what they return before the row moves, once.
@@ -53,7 +53,7 @@ def capacity(num_asked: int, devices: int) -> int:
 def gather(
   blocks: Sequence[Float[Array, 'r _']],
   rows: Int[Array, ' u'],
-  room: int | None = None,
+  row_capacity: int | None = None,
 ) -> list[Float[Array, 'u _']]:
   """Returns the rows of tables that lie alike.
 
@@ -61,7 +61,8 @@ def gather(
     blocks: this device's rows of each table, [own_rows, width], of one dtype.
     rows: int32 [u], ascending positions in the whole table; those beyond it
       read zeros.
-    room: capacity, if not that of `capacity`.
+    row_capacity: positions that one round carries for each pair of devices;
+      None: what `capacity` gives.
 
   Returns:
     [u, width] for each table.
@@ -78,7 +79,7 @@ def gather(
     return found.at[asks.slot].set(values, mode='drop', unique_indices=True)
 
   found = jnp.zeros((len(rows), sum(widths)), blocks[0].dtype)
-  found = _in_rounds(answer, varying(found), rows, len(blocks[0]), room)
+  found = _in_rounds(answer, varying(found), rows, len(blocks[0]), row_capacity)
   return jnp.split(found, _borders(widths), axis=1)
 
 
@@ -88,7 +89,7 @@ def give_back(
   grads: Sequence[Float[Array, 'u _']],
   rows: Int[Array, ' u'],
   own_rows: int,
-  room: int | None = None,
+  row_capacity: int | None = None,
 ) -> T:
   """Brings gradients of rows to their owners; returns what these made of it.
 
@@ -98,9 +99,10 @@ def give_back(
       the number of the round; and the carry, whose new value it returns.
     carry: for the owner.
     grads: [u, width] for each table.
-    rows: as in `gather`.
+    rows: int32 [u], ascending positions in the whole table.
     own_rows: rows of a block.
-    room: as in `gather`.
+    row_capacity: positions that one round carries for each pair of devices;
+      None: what `capacity` gives.
   """
   if num_devices() == 1:
     return owner(rows, list(grads), jnp.zeros((), jnp.int32), carry)
@@ -114,7 +116,7 @@ def give_back(
     parts = jnp.split(sums, _borders(widths), axis=1)
     return owner(unique, parts, asks.round, carry)
 
-  return _in_rounds(receive, carry, rows, own_rows, room)
+  return _in_rounds(receive, carry, rows, own_rows, row_capacity)
 
 
 def take(
@@ -135,19 +137,25 @@ class _Asks:
   Attributes:
     round: its number.
     slot: [devices, capacity] indices into the rows asked for; beyond them
-      where there is less to ask than room.
-    row: the same as rows of the owner's block; beyond it likewise.
+      where there is less to ask than the row capacity.
+    row: [devices, capacity] rows of the owner's block; beyond the block where
+      there is less to ask.
   """
 
   def __init__(
-    self, rows: jax.Array, number: Any, shift: Any, own_rows: int, room: int
+    self,
+    rows: jax.Array,
+    number: Any,
+    shift: Any,
+    own_rows: int,
+    row_capacity: int,
   ) -> None:
     owner = jnp.arange(num_devices(), dtype=rows.dtype)
     low = number << shift
     high = jnp.minimum(low + (1 << shift), own_rows)
     begin = jnp.searchsorted(rows, owner * own_rows + low)
     end = jnp.searchsorted(rows, owner * own_rows + high)
-    slot = begin[:, None] + jnp.arange(room)[None, :]
+    slot = begin[:, None] + jnp.arange(row_capacity)[None, :]
     is_asked = slot < end[:, None]
     row = rows.at[slot].get(mode='clip') - owner[:, None] * own_rows
     beyond = len(rows) + jnp.arange(slot.size).reshape(slot.shape)
@@ -161,28 +169,28 @@ def _in_rounds(
   carry: T,
   rows: jax.Array,
   own_rows: int,
-  room: int | None,
+  row_capacity: int | None,
 ) -> T:
   """Calls `function` with the asks of each round, and those received."""
-  room = room or capacity(len(rows), num_devices())
-  shift = _slice_bits(rows, own_rows, room)
+  row_capacity = row_capacity or capacity(len(rows), num_devices())
+  shift = _slice_bits(rows, own_rows, row_capacity)
 
   def one(number: jax.Array, carry: T) -> T:
-    asks = _Asks(rows, number, shift, own_rows, room)
+    asks = _Asks(rows, number, shift, own_rows, row_capacity)
     return function(asks, _swap(asks.row), carry)
 
   return jax.lax.fori_loop(0, ((own_rows - 1) >> shift) + 1, one, carry)
 
 
-def _slice_bits(rows: jax.Array, own_rows: int, room: int) -> jax.Array:
-  """Returns s such that slices of 2^s rows of any block fit into the room.
+def _slice_bits(rows: jax.Array, own_rows: int, row_capacity: int) -> jax.Array:
+  """Returns s such that slices of 2^s rows of any block fit into a round.
 
-  The same on all devices. Slices halve until none holds more than `room` of
-  the positions asked for: these are sorted, so one does if two positions that
-  are `room` places apart fall into the same.
+  The same on all devices. Slices halve until none holds more than
+  `row_capacity` of the positions asked for. These are sorted, so a slice holds
+  more if two positions that are `row_capacity` places apart fall into it.
   """
   whole = max(own_rows - 1, 1).bit_length()
-  near, far = rows[: len(rows) - room], rows[room:]
+  near, far = rows[: len(rows) - row_capacity], rows[row_capacity:]
   is_real = far < num_devices() * own_rows
 
   def too_wide(shift: jax.Array) -> jax.Array:

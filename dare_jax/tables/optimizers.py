@@ -77,7 +77,7 @@ def lazy_adam(learning_rate: Rate, weight_decay: float = 0.0) -> TableOptimizer:
 
   Args:
     learning_rate: a number, or an optax schedule of the step.
-    weight_decay: decoupled, of rows that move.
+    weight_decay: decoupled decay of the rows that move, times the rate.
   """
   return _chain(optax.scale_by_adam(), learning_rate, weight_decay)
 
@@ -88,8 +88,8 @@ def row_adagrad(
   """Returns Adagrad of the rows in the batch, one accumulator a row.
 
   Args:
-    learning_rate: as of `lazy_adam`.
-    weight_decay: as of `lazy_adam`.
+    learning_rate: a number, or an optax schedule of the step.
+    weight_decay: decoupled decay of the rows that move, times the rate.
   """
   return _chain(scale_by_row_adagrad(), learning_rate, weight_decay)
 
@@ -98,8 +98,8 @@ def sgd(learning_rate: Rate, weight_decay: float = 0.0) -> TableOptimizer:
   """Returns gradient descent, which keeps no slots.
 
   Args:
-    learning_rate: as of `lazy_adam`.
-    weight_decay: as of `lazy_adam`.
+    learning_rate: a number, or an optax schedule of the step.
+    weight_decay: decoupled decay of the rows that move, times the rate.
   """
   return _chain(optax.identity(), learning_rate, weight_decay)
 
@@ -111,8 +111,8 @@ def adam(learning_rate: Rate, weight_decay: float = 0.0) -> TableOptimizer:
   whose cost follows the table and not the batch.
 
   Args:
-    learning_rate: as of `lazy_adam`.
-    weight_decay: decoupled, of all rows.
+    learning_rate: a number, or an optax schedule of the step.
+    weight_decay: decoupled decay of all rows, times the rate.
   """
   made = _chain(optax.scale_by_adam(), learning_rate, weight_decay)
   return dataclasses.replace(made, row_sparse=False)

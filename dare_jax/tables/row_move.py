@@ -49,10 +49,10 @@ class RowMove:
 
     Args:
       table: the block.
-      slots: of its optimizer, as the rounds before have left them.
-      before: the same as of the start of the step: counts are taken from
-        there, however many rounds there are.
-      grads: of the rows.
+      slots: optimizer slots of the block, as the rounds before left them.
+      before: optimizer slots of the block at the start of the step: step counts
+        are taken from there, however many rounds there are.
+      grads: gradients [u, width] of the rows.
     """
     is_row = row_leaves(self._optimizer, table.shape[1])
     take = lambda slot: exchange.take(slot, self._rows)

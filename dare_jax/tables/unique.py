@@ -40,7 +40,7 @@ class UniqueRows(NamedTuple):
 
 
 def row_capacity(count: int) -> int:
-  """Returns the room for `count` rows: 4, 5, 6 or 7 times a power of two.
+  """Returns the capacity for `count` rows: 4, 5, 6 or 7 times a power of two.
 
   At most a quarter of it is empty, and there are four sizes for each doubling,
   so that few programs are compiled.
@@ -57,7 +57,7 @@ def row_capacity(count: int) -> int:
 class RowFinder:
   """Finds the distinct rows of batches on the host, for each device apart.
 
-  Each device gets rows of its own part of a batch, and as much room for them
+  Each device gets rows of its own part of a batch, and as large a row capacity
   as any other device.
 
   Not for two threads at once: it keeps an int32 for each row of each field, so
@@ -96,7 +96,7 @@ class RowFinder:
     return UniqueRows(found, rows)
 
   def capacities(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns the room for rows on each device, int64, one for each field."""
+    """Returns the row capacity of each device, int64, one for each field."""
     sizes = [len(rows[field]) for field in self._place]
     return np.array(sizes, np.int64) // self._devices
 
@@ -109,8 +109,8 @@ class RowFinder:
 
     Args:
       rows: of `UniqueRows`.
-      capacities: for each field, in the order of `capacities`, the room that
-        each device shall have; not less than it has.
+      capacities: for each field, in the order of `capacities`, the row capacity
+        that each device shall have; not less than it has.
     """
     return {
       field: _widen(
@@ -197,8 +197,8 @@ def _distinct(
 def on_device(ids: Any, vocab_size: int) -> tuple[Any, Int[Array, ' u']]:
   """Returns what a `RowFinder` does for one field, inside a jitted function.
 
-  There is room for as many rows as ids, or as the table has. Ids are not
-  checked.
+  The row capacity is the number of ids, or of the table's rows if that is less.
+  Ids are not checked.
 
   Args:
     ids: JAX integers, an array or a tree of arrays.
@@ -211,14 +211,14 @@ def on_device(ids: Any, vocab_size: int) -> tuple[Any, Int[Array, ' u']]:
   padding = jnp.zeros(1, leaves[0].dtype)
   flat = jnp.concatenate([padding, *(leaf.ravel() for leaf in leaves)])
   stored = layout.padded(vocab_size)
-  room = min(flat.size, vocab_size)
+  capacity = min(flat.size, vocab_size)
   rows, places = jnp.unique(
     layout.position(flat, stored),
-    size=room,
+    size=capacity,
     fill_value=stored,
     return_inverse=True,
   )
-  rows += jnp.where(rows == stored, jnp.arange(room, dtype=rows.dtype), 0)
+  rows += jnp.where(rows == stored, jnp.arange(capacity, dtype=rows.dtype), 0)
   ends = np.cumsum([leaf.size for leaf in leaves])[:-1].tolist()
   parts = jnp.split(places[1:], ends)
   found = [

@@ -49,7 +49,7 @@ class TableUpdater:
 
     Args:
       tables: what is to be trained.
-      optimizer: of all tables, or name -> that of each.
+      optimizer: one for all tables, or name -> optimizer of the table.
 
     Raises:
       UsageError: a table without an optimizer; or one in bfloat16 whose

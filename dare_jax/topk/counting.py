@@ -136,7 +136,7 @@ def _best(
   Args:
     order: of the behaviors, or groups, at `index` in rings of n.
     index: distinct in a row; None: all of them.
-    newest: of each ring.
+    newest: int [r, 1], slot of the most recent behavior of each ring.
     n: length of the rings.
     k: how many to keep.
   """

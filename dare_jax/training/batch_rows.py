@@ -22,8 +22,8 @@ class BatchRows:
     """Makes what finds the rows.
 
     Args:
-      vocab_sizes: as of `tables.RowFinder`; without fields, batches stay as
-        they are.
+      vocab_sizes: field -> table rows, of the fields whose rows are found;
+        without fields, batches stay as they are.
       devices: of this process, over which a batch's windows are split evenly.
     """
     self._fields = tuple(vocab_sizes)
@@ -38,11 +38,11 @@ class BatchRows:
     return _with_rows(batch, self._finder(_ids(batch, self._fields)))
 
   def capacities(self, batch: types.Batch) -> np.ndarray:
-    """Returns the room for rows on each device, int64, one for each field."""
+    """Returns the row capacity of each device, int64, one for each field."""
     return self._finder.capacities(batch.rows)
 
   def widen(self, batch: types.Batch, capacities: np.ndarray) -> types.Batch:
-    """Returns the batch with that much room for rows on each device.
+    """Returns the batch with the given row capacity on each device.
 
     Args:
       batch: with `rows`.

@@ -48,7 +48,7 @@ def blank(
   store: history_store.HistoryStore,
   mesh: jax.sharding.Mesh,
 ) -> train_state.TrainState:
-  """Returns the state with room for the clusters of a store."""
+  """Returns the state with blank arrays for the clusters of a store."""
   zeros = jax.tree.map(
     lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding),
     shapes(store, mesh),
@@ -70,11 +70,12 @@ def refresh(
   Each process clusters its share of the users, then all tell each other.
 
   Args:
-    state: gives the item table that the plan reads for the search.
+    state: the training state; the item table that the plan reads for the search
+      gives the vectors.
     store: the histories.
     plan: name of the table plan.
-    tables: know where rows lie.
-    max_size: most members of a cluster.
+    tables: the tables of the model, which know where each row lies.
+    max_size: largest number of members of a cluster.
     held_out: splits whose behaviors shape no centroid.
     known: bool [items], whether training reads an item; others are the
       unknown item. None: all are known.
@@ -101,8 +102,8 @@ def refresh(
   entries = np.pad(entries, ((0, 0), (1, 0)))
   sharding: Any = state.clusters.cluster.sharding
   cluster, rank = (
-    jax.make_array_from_callback(own.shape, sharding, own.__getitem__)
-    for own in entries
+    jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+    for array in entries
   )
   return dataclasses.replace(state, clusters=types.Clusters(cluster, rank))
 
@@ -127,18 +128,18 @@ def _rows_of(table: jax.Array, positions: np.ndarray) -> np.ndarray:
   sharding: Any = table.sharding
   devices = jax.local_device_count()
   most = max(1, processes.largest(-(-len(wanted) // devices)))
-  room = min(most, _CHUNK)
-  found = []
-  for start in range(0, most * devices, room * devices):
-    own = wanted[start : start + room * devices]
-    # What fills up the last ones lies beyond the table, and reads zeros.
-    fill = len(table) + np.arange(room * devices - len(own))
+  chunk = min(most, _CHUNK)
+  parts = []
+  for start in range(0, most * devices, chunk * devices):
+    part = wanted[start : start + chunk * devices]
+    # Positions beyond the table fill up the last part; they read zeros.
+    fill = len(table) + np.arange(chunk * devices - len(part))
     asked = mesh_lib.place(
-      sharding.mesh, np.concatenate([own, fill]).astype(np.int32)
+      sharding.mesh, np.concatenate([part, fill]).astype(np.int32)
     )
     rows = mesh_lib.local_rows(_gather(sharding.mesh, table, asked))
-    found.append(rows[: len(own)])
-  return np.concatenate(found)[inverse]
+    parts.append(rows[: len(part)])
+  return np.concatenate(parts)[inverse]
 
 
 @functools.partial(jax.jit, static_argnums=0)

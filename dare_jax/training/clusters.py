@@ -245,9 +245,10 @@ def _split(
   """Returns a number for each of `rows`, equal in a part and only there.
 
   Args:
-    vectors: one of each event, [events, d].
-    rows: in each group, in order of projection.
-    group: of each row, in runs of descending size.
+    vectors: [events, d], one vector of each event.
+    rows: int [n], rows of `vectors`, group by group, in the order of their
+      projection.
+    group: int [n], group of each row; larger groups come first.
     max_size: length of the runs that a group is cut into as a last resort.
     iterations: rounds of k-means.
   """

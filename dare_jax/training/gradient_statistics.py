@@ -92,9 +92,9 @@ def fresh(
   """Returns what was seen before the first step, on a mesh.
 
   Args:
-    tables: of the model.
+    tables: the tables of the model.
     counts: field -> how often each id occurs in the log.
-    mesh: of all devices.
+    mesh: the mesh of all devices.
   """
   shapes = abstract(tables, mesh)
   group = {}

@@ -42,7 +42,7 @@ def weighted_mean(
 
   Args:
     values: one number of each target, of any shape.
-    weights: of each target, of the shape of `values`; 0 for padding.
+    weights: weight of each target, of the shape of `values`; 0 for padding.
     axis_name: the mesh axis over which the sums are taken, inside
       `jax.shard_map`; None: over this device alone.
   """

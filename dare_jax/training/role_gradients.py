@@ -73,8 +73,8 @@ class RoleGradients:
     """Returns the gradients of the tables, and what was seen of the roles.
 
     Args:
-      grads: of the copies.
-      tables: those that were copied.
+      grads: gradients of the copies.
+      tables: name -> table, before it was copied.
       rows: field -> rows that the batch reads.
       seen: up to now; None: nothing is observed.
 

@@ -37,8 +37,8 @@ def known_before(
   """Returns what gives the ids of a store that earlier runs knew.
 
   Args:
-    config: of a run.
-    workdir: of the same run.
+    config: the config of a run.
+    workdir: the folder of the run.
     has_begun: whether it has checkpoints; then its folder says what they knew.
 
   Returns:

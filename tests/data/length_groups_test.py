@@ -118,7 +118,7 @@ def test_each_example_fits_and_comes_once(size, shortest, epoch):
   assert sorted(places.tolist()) == list(range(150))
   taken = []
   for number in range(-(-150 // size)):
-    drawn = made.drawn(number, size, seed=5, epoch=epoch)
+    drawn = made.places(number, size, seed=5, epoch=epoch)
     own = places[drawn]
     assert needed[own].max() <= made.length_of(drawn.stop - 1)
     taken += own.tolist()

@@ -95,7 +95,7 @@ def fields(
   """Returns the fields of one row.
 
   Args:
-    lines: those that the row is made of.
+    lines: the lines of the file that make up the row.
     width: expected number of fields; empty ones beyond are dropped, as `parse`
       lets them pass.
     dialect: what separates the fields.
@@ -331,7 +331,7 @@ def _longer_rows(
   Args:
     frame: a block as Polars has read it, the column `EXTRA` the last.
     block: lines, each a row; or more lines than rows, of which none are found.
-    separator: of one character.
+    separator: the one character between fields.
     has_quotes: whether there are fields in quotes.
   """
   width = frame.width - 1

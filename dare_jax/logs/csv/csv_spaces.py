@@ -69,11 +69,11 @@ def _of_rows(
   """As `strip`, for a block in which quotes do not enclose whole fields.
 
   Args:
-    blanks: of the block.
+    blanks: the spaces and tabs of the block.
     quotes: int [quotes], where they are in it.
     dialect: what separates the fields.
-    is_last: as for `strip`.
-    width: as for `strip`.
+    is_last: whether no line follows the block.
+    width: fields of a row; None: each line is a row.
   """
   data = blanks.data
   begins = np.append(0, np.flatnonzero(data == _BREAK) + 1)
