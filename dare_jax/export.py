@@ -12,6 +12,8 @@ moved there.
 
 from __future__ import annotations
 
+import importlib.util
+
 from absl import flags
 
 from dare_jax import cli
@@ -25,6 +27,11 @@ def main() -> None:
     raise errors.UsageError('--workdir is missing: the folder of a run.')
   if not output:
     raise errors.UsageError('--output is missing: the folder of the bundle.')
+  if importlib.util.find_spec('flatbuffers') is None:  # JAX asks late.
+    raise errors.UsageError(
+      'export needs flatbuffers, which is not installed:'
+      f' {errors.install("export")}.'
+    )
   from dare_jax.bundle import exporting
 
   options = exporting.Options(

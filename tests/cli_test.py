@@ -278,3 +278,16 @@ def test_help_ends_quietly_where_its_reader_has_seen_enough():
   )
   os.close(write)
   assert (done.returncode, done.stderr) == (0, '')
+
+
+def test_export_without_its_library_names_the_extra():
+  code = (
+    "import runpy, sys; sys.modules['flatbuffers'] = None;"
+    " sys.argv = ['export', '--workdir=a', '--output=b'];"
+    " runpy.run_module('dare_jax.export', run_name='__main__')"
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 2
+  assert "pip install -e '.[export]'" in done.stderr

@@ -20,7 +20,6 @@ import time
 from typing import Any
 
 from absl import flags
-import ml_collections
 import numpy as np
 import polars as pl
 
@@ -182,16 +181,15 @@ class _Evaluated:
   def __init__(self, workdir: pathlib.Path) -> None:
     saved = saved_run.restore(workdir, 'last')
     parts = saved.experiment
-    config = ml_collections.ConfigDict(parts.config.to_dict())
-    config.data.group_candidates = False
+    options = dataclasses.replace(parts.options.data, group_candidates=False)
     test = parts.pipelines['test']
     self._test = pipeline.Pipeline(
-      parts.store, test.moments, 'test', config.data, config.seed, 1,
+      parts.store, test.moments, 'test', options, parts.options.seed, 1,
       known=parts.known,
     )  # fmt: skip
     self._parts = dataclasses.replace(parts, pipelines={'test': self._test})
     self._state = saved.state
-    self.history_length = config.data.history_length
+    self.history_length = options.history_length
 
   def score(self) -> tuple[np.ndarray, float, float]:
     """Returns logits, seconds, and CPU seconds."""
