@@ -3,7 +3,7 @@
     python -m dare_jax.export --workdir=DIR --output=BUNDLE
                               [--checkpoint=best|last|STEP]
                               [--tables=float32|bfloat16|int8]
-                              [--shapes=1x32,1x512,16x32] [--overwrite]
+                              [--shapes=1x32,1x128,1x512,16x32] [--overwrite]
 
 Writes BUNDLE/manifest.json, README.md, tables, programs and ids. The bundle is
 written beside its place, opened again and compared with the run, and only then
@@ -32,7 +32,7 @@ def main() -> None:
       'export needs flatbuffers, which is not installed:'
       f' {errors.install("export")}.'
     )
-  from dare_jax.bundle import exporting
+  from dare_jax.bundle.making import exporting
 
   options = exporting.Options(
     checkpoint=_CHECKPOINT.value,
@@ -52,7 +52,7 @@ if __name__ == '__main__':
   )
   _SHAPES = flags.DEFINE_string(
     'shapes',
-    '1x32,1x512,16x32',
+    '1x32,1x128,1x512,16x32',
     'What is compiled ahead: USERSxCANDIDATES, or USERSxCANDIDATESxBEHAVIORS,'
     ' between commas. Empty: only programs for any shape, which search slower.',
   )

@@ -29,6 +29,9 @@ from dare_jax.server import swap
 
 TOKEN_VARIABLE = 'DARE_JAX_TOKEN'
 _BACKLOG = 2048
+# Longer than load balancers keep a connection that is idle: if it were closed
+# here first, a request on its way would find it gone.
+_KEEP_ALIVE_SECONDS = 75
 _FEWEST_CHARACTERS = 16
 # A request waits for Python's lock while another is worked on; by default 5 ms.
 _SWITCH_SECONDS = 0.0005
@@ -96,6 +99,7 @@ def serve(options: Options, open_bundle: Callable[[str], Any]) -> None:
     lifespan='off',
     server_header=False,
     backlog=_BACKLOG,
+    timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     timeout_graceful_shutdown=int(limits.time_limit_s) + 1,
   )
   host = f'[{options.host}]' if ':' in options.host else options.host

@@ -10,11 +10,11 @@ from dare_jax import bundle
 from dare_jax import errors
 from dare_jax import locks
 from dare_jax import models
-from dare_jax.bundle import exporting
-from dare_jax.bundle import placing
-from dare_jax.bundle import shape_list
-from dare_jax.bundle import verification
-from dare_jax.bundle import writing
+from dare_jax.bundle.making import exporting
+from dare_jax.bundle.making import placing
+from dare_jax.bundle.making import shape_list
+from dare_jax.bundle.making import verification
+from dare_jax.bundle.making import writing
 
 
 def _export(root, output, **options):

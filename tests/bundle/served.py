@@ -10,7 +10,7 @@ import numpy as np
 
 from dare_jax import bundle
 from dare_jax import trained
-from dare_jax.bundle import exporting
+from dare_jax.bundle.making import exporting
 from tests import tiny
 
 # Small and odd, so that most calls are padded or split.

@@ -42,6 +42,8 @@ def draw(rows: Rows, path: pathlib.Path) -> None:
 
 
 def _draw_latency(axes: Any, case: str, rows: Rows) -> None:
+  from matplotlib import ticker
+
   note = 'ms from the time due; dashed: p99'
   plots.style_lines(axes, f'Latency, {case}', note, 'offered requests a second')
   sides = list(dict.fromkeys(row['side'] for row in rows))
@@ -62,6 +64,9 @@ def _draw_latency(axes: Any, case: str, rows: Rows) -> None:
           axes, rates[-1], values[-1], side, (0, -13), color=color, ha='right'
         )
   axes.set_yscale('log')
+  axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  axes.yaxis.set_major_formatter('{x:g}')
+  axes.yaxis.set_minor_formatter(ticker.NullFormatter())
   axes.margins(x=0.08, y=0.15)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from dare_jax import train
-from dare_jax.bundle import exporting
+from dare_jax.bundle.making import exporting
 from dare_jax.configs import base
 from dare_jax.runs import interrupt
 
@@ -39,7 +39,7 @@ def write(folder: pathlib.Path, items: int, history_length: int) -> str:
   config = _config(folder, log, history_length)
   with contextlib.redirect_stdout(io.StringIO()):
     train.train_and_evaluate(config, folder / 'run', interrupt.StopSignal())
-    options = exporting.Options('last', shapes='1x32,1x512')
+    options = exporting.Options('last', shapes='1x32,1x128,1x512')
     exporting.export(folder / 'run', folder / 'bundle', options)
   return str(folder / 'bundle')
 

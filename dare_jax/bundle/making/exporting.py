@@ -15,12 +15,12 @@ from dare_jax import errors
 from dare_jax import storage
 from dare_jax import trained
 from dare_jax.bundle import arrays
-from dare_jax.bundle import placing
 from dare_jax.bundle import reading
-from dare_jax.bundle import report
-from dare_jax.bundle import shape_list
-from dare_jax.bundle import verification
-from dare_jax.bundle import writing
+from dare_jax.bundle.making import placing
+from dare_jax.bundle.making import report
+from dare_jax.bundle.making import shape_list
+from dare_jax.bundle.making import verification
+from dare_jax.bundle.making import writing
 
 
 @dataclasses.dataclass(frozen=True)

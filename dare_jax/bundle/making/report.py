@@ -8,7 +8,7 @@ import pathlib
 import jax
 
 from dare_jax.bundle import reading
-from dare_jax.bundle import verification
+from dare_jax.bundle.making import verification
 
 
 def text(

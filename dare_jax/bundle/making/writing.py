@@ -17,12 +17,12 @@ from dare_jax import errors
 from dare_jax import trained
 from dare_jax.bundle import arrays
 from dare_jax.bundle import buckets as buckets_lib
-from dare_jax.bundle import functions
 from dare_jax.bundle import manifest as manifest_lib
-from dare_jax.bundle import programs as programs_lib
 from dare_jax.bundle import raw_ids
-from dare_jax.bundle import readme
-from dare_jax.bundle import shape_list
+from dare_jax.bundle.making import functions
+from dare_jax.bundle.making import programs as programs_lib
+from dare_jax.bundle.making import readme
+from dare_jax.bundle.making import shape_list
 from dare_jax.experiments import experiment
 from dare_jax.experiments import run_config
 from dare_jax.logs import id_map

@@ -15,9 +15,9 @@ from dare_jax import errors
 from dare_jax import numerics
 from dare_jax import trained
 from dare_jax import types
-from dare_jax.bundle import functions
 from dare_jax.bundle import reading
 from dare_jax.bundle import scoring
+from dare_jax.bundle.making import functions
 from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.evaluation import metrics

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from dare_jax import numerics
 from dare_jax.bundle import buckets as buckets_lib
-from dare_jax.bundle import functions
+from dare_jax.bundle.making import functions
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 

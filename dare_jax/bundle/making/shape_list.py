@@ -8,9 +8,9 @@ from dare_jax import errors
 from dare_jax.bundle import buckets
 from dare_jax.serving import user_state
 
-# Single users with a short and a long list, and a batch of short ones.
-DEFAULT = '1x32,1x512,16x32'
-_CAPACITIES = (256, 1024, 4096, 10240, 51200)
+# Single users with lists of three lengths, and a batch of short ones.
+DEFAULT = '1x32,1x128,1x512,16x32'
+_CAPACITIES = (256, 1024, 4096, 10240, 20480, 51200)
 _ITEM = re.compile(r'(\d+)x(\d+)(?:x(\d+))?')
 
 
