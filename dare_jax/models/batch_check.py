@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+from dare_jax import shapes
 from dare_jax import types
 
 
@@ -45,19 +46,24 @@ def check(
     _has_field('context', batch.context, feature.name, moments)
 
 
-def _axes(name: str, value: Any, axes: str, count: int) -> tuple[int, ...]:
+def _axes(
+  name: str, value: Any, axes: str, count: int
+) -> tuple[shapes.Size, ...]:
   if len(value.shape) != count:
     raise ValueError(f'batch: {name} {value.shape}: expected [{axes}].')
   return tuple(value.shape)
 
 
-def _has(name: str, value: Any, shape: tuple[int, ...]) -> None:
+def _has(name: str, value: Any, shape: tuple[shapes.Size, ...]) -> None:
   if tuple(value.shape) != shape:
     raise ValueError(f'batch: {name} {tuple(value.shape)}: expected {shape}.')
 
 
 def _has_field(
-  where: str, values: Mapping[str, Any], name: str, shape: tuple[int, ...]
+  where: str,
+  values: Mapping[str, Any],
+  name: str,
+  shape: tuple[shapes.Size, ...],
 ) -> None:
   if name not in values:
     held = ', '.join(sorted(values)) or 'nothing'

@@ -23,7 +23,7 @@ _Found = TypeVar('_Found')
 _VARIABLES = ('params', 'tables', 'constants')
 
 
-def size(at_once: int, of_window: int) -> int | None:
+def size(at_once: int, of_window: shapes.Size) -> int | None:
   """Returns how many windows to take at a time.
 
   Args:

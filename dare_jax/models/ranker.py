@@ -19,6 +19,7 @@ from jaxtyping import Int
 from dare_jax import aggregate
 from dare_jax import embeddings
 from dare_jax import search as searches
+from dare_jax import shapes
 from dare_jax import types
 from dare_jax.models import batch_check
 from dare_jax.models import by_windows
@@ -127,7 +128,7 @@ class Ranker(nn.Module):
   def encode_targets(
     self,
     target_ids: Mapping[str, Int[Array, 'b m c']],
-    length: int,
+    length: shapes.Size,
     categories_apart: bool = False,
   ) -> tuple[Float[Array, 'b m c d'], Float[Array, ' p'] | Any]:
     """Returns the search queries of targets, and the score of each position.
