@@ -18,6 +18,7 @@ from dare_jax import search
 from dare_jax import types
 from dare_jax.bench import overlap
 from dare_jax.models import by_windows
+from dare_jax.serving import ranking
 from dare_jax.serving import user_state
 
 # From cached keys; whole, or with the category's half scored by category.
@@ -139,13 +140,13 @@ def _states(keys: Any, precision: str, categories: int | None) -> _States:
 def _scorer(scores: int) -> Callable[[Any, Any, Any], Any]:
   """Returns a function that makes so many scores of users' states."""
   if 4 * scores <= _WHOLE_BYTES:
-    return jax.jit(user_state.content_scores)
+    return jax.jit(ranking.content_scores)
 
   @jax.jit
   def score(state: Any, query: Any, table: Any) -> Any:
     def one(last: Any, part: Any) -> Any:
       alone, own = jax.tree.map(lambda x: x[None], part)
-      return user_state.content_scores(alone, own, table), None
+      return ranking.content_scores(alone, own, table), None
 
     space = jnp.zeros((1, query.shape[1], state.capacity))
     return jax.lax.scan(one, space, (state, query))[0]

@@ -25,7 +25,6 @@ import functools
 from typing import Any
 
 from flax import struct
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Bool
@@ -36,22 +35,14 @@ from dare_jax import shapes
 from dare_jax import types
 from dare_jax.serving import categories
 from dare_jax.serving import products
+from dare_jax.serving import ranking
 from dare_jax.serving import state_check
 from dare_jax.serving.kernels import dispatch
 from dare_jax.topk import counting
-from dare_jax.topk import rows as rows_lib
 from dare_jax.topk import selection
-from dare_jax.topk import turns
 
 PRECISIONS = products.PRECISIONS
 BACKENDS = dispatch.BACKENDS
-# Scores held at once; beyond it, users and candidates are taken in turns.
-_CHUNK_BYTES = 1 << 25
-# Candidates of the exact scores for each behavior kept.
-_OVERFETCH = 2
-# In rows shorter than so many times as those, all are scored exactly: it takes
-# less time than to choose and to gather them.
-_SHORT = 16
 
 
 @struct.dataclass
@@ -250,9 +241,9 @@ def search(
   bias = jnp.take(bias_by_distance, back)
   bias = jnp.concatenate([bias, bias])
 
-  plain = functools.partial(_in_turns, k=k, table=category_keys)
-  by_kernel = functools.partial(_by_kernel, k=k)
-  if category_keys is not None or not _suits_kernels(state, query, k):
+  plain = functools.partial(ranking.plainly, k=k, table=category_keys)
+  by_kernel = functools.partial(ranking.by_kernel, k=k)
+  if category_keys is not None or not ranking.suits_kernels(state, query, k):
     backend = 'plain'
   operands = state, query, bias
   found = dispatch.choose(backend, plain, by_kernel, operands)
@@ -279,164 +270,3 @@ def in_windows(found: types.SearchResult, length: int) -> types.SearchResult:
   return dataclasses.replace(
     found, indices=jnp.maximum(length - found.distance, 0)
   )
-
-
-def _in_turns(
-  state: UserState,
-  query: Float[Array, 'b c d'],
-  bias: Float[Array, ' p'],
-  k: int,
-  table: Float[Array, 'n e'] | None,
-) -> Any:
-  """Returns what `_search_users` does, with few scores in memory at once."""
-  users, candidates, width = query.shape
-  if not shapes.are_known(users, candidates, state.capacity):
-    return _search_users(state, query, bias, k, table)
-  row = 4 * max(state.capacity, 0 if table is None else len(table))
-  most = max(1, _CHUNK_BYTES // row)
-  if candidates > most:
-    parts = -(-candidates // most)
-    fill = parts * most - candidates
-    query = jnp.pad(query, [(0, 0), (0, fill), (0, 0)])
-    query = jnp.swapaxes(query.reshape(users, parts, most, width), 0, 1)
-    of_part = lambda part: _in_turns(state, part, bias, k, table)
-    found = jax.lax.map(of_part, query)
-    return tuple(
-      jnp.swapaxes(x, 0, 1).reshape(users, -1, k)[:, :candidates] for x in found
-    )
-  # Many candidates of narrow keys need them widened.
-  of_user = row * max(candidates, width if candidates > products.FEW else 1)
-  most = max(1, _CHUNK_BYTES // of_user)
-
-  some = lambda take: _search_users(
-    jax.tree.map(take, state), take(query), bias, k, table
-  )
-  return turns.of_users(some, users, most)
-
-
-def _search_users(
-  state: UserState,
-  query: Float[Array, 'b c d'],
-  bias: Float[Array, ' p'],
-  k: int,
-  table: Float[Array, 'n e'] | None,
-) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
-  """Returns slots, scores and distances of what a few users keep."""
-  short = state.exact is not None and _is_short(state, k)
-  content = (_exact_scores if short else content_scores)(state, query, table)
-  rows = rows_lib.Rows(
-    content, _is_visible(state)[:, None], state.newest[:, None, None], bias
-  )
-  chosen = short or state.exact is None
-  index, best = selection.best_of_rows(rows, k if chosen else _OVERFETCH * k)
-  if chosen:
-    return index, best, _distance(state, index)
-  return _best_exactly(state, query, bias, k, table, (index, best))
-
-
-def _by_kernel(
-  kernel: Any,
-  state: UserState,
-  query: Float[Array, 'b c d'],
-  bias: Float[Array, ' p'],
-  k: int,
-) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
-  """Returns the same of all users, by a kernel."""
-  capacity = state.capacity
-  start = capacity - 1 - state.newest
-  own = jax.vmap(lambda i: jax.lax.dynamic_slice(bias, (i,), (capacity,)))
-  of_slots = jnp.where(_is_visible(state), own(start), -jnp.inf)
-  keys, scale, newest = state.keys, state.scale, state.newest
-  fetch = k if state.exact is None else _OVERFETCH * k
-  found = dispatch.best(kernel, query, keys, scale, of_slots, newest, fetch)
-  if state.exact is None:
-    return *found, _distance(state, found[0])
-  return _best_exactly(state, query, bias, k, None, found)
-
-
-def _best_exactly(
-  state: UserState,
-  query: Float[Array, 'b c d'],
-  bias: Float[Array, ' p'],
-  k: int,
-  table: Float[Array, 'n e'] | None,
-  fetched: tuple[Int[Array, 'b c f'], Float[Array, 'b c f']],
-) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
-  """Returns the best of what narrow keys let through, by float32 scores."""
-  index, best = fetched
-  distance = _distance(state, index)
-  users = jnp.arange(len(index)).reshape(-1, 1, 1)
-  keys = state.exact[users, index]
-  if table is not None:
-    category = state.category[users, index]
-    own = jnp.take(table, category, axis=0, mode='clip')
-    keys = jnp.concatenate([keys, own], axis=-1)
-  exact = jnp.einsum('bcd,bckd->bck', query, keys)
-  start = (state.capacity - 1 - state.newest)[:, None, None]
-  exact += jnp.take(bias, start + index)
-  exact = jnp.where(best == -jnp.inf, best, exact)
-  place, best = selection.best_of(exact, distance, k)
-  take = lambda x: jnp.take_along_axis(x, place, axis=-1)
-  return take(index), best, take(distance)
-
-
-def _suits_kernels(state: UserState, query: Any, k: int) -> bool:
-  """Returns whether kernels take such a state and such targets."""
-  if not shapes.are_known(*query.shape[:2], state.capacity):
-    return False
-  return not (state.exact is not None and _is_short(state, k))
-
-
-def _is_short(state: UserState, k: int) -> bool:
-  """Returns whether all behaviors are scored exactly at once."""
-  return state.capacity < _SHORT * _OVERFETCH * k
-
-
-def _is_visible(state: UserState) -> Bool[Array, 'b l']:
-  """Returns which slots hold behaviors that are shown."""
-  slot = jnp.arange(state.capacity, dtype=jnp.int32)[None]
-  age = rows_lib.age(slot, state.newest[:, None], state.capacity)
-  return age < state.count[:, None]
-
-
-def _distance(
-  state: UserState, index: Int[Array, 'b c f']
-) -> Int[Array, 'b c f']:
-  """Returns how far back slots lie; 1 is the most recent behavior."""
-  return 1 + (state.newest[:, None, None] - index) % state.capacity
-
-
-def content_scores(
-  state: UserState,
-  query: Float[Array, 'b c d'],
-  category_keys: Float[Array, 'n e'] | None = None,
-) -> Float[Array, 'b c l']:
-  """Returns <q, k> of all slots, as the precision of the keys gives it.
-
-  The part of categories is float32.
-  """
-  if category_keys is None:
-    return products.scores(query, state.keys, state.scale)
-  if state.scale is None and not categories.are_looked_up(
-    query.shape[1], category_keys
-  ):
-    # One product is faster than the sum of two.
-    items = products.widened(state.keys, state.width)
-    rest = categories.columns(state.category, category_keys)
-    return products.scores(query, jnp.concatenate([items, rest], 1), None)
-  own, rest = jnp.split(query, [state.width], axis=-1)
-  scores = products.scores(own, state.keys, state.scale)
-  return scores + categories.scores(rest, state.category, category_keys)
-
-
-def _exact_scores(
-  state: UserState,
-  query: Float[Array, 'b c d'],
-  category_keys: Float[Array, 'n e'] | None,
-) -> Float[Array, 'b c l']:
-  """Returns <q, k> of all slots, from the float32 keys beside narrow ones."""
-  own, rest = jnp.split(query, [state.width], axis=-1)
-  scores = jnp.einsum('bcd,bld->bcl', own, state.exact)
-  if category_keys is None:
-    return scores
-  return scores + categories.scores(rest, state.category, category_keys)

@@ -13,6 +13,7 @@ import pytest
 from dare_jax import trained
 from dare_jax.data import pipeline
 from dare_jax.data import splits
+from dare_jax.serving import ranking
 from dare_jax.serving import user_state
 from tests import tiny
 
@@ -23,7 +24,7 @@ _build = jax.jit(
 )
 _append = jax.jit(user_state.append)
 _WAYS = {
-  'at_once': {'_SHORT': user_state._SHORT},
+  'at_once': {'_SHORT': ranking._SHORT},
   'two_stages': {'_SHORT': 0},
   'in_turns': {'_CHUNK_BYTES': 4 * 32},
 }
@@ -104,7 +105,7 @@ def test_appended_one_by_one_equals_the_pipeline(served, precision, apart, way):
   state = served.state(precision, apart)
   assert state.history_length == served.run.history_length == _LENGTH
   assert state.capacity > _LENGTH
-  with mock.patch.multiple(user_state, **_WAYS[way]):
+  with mock.patch.multiple(ranking, **_WAYS[way]):
     search = served.finder()
     for count in range(_FIRST, _LAST + 1):
       if count > _FIRST:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dare_jax import embeddings
 from dare_jax.serving import categories
+from dare_jax.serving import ranking
 from dare_jax.serving import user_state
 from tests.models import examples
 
@@ -112,7 +113,7 @@ class UserCategoriesTest(parameterized.TestCase):
     keys, category, table, query, _ = _draw(2, 1, _LENGTH)
     mask = np.ones((_USERS, _LENGTH), bool)
     state = _build(0 * keys, mask, precision='int8', category=category)
-    scores = jax.jit(user_state.content_scores)(state, query, table)
+    scores = jax.jit(ranking.content_scores)(state, query, table)
     expected = np.einsum('bce,ble->bcl', query[..., _ITEM:], table[category])
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
 

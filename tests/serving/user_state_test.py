@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dare_jax.serving import ranking
 from dare_jax.serving import state_check
 from dare_jax.serving import user_state
 from tests.models import examples
@@ -146,7 +147,7 @@ class UserStateTest(parameterized.TestCase):
     state = _build(keys, np.ones((_USERS, _LENGTH), bool), precision=precision)
     whole = user_state.search(state, query, bias, _K)
     chunk = 4 * _LENGTH * rows
-    with mock.patch.object(user_state, '_CHUNK_BYTES', chunk):
+    with mock.patch.object(ranking, '_CHUNK_BYTES', chunk):
       parts = user_state.search(state, query, bias, _K)
     np.testing.assert_array_equal(parts.indices, whole.indices)
     np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-5, atol=1e-6)
@@ -155,7 +156,7 @@ class UserStateTest(parameterized.TestCase):
   def test_narrow_scores_are_near(self, precision, candidates):
     keys, query, _ = _draw(2, candidates)
     state = _build(keys, np.ones((_USERS, _LENGTH), bool), precision=precision)
-    scores = user_state.content_scores(state, jnp.asarray(query))
+    scores = ranking.content_scores(state, jnp.asarray(query))
     expected = np.einsum('bcd,bld->bcl', query, keys)
     # Half a step of each number, at most: 2^-9 of it, or 1 / 254 of the
     # largest of its vector, which both vectors have in int8.
