@@ -3,7 +3,7 @@
     python -m dare_jax.bench NAME [flags]
 
 NAME: train, search, recall, kernels, peer, prepare, tree, pod, runs, memory,
-serve, information or planted.
+serve, predict, information or planted.
 --help after a name shows that benchmark's flags; --output=FILE writes JSON.
 """
 
@@ -18,8 +18,8 @@ from dare_jax.bench import command
 
 MODULES = {
   'train': 'bench.train',
-  'search': 'bench.search',
-  'recall': 'bench.recall',
+  'search': 'bench.searching.search',
+  'recall': 'bench.searching.recall',
   'kernels': 'aot.kernels',
   'peer': 'bench.peer',
   'prepare': 'bench.prepare',

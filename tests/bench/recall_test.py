@@ -6,7 +6,7 @@ import pytest
 
 from dare_jax import errors
 from dare_jax import evaluate
-from dare_jax.bench import recall
+from dare_jax.bench.searching import recall
 from dare_jax.runs import saved_run
 from tests import tiny
 

@@ -11,9 +11,9 @@ from absl.testing import parameterized
 import numpy as np
 
 from dare_jax import errors
-from dare_jax.bench import overlap
-from dare_jax.bench import search
-from dare_jax.bench import search_figure
+from dare_jax.bench.searching import drawing
+from dare_jax.bench.searching import overlap
+from dare_jax.bench.searching import search
 
 _MACHINE = {'stream_gb_per_s': 10.0, 'matmul_gflop_per_s': 50.0}
 
@@ -125,16 +125,16 @@ class SearchBenchTest(parameterized.TestCase):
       for d in (4, 8)
     ]
     (folder / 'auc.json').write_text(json.dumps({'rows': quality}))
-    search_figure.draw(
+    drawing.draw(
       rows,
       folder / 'a.png',
-      search_figure.read_auc(str(folder / 'auc.json')),
+      drawing.read_auc(str(folder / 'auc.json')),
     )
     assert (folder / 'a.png').stat().st_size > 1000
-    assert len(search_figure._lines(rows, 'dim')['score, float32']) == 2
+    assert len(drawing._lines(rows, 'dim')['score, float32']) == 2
     (folder / 'bad.json').write_text('[{"auc": 1}]')
     with self.assertRaisesRegex(errors.UsageError, 'attention_dim'):
-      search_figure.read_auc(str(folder / 'bad.json'))
+      drawing.read_auc(str(folder / 'bad.json'))
 
 
 if __name__ == '__main__':

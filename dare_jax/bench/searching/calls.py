@@ -16,7 +16,7 @@ import numpy as np
 from dare_jax import aggregate
 from dare_jax import search
 from dare_jax import types
-from dare_jax.bench import overlap
+from dare_jax.bench.searching import overlap
 from dare_jax.models import by_windows
 from dare_jax.serving import ranking
 from dare_jax.serving import user_state

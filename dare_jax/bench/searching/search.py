@@ -25,9 +25,9 @@ import numpy as np
 from dare_jax import errors
 from dare_jax import plots
 from dare_jax import runtime
-from dare_jax.bench import search_calls
-from dare_jax.bench import search_figure
-from dare_jax.bench import search_peers
+from dare_jax.bench.searching import calls
+from dare_jax.bench.searching import drawing
+from dare_jax.bench.searching import rivals
 from dare_jax.serving import user_state
 
 _JUDGED_S = 1e-3
@@ -59,7 +59,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   )
   method = flags.DEFINE_list(
     'method',
-    [*search_calls.STATES, 'category', 'simhash', 'clusters', 'buckets'],
+    [*calls.STATES, 'category', 'simhash', 'clusters', 'buckets'],
     'Searches: score reads cached keys, score_by_category those without the'
     ' category, which are half; the others read whole windows.',
   )
@@ -81,7 +81,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   def measure() -> list[dict[str, Any]]:
     if figure.value:
       plots.require('--figure')
-    quality = search_figure.read_auc(auc.value) if auc.value else []
+    quality = drawing.read_auc(auc.value) if auc.value else []
     runtime.keep_memory()
     points = list(
       sweep(
@@ -101,7 +101,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
         measure_one(point, top_k.value, keys_mb.value, machine, peers.value)
       )
     if figure.value:
-      search_figure.draw(rows, pathlib.Path(figure.value), quality)
+      drawing.draw(rows, pathlib.Path(figure.value), quality)
     return rows
 
   return measure
@@ -119,7 +119,7 @@ def _check(points: list[Point], top_k: int, peers: list[str]) -> None:
   """Refuses what cannot be measured."""
   known = {
     'precision': user_state.PRECISIONS,
-    'method': search_calls.METHODS,
+    'method': calls.METHODS,
   }
   for point in points:
     for name, allowed in known.items():
@@ -131,11 +131,11 @@ def _check(points: list[Point], top_k: int, peers: list[str]) -> None:
       raise errors.UsageError(
         f'--length={point.length}: expected at least --top_k={top_k}.'
       )
-    if point.method == search_calls.STATES[1] and point.dim < 2:
+    if point.method == calls.STATES[1] and point.dim < 2:
       raise errors.UsageError(
         f'--dim={point.dim}: expected 2 or more, half of them the category.'
       )
-  search_peers.check(peers)
+  rivals.check(peers)
 
 
 def sweep(
@@ -160,12 +160,12 @@ def measure_machine(keys_mb: int) -> dict[str, float]:
   """Returns what memory and arithmetic give: GB/s read, GFLOP/s."""
   values = jnp.ones(keys_mb * 250_000, jnp.float32)
   total = jax.jit(jnp.sum)
-  read = values.nbytes / 1e9 / search_calls.seconds(lambda: total(values))
+  read = values.nbytes / 1e9 / calls.seconds(lambda: total(values))
   del values
   size = 2048
   square = jnp.ones((size, size), jnp.float32)
   product = jax.jit(jnp.matmul)
-  product_s = search_calls.seconds(lambda: product(square, square))
+  product_s = calls.seconds(lambda: product(square, square))
   rate = 2e-9 * size**3 / product_s
   return {'stream_gb_per_s': read, 'matmul_gflop_per_s': rate}
 
@@ -185,14 +185,14 @@ def measure_one(
   query = jnp.asarray(draw(users, point.candidates, point.dim))
   bias = jnp.asarray(draw(user_state.capacity_of(point.length) + 1))
   row = {**dataclasses.asdict(point), 'top_k': top_k, 'users': users}
-  whole, apart = search_calls.STATES
+  whole, apart = calls.STATES
   if point.method in (whole, apart):
     categories = point.categories if point.method == apart else None
-    row |= search_calls.from_state(
+    row |= calls.from_state(
       keys, query, bias, top_k, point.precision, categories
     )
   else:
-    row |= search_calls.from_windows(
+    row |= calls.from_windows(
       point.method, keys, query, bias, top_k, point.categories
     )
   search_s = row['search_s']
@@ -206,7 +206,5 @@ def measure_one(
   sizes = (point.length, point.dim, point.candidates, top_k)
   compared = point.method in (whole, apart) and point.precision == 'float32'
   for peer in peers:
-    row[f'{peer}_s'] = (
-      search_peers.seconds(peer, users, *sizes) if compared else None
-    )
+    row[f'{peer}_s'] = rivals.seconds(peer, users, *sizes) if compared else None
   return row

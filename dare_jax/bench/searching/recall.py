@@ -20,7 +20,7 @@ from dare_jax import errors
 from dare_jax import models
 from dare_jax import trained
 from dare_jax import types
-from dare_jax.bench import overlap
+from dare_jax.bench.searching import overlap
 from dare_jax.evaluation import metrics
 from dare_jax.serving import user_state
 

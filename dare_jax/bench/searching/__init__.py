@@ -1,0 +1,1 @@
+"""Searches timed, and what narrow keys lose."""
