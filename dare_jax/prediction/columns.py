@@ -11,8 +11,8 @@ from typing import Any
 from dare_jax import errors
 from dare_jax.logs import compression
 from dare_jax.prediction import blocks
-from dare_jax.prediction import csv_source
-from dare_jax.prediction import parquet_source
+from dare_jax.prediction.sources import csv_source
+from dare_jax.prediction.sources import parquet_source
 
 LOGIT, PROBABILITY, RANK = 'logit', 'probability', 'rank'
 _NO_NAME = '\0'  # Nothing tells the separator, but how many names it gives.

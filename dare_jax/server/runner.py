@@ -21,11 +21,11 @@ import uvicorn
 
 from dare_jax import errors
 from dare_jax import signals
-from dare_jax.server import app as app_lib
 from dare_jax.server import logs
 from dare_jax.server import service as service_lib
 from dare_jax.server import stores
 from dare_jax.server import swap
+from dare_jax.server.http import app as app_lib
 
 TOKEN_VARIABLE = 'DARE_JAX_TOKEN'
 _BACKLOG = 2048

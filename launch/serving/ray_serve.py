@@ -23,9 +23,9 @@ from starlette import responses
 
 from dare_jax import errors
 from dare_jax.bundle import reading
-from dare_jax.server import app as app_lib
 from dare_jax.server import service as service_lib
 from dare_jax.server import stores
+from dare_jax.server.http import app as app_lib
 
 _LEAST_EVENTS = 10_000
 _ARGUMENTS = ('bundle', 'state', 'replicas', 'cpus')

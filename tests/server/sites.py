@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from starlette import testclient
 
-from dare_jax.server import app
 from dare_jax.server import service as service_lib
 from dare_jax.server import stores
+from dare_jax.server.http import app
 from tests.server import double as double_lib
 
 LIMITS = service_lib.Limits(max_candidates=50, max_body_bytes=20_000)

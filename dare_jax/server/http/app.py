@@ -17,14 +17,14 @@ from starlette import responses
 from starlette import routing
 from starlette.middleware import trustedhost
 
-from dare_jax.server import gate
 from dare_jax.server import inference
 from dare_jax.server import logs
 from dare_jax.server import messages
-from dare_jax.server import openapi
 from dare_jax.server import problems
 from dare_jax.server import served as served_lib
 from dare_jax.server import service as service_lib
+from dare_jax.server.http import gate
+from dare_jax.server.http import openapi
 
 _MOST_USERS = 1000
 _PAGE_HEADERS = {

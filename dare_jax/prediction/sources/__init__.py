@@ -1,0 +1,1 @@
+"""Files whose rows are to be scored, of either kind."""

@@ -1,0 +1,1 @@
+"""What answers over HTTP: routes, their description, who may enter."""
