@@ -6,7 +6,6 @@ lists of `lanes` in registers. Compiled for, not yet run on, a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import functools
 from typing import Any
 
@@ -28,39 +27,29 @@ _WARPS = 4
 
 
 def search(
-  queries: Sequence[Float[Array, 'b c h']],
-  keys: Any,
-  scale: Float[Array, 'b l'] | None,
-  bias: Float[Array, 'b l'],
-  oldest: Int[Array, ' b'],
-  k: int,
-  interpret: bool = False,
+  operands: lists.Operands, k: int, interpret: bool = False
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k']]:
   """Returns slots and scores of the k best behaviors of each row.
 
-  Arguments as those of `tpu.search`.
+  Args:
+    operands: what is searched, and for what.
+    k: behaviors to keep, at most l.
+    interpret: run as plain operations, on any platform.
   """
 
   def run(depth: int) -> tuple[Any, Any, Any]:
-    return _call(queries, keys, scale, bias, oldest, k, depth, interpret)
+    return _call(operands, k, depth, interpret)
 
-  length = keys.shape[-1]
-  rows = queries[0].shape[0] * queries[0].shape[1]
-  places, scores = lists.exact(run, k, length, rows, _WIDTH)
-  return lists.slots(places, oldest, length, _WIDTH), scores
+  length = operands.length
+  places, scores = lists.exact(run, k, length, operands.rows, _WIDTH)
+  return lists.slots(places, operands.oldest, length, _WIDTH), scores
 
 
 def _call(
-  queries: Sequence[Any],
-  keys: Any,
-  scale: Any,
-  bias: Any,
-  oldest: Any,
-  k: int,
-  depth: int,
-  interpret: bool,
+  operands: lists.Operands, k: int, depth: int, interpret: bool
 ) -> tuple[Any, Any, Any]:
   """Returns places, scores, and above 0 where a list ran out."""
+  queries, keys, scale, bias, oldest = operands
   b, c, d = queries[0].shape
   rows = -(-c // _UNIT) * _UNIT
   dim, kept = _power(max(d, _UNIT)), _power(k)

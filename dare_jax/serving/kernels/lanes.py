@@ -18,9 +18,11 @@ part.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import functools
 import math
 from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +33,39 @@ from jaxtyping import Int
 
 Values = tuple[Float[Array, 'c w'], ...]
 Steps = tuple[Int[Array, 'c w'], ...]
+
+
+class Operands(NamedTuple):
+  """What a kernel searches, and for what.
+
+  Attributes:
+    queries: [b, c, h] each, of the targets, scaled already: float32; bfloat16
+      where keys are narrower; two, of the even and the odd dimensions, where
+      keys are words.
+    keys: of the behaviors: float32 or int8 [b, d, l]; or int32 [b, h, l], two
+      bfloat16 in a word, the even dimension in its low half.
+    scale: float32 [b, l], what the products with a key are multiplied by; None
+      is 1.
+    bias: float32 [b, l], added to the scores; -inf is invisible.
+    oldest: int32 [b], the slot at which each ring begins.
+  """
+
+  queries: Sequence[Any]
+  keys: Any
+  scale: Any
+  bias: Any
+  oldest: Any
+
+  @property
+  def length(self) -> int:
+    """Slots of a row, l."""
+    return self.keys.shape[-1]
+
+  @property
+  def rows(self) -> int:
+    """Targets of all users, b c."""
+    return self.queries[0].shape[0] * self.queries[0].shape[1]
+
 
 # The step of an entry that was never there, and of one drawn already.
 EMPTY = 0

@@ -7,7 +7,6 @@ what leaves the chip is the k found of each row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -55,11 +54,7 @@ class Sizes:
 
 
 def search(
-  queries: Sequence[Float[Array, 'b c h']],
-  keys: Any,
-  scale: Float[Array, 'b l'] | None,
-  bias: Float[Array, 'b l'],
-  oldest: Int[Array, ' b'],
+  operands: lists.Operands,
   k: int,
   interpret: bool = False,
   sizes: Sizes = Sizes(),
@@ -67,13 +62,7 @@ def search(
   """Returns slots and scores of the k best behaviors of each row.
 
   Args:
-    queries: of the targets, scaled already: float32; bfloat16 where keys are
-      narrower; two, of the even and the odd dimensions, where keys are words.
-    keys: of the behaviors: float32 or int8 [b, d, l]; or int32 [b, h, l], two
-      bfloat16 in a word, the even dimension in its low half.
-    scale: multiplies the products with each key; None is 1.
-    bias: added to the scores; -inf is invisible.
-    oldest: slot at which each ring begins.
+    operands: what is searched, and for what.
     k: behaviors to keep, at most l.
     interpret: run as plain operations, on any platform.
     sizes: how the work is cut.
@@ -81,30 +70,25 @@ def search(
 
   def run(depth: int) -> tuple[Any, Any, Any]:
     with jax.enable_x64(False):  # Else loops would count in int64.
-      return _call(
-        queries, keys, scale, bias, oldest, k, depth, interpret, sizes
-      )
+      return _call(operands, k, depth, interpret, sizes)
 
-  length = keys.shape[-1]
-  rows = queries[0].shape[0] * queries[0].shape[1]
-  places, scores = lists.exact(run, k, length, rows, sizes.width)
-  return lists.slots(places, oldest, length, sizes.block_of(length)), scores
+  length = operands.length
+  places, scores = lists.exact(run, k, length, operands.rows, sizes.width)
+  block = sizes.block_of(length)
+  return lists.slots(places, operands.oldest, length, block), scores
 
 
 def _call(
-  queries: Sequence[Any],
-  keys: Any,
-  scale: Any,
-  bias: Any,
-  oldest: Any,
+  operands: lists.Operands,
   k: int,
   depth: int,
   interpret: bool,
   sizes: Sizes,
 ) -> tuple[Any, Any, Any]:
   """Returns places, scores, and above 0 where a list ran out."""
+  queries, keys, scale, bias, oldest = operands
   b, c, d = queries[0].shape
-  length = keys.shape[-1]
+  length = operands.length
   tile = sizes.tile_of(c, depth)
   block = sizes.block_of(length)
   visits = lists.visits(length, block)
