@@ -1,6 +1,6 @@
 """The server of a bundle as an application of Ray Serve.
 
-    pip install 'dare_jax[serve]' 'ray[serve]'
+    pip install '.[serve]' 'ray[serve]'   # in the checkout, on every machine
     serve run --app-dir launch/serving ray_serve:app \
         bundle=/bundles/current state=redis://redis:6379/0 replicas=4 cpus=2
 

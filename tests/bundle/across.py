@@ -111,9 +111,8 @@ def _compare(
   )
   expected += opened.score([state], candidates[:1], explain=True)
   for one, other in zip(expected, found, strict=True):
-    served.assert_close(
-      one, np.asarray(other['logit'], np.float32).reshape(one.logit.shape)
-    )
+    logits = np.asarray(other['logit'], np.float32)
+    served.assert_close(one.logit, logits.reshape(one.logit.shape))
     np.testing.assert_array_equal(
       one.distance, np.reshape(other['distance'], one.distance.shape)
     )

@@ -65,11 +65,11 @@ def assert_same(
   )
   for history, some, one in zip(histories, candidates, scores, strict=True):
     expected = run.score(history, some)
-    assert_close(one, expected, atol)
+    assert_close(one.logit, expected, atol)
 
 
 def assert_close(
-  scores: bundle.Scores, expected: np.ndarray, atol: float = 1e-6
+  logits: np.ndarray, expected: np.ndarray, atol: float = 1e-6
 ) -> None:
   """Probabilities are the run's to `atol`, logits to its fivefold.
 
@@ -77,9 +77,9 @@ def assert_close(
   which learn a hundred times as fast as others, are as large as 10.
   """
   np.testing.assert_allclose(
-    bundle.probabilities(scores.logit),
+    bundle.probabilities(logits),
     bundle.probabilities(expected),
     rtol=0,
     atol=atol,
   )
-  np.testing.assert_allclose(scores.logit, expected, rtol=0, atol=5 * atol)
+  np.testing.assert_allclose(logits, expected, rtol=0, atol=5 * atol)
