@@ -36,7 +36,6 @@ jaxtyping.install_import_hook(
     'dare_jax.data.label_counts',
     'dare_jax.data.pipeline',
     'dare_jax.data.split_advice',
-    'dare_jax.data.split_times',
     'dare_jax.data.splits',
     'dare_jax.data.targets',
     'dare_jax.data.unknown_report',
@@ -60,7 +59,14 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile('suite')
 
 # Bytes of a worker from which on it forgets what it has compiled.
-_MEMORY = 10**9
+_MEMORY = 1.2e9
+
+
+class _Kept:
+  """What a worker held when it had forgotten, in bytes."""
+
+  memory = 0.0
+
 
 _WARNINGS = (
   'error',
@@ -89,18 +95,23 @@ def own_signals():
     signal.signal(number, handler)
 
 
-@pytest.fixture(autouse=True, scope='module')
+@pytest.fixture(autouse=True)
 def bounded_memory():
-  """Programs that a file has compiled are of no use to the next ones."""
+  """Programs that tests have compiled are of little use to the next ones."""
   yield
-  resident = pathlib.Path('/proc/self/statm')
-  if not resident.exists():
-    return
-  pages = int(resident.read_text().split()[1])
-  if pages * os.sysconf('SC_PAGE_SIZE') > _MEMORY:
+  if _resident() > max(_MEMORY, 1.3 * _Kept.memory):
     jax.clear_caches()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
+    _Kept.memory = _resident()
+
+
+def _resident():
+  """Returns the bytes of this process in memory; 0 where nothing tells."""
+  told = pathlib.Path('/proc/self/statm')
+  if not told.exists():
+    return 0
+  return int(told.read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
 @pytest.fixture(scope='session')

@@ -16,9 +16,6 @@ _FLAGS = (
   '--xla_force_host_platform_device_count=8'
   # Eight devices on few cores: one that waits for its turn is not stuck.
   ' --xla_cpu_collective_call_terminate_timeout_seconds=600'
-  # Most of the time goes into machine code that runs for a moment: what is
-  # tested is who computes and sends what, and that is decided before.
-  ' --xla_backend_optimization_level=0'
 )
 
 
@@ -28,7 +25,7 @@ def test_eight_devices():
   pytest_flags = ['-n', '0', '-p', 'no:cacheprovider']
   done = subprocess.run(
     [sys.executable, '-m', 'pytest', *pytest_flags, str(_FILE)],
-    env=os.environ | {'XLA_FLAGS': _FLAGS},
+    env=os.environ | {'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} {_FLAGS}'},
     capture_output=True,
     text=True,
     check=False,
