@@ -43,6 +43,7 @@ def _logits(workdir):
     return saved['logit']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('setting', _SETTINGS)
 def test_a_sound_checkpoint_loads(root, setting):
   with _SETTINGS[setting]():

@@ -14,6 +14,8 @@ from dare_jax.experiments import experiment
 from dare_jax.runs import progress
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 _BOTH = label_counts.LabelCounts(3, 4)
 _ONES = label_counts.LabelCounts(5, 0)
 _ZEROS = label_counts.LabelCounts(0, 5)

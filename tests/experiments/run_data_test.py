@@ -14,6 +14,8 @@ from dare_jax import trained
 from dare_jax.experiments import run_data
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 # Letters that mean something to patterns, to URLs and to command lines.
 _NAME = '-a [1]*? %41#é'
 

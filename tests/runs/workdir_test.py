@@ -50,6 +50,7 @@ def _log_with_one_who_has_all(path, times):
 _LATE = {item: 5 + item // 5 for item in range(100)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('split', 'part'), [('by_time', 'test'), ('leave_last_session', 'train')]
 )
@@ -70,6 +71,7 @@ def test_users_without_negatives_are_told_before_step_1(
   assert tiny.run(made, workdir)['steps'] == 2
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_leaves_what_was_there(root, tmp_path, monkeypatch):
   """Whatever fails, as long as there is nothing to go on from."""
   (tmp_path / 'mine').write_text('x')
@@ -117,6 +119,7 @@ def test_another_run_has_the_folder_for_good_once_it_is_saved(root, tmp_path):
     tiny.run(tiny.config(root, model__name='twin'), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_finished_run_needs_no_lock(root, tmp_path, monkeypatch):
   made = tiny.config(root, train__steps=2)
   result = tiny.run(made, tmp_path)

@@ -98,6 +98,7 @@ def served(tmp_path_factory):
   return _Served(run, batches, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('way', _WAYS)
 @pytest.mark.parametrize('apart', [False, True])
 @pytest.mark.parametrize('precision', user_state.PRECISIONS)
