@@ -41,8 +41,8 @@ def schedule(rate: float, count: int, rng: np.random.Generator) -> np.ndarray:
   """Returns the times of `count` Poisson arrivals, s: float64 [n].
 
   >>> times = schedule(100.0, 10_000, np.random.default_rng(0))
-  >>> bool((np.diff(times) >= 0).all()), round(10_000 / times[-1])
-  (True, 100)
+  >>> bool((np.diff(times) >= 0).all()), bool(97 < times[-1] < 103)
+  (True, True)
   """
   return np.cumsum(rng.exponential(1 / rate, count))
 
