@@ -59,7 +59,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile('suite')
 
 # Bytes of a worker from which on it forgets what it has compiled.
-_MEMORY = 1.2e9
+_MEMORY = 1.7e9
 
 
 class _Kept:
