@@ -59,13 +59,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile('suite')
 
 # Bytes of a worker from which on it forgets what it has compiled.
-_MEMORY = 1.7e9
-
-
-class _Kept:
-  """What a worker held when it had forgotten, in bytes."""
-
-  memory = 0.0
+_MEMORY = 10**9
 
 
 _WARNINGS = (
@@ -95,23 +89,21 @@ def own_signals():
     signal.signal(number, handler)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope='module')
 def bounded_memory():
-  """Programs that tests have compiled are of little use to the next ones."""
+  """Programs that a file has compiled are of little use to the next ones.
+
+  Within a file they are: forgotten test by test, one took four times as long.
+  """
   yield
-  if _resident() > max(_MEMORY, 1.3 * _Kept.memory):
+  resident = pathlib.Path('/proc/self/statm')
+  if not resident.exists():
+    return
+  pages = int(resident.read_text().split()[1])
+  if pages * os.sysconf('SC_PAGE_SIZE') > _MEMORY:
     jax.clear_caches()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    _Kept.memory = _resident()
-
-
-def _resident():
-  """Returns the bytes of this process in memory; 0 where nothing tells."""
-  told = pathlib.Path('/proc/self/statm')
-  if not told.exists():
-    return 0
-  return int(told.read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
 @pytest.fixture(scope='session')
