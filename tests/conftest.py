@@ -61,7 +61,6 @@ hypothesis.settings.load_profile('suite')
 # Bytes of a worker from which on it forgets what it has compiled.
 _MEMORY = 10**9
 
-
 _WARNINGS = (
   'error',
   # Other people's deprecations, which we cannot mend.

@@ -147,6 +147,8 @@ def suits_kernels(state: Any, query: Any, k: int) -> bool:
   """Returns whether kernels take such a state and such targets."""
   if not shapes.are_known(*query.shape[:2], state.capacity):
     return False
+  if not 1 <= k <= state.capacity:
+    return False  # Which `plainly` refuses.
   return not (state.exact is not None and _is_short(state, k))
 
 

@@ -201,6 +201,12 @@ class BackendTest(parameterized.TestCase):
     for gradient in jax.grad(total, (0, 1))(query, bias):
       assert not gradient.any()
 
+  @parameterized.parameters(*user_state.BACKENDS)
+  def test_more_than_the_capacity_is_refused(self, backend):
+    state, query, bias = _state()
+    with self.assertRaisesRegex(ValueError, 'top_k=609: .*history length, 608'):
+      user_state.search(state, query, bias, 609, backend=backend)
+
   def test_an_unknown_backend_is_refused(self):
     expected = "'cpu': expected one of plain, tpu, gpu"
     with self.assertRaisesRegex(ValueError, expected):
@@ -228,6 +234,8 @@ class LoweringTest(parameterized.TestCase):
     with jax.enable_x64(float64_is_on):
       text = self._lowered(precision, 'tpu')
     assert 'tpu_custom_call' in text
+    if precision == 'float32':  # Of narrow keys a few are ranked anew.
+      assert 'top_k' not in text.replace('search_top_k', '')
 
   @parameterized.parameters(*user_state.PRECISIONS)
   def test_gpu_takes_it_if_asked(self, precision):
