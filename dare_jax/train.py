@@ -49,10 +49,10 @@ def train_and_evaluate(
   """
   from dare_jax.runs import run as run_lib  # Starts JAX's import.
 
-  with stop.at_once():
-    run = run_lib.Run(config, workdir)
-  with contextlib.closing(run):
+  with contextlib.ExitStack() as stack:
     with stop.at_once():
+      run = run_lib.Run(config, workdir)
+      stack.enter_context(contextlib.closing(run))
       if (result := run.finished()) is not None:
         return result
       session = run.restore_or_init()

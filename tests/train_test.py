@@ -16,6 +16,7 @@ import pytest
 
 from dare_jax import errors
 from dare_jax import evaluate
+from dare_jax import locks
 from dare_jax.experiments import experiment
 from dare_jax.logs import options as log_options
 from dare_jax.runs import metric_log
@@ -461,6 +462,16 @@ def wait_for(process, condition, timeout=300.0) -> None:
     time.sleep(0.002)
 
 
+def holds(process, workdir) -> bool:
+  """Has the process taken the workdir? A file left by another does not say."""
+  lock = workdir / 'lock'
+  try:
+    holder = locks.Holder.parse(lock.read_bytes())
+  except FileNotFoundError:
+    return False
+  return holder is not None and holder.pid == process.pid
+
+
 def wrote(workdir, text, times=1):
   """Is there a line with `text` in metrics.jsonl?"""
   path = workdir / 'metrics.jsonl'
@@ -502,7 +513,7 @@ def test_sigterm_in_every_phase(root, long_run, tmp_path):
   prepared_in = datasets.store_path(log_options.of_section(made.data)).exists
   phases = {
     'prepare': lambda: any(prepared.glob('*.preparing')),
-    'compile': lambda: prepared_in() and (workdir / 'lock').exists(),
+    'compile': lambda: prepared_in() and holds(process, workdir),
     'train': wrote(workdir, 'train/loss', 1),
     'evaluate': wrote(workdir, 'train/loss', 2),
     'test': wrote(workdir, 'val/auc', 2),
