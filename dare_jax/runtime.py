@@ -15,6 +15,9 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
+# JAX reads the variable of this name in capitals.
+_MIN_COMPILE_SECONDS = 'jax_persistent_cache_min_compile_time_secs'
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -58,7 +61,7 @@ def configure(options: Options) -> None:
   """Applies the settings to this process.
 
   Keeps large buffers mapped, see `keep_memory`, and caches compiled programs on
-  disk.
+  disk: those that take half a second, or what the environment says.
   """
   if options.tune_malloc:
     keep_memory()
@@ -67,4 +70,5 @@ def configure(options: Options) -> None:
   if options.compilation_cache:
     directory = os.path.expanduser(options.compilation_cache)
     jax.config.update('jax_compilation_cache_dir', directory)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+    if _MIN_COMPILE_SECONDS.upper() not in os.environ:
+      jax.config.update(_MIN_COMPILE_SECONDS, 0.5)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -75,7 +76,9 @@ def config(root: pathlib.Path, **fields: Any) -> ml_collections.ConfigDict:
   made.update_from_flattened_dict(FIELDS)
   made.data.input = str(root / 'log.csv')
   made.data.data_dir = str(root / 'data')
-  made.runtime.compilation_cache = str(root / 'cache')
+  made.runtime.compilation_cache = os.environ.get(
+    'JAX_COMPILATION_CACHE_DIR', str(root / 'cache')
+  )
   for name, value in fields.items():
     made.update_from_flattened_dict({name.replace('__', '.'): value})
   return made

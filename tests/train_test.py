@@ -57,16 +57,9 @@ _TRAIN_METRICS = {
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory) -> Iterator[pathlib.Path]:
-  """A folder with the log, prepared data and a compilation cache."""
+  """A folder with the log and prepared data."""
   folder = tmp_path_factory.mktemp('tiny')
   tiny.write_log(folder / 'log.csv')
-  names = {
-    'jax_compilation_cache_dir': str(folder / 'cache'),
-    'jax_persistent_cache_min_compile_time_secs': 0.2,
-  }
-  before = {name: getattr(jax.config, name) for name in names}
-  for name, value in names.items():
-    jax.config.update(name, value)
   # One trainer for runs of one model: they need not trace it again. Real
   # processes, below, share nothing but the compilation cache.
   trainer = train_state.Trainer
@@ -82,8 +75,6 @@ def root(tmp_path_factory) -> Iterator[pathlib.Path]:
   train_state.Trainer = shared
   yield folder
   train_state.Trainer = trainer
-  for name, value in before.items():
-    jax.config.update(name, value)
 
 
 @pytest.fixture(scope='module')
