@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 import copy
+import functools
 import pathlib
 import threading
 from typing import Any
@@ -33,6 +34,7 @@ class Calls:
     self._variables = variables
     self._lock = threading.Lock()
     self._loaded: dict[str, Callable[..., Any]] = {}
+    self._joined: dict[tuple[str, str], Callable[..., Any]] = {}
     self._files: dict[tuple[str, Sizes | None], str] = {}
     for told in manifest['programs']:
       sizes = tuple(told['shapes'].values())
@@ -53,9 +55,32 @@ class Calls:
       sizes: a static program is for; any other: the symbolic one is taken.
       *args: after the variables.
     """
-    file = self._files.get((kind, sizes)) or self._files[kind, None]
+    file = self._file(kind, sizes)
     call = self._loaded.get(file) or self.load(file)
     return call(self._variables, *args)
+
+  def search_and_score(self, sizes: Sizes, *args: Any) -> Any:
+    """Returns what `search`, and `score` of what it found, make in one call.
+
+    To start a program takes longer than to score a few candidates.
+
+    Args:
+      sizes: users, candidates of each, and slots.
+      *args: of `_search_and_score`, after the programs and the variables.
+    """
+    files = self._file('search', sizes), self._file('score', sizes[:2])
+    call = self._joined.get(files) or self._join(files)
+    return call(self._variables, *args)
+
+  def _file(self, kind: str, sizes: Sizes) -> str:
+    return self._files.get((kind, sizes)) or self._files[kind, None]
+
+  def _join(self, files: tuple[str, str]) -> Callable[..., Any]:
+    import jax  # Compiling is what takes it.
+
+    search, score = map(self.load, files)
+    call = jax.jit(functools.partial(_search_and_score, search, score))
+    return self._joined.setdefault(files, call)
 
   @property
   def files(self) -> list[str]:
@@ -106,3 +131,38 @@ class Calls:
       ' that version, or export again with this one:'
       f' {manifest_lib.again(self._folder, self._manifest)}'
     )
+
+
+def _search_and_score(
+  search: Callable[..., Any],
+  score: Callable[..., Any],
+  variables: Any,
+  state: Any,
+  history: Mapping[str, Any],
+  targets: Mapping[str, Any],
+  real: Any,
+  context: Any,
+) -> dict[str, Any]:
+  """Returns what `score` makes, and which behaviors count.
+
+  Args:
+    search, score: the programs.
+    variables: what each takes first.
+    state: what is searched.
+    history: field -> int32 [b, slots], the most recent behavior last.
+    targets: field -> int32 [b, c].
+    real: bool [b, c].
+    context: field -> int32 [b].
+  """
+  import jax.numpy as jnp  # As in `Calls`.
+
+  found = search(variables, state, targets)
+  distance = found['distance']
+  user = jnp.arange(len(distance))[:, None, None]
+  of_found = {
+    # What is not there is masked: its ids may be any.
+    field: ids[user, jnp.maximum(ids.shape[1] - distance, 0)]
+    for field, ids in history.items()
+  }
+  made = score(variables, of_found, found, targets, real, context)
+  return {**made, 'distance': distance, 'mask': found['mask']}

@@ -6,6 +6,7 @@ bits, and what is found is compared byte by byte.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping
 from collections.abc import Sequence
 import pathlib
@@ -22,9 +23,12 @@ NUMBERS, TEXTS = 'numbers', 'texts'
 _NONE = -1
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
+_ALL_BITS = (1 << 64) - 1
 _BLOCK = 1 << 18
 # Of lists as short as a request's candidates, what was looked up last is kept.
 _FEW, _MOST_KEPT = 2048, 1 << 16
+# Fewer texts are found faster one by one, without NumPy.
+_FEW_TEXTS = 48
 
 
 def save(
@@ -80,6 +84,7 @@ class RawIds:
       )
       for part in told['parts']
     }
+    self._views = {part: x.data for part, x in self._parts.items()}
     self._is_text = told['kind'] == TEXTS
     self._kept: dict[str | int, int] = {}
 
@@ -107,11 +112,36 @@ class RawIds:
     missing = [value for value in raw if value not in kept]
     if missing:
       try:
-        found = self._ids(missing)
+        found = self._ids_of_missing(missing)
       except errors.UsageError:
         return self._ids(raw)  # Its error tells the place.
-      kept.update(zip(missing, found.tolist(), strict=True))
+      kept.update(zip(missing, found, strict=True))
     return np.array([kept[value] for value in raw], np.int32)
+
+  def _ids_of_missing(self, values: list[str | int]) -> list[int]:
+    if self._is_text and len(values) < _FEW_TEXTS:
+      return [self._id_of(value) for value in values]
+    return self._ids(values).tolist()
+
+  def _id_of(self, value: str | int) -> int:
+    """Returns what `_ids` has for one value, of a log of texts."""
+    found = self._id_of_text(str(value))
+    if found == _NONE and type(value) is int and abs(value) <= 2**53:
+      found = self._id_of_text(_float_text(value))
+    return found
+
+  def _id_of_text(self, text: str) -> int:
+    view = self._views
+    data = text.encode(errors='surrogatepass')
+    known, offsets = view['hashes'], view['offsets']
+    own = _hash(data)
+    place = bisect.bisect_left(known, own)
+    while place < len(known) and known[place] == own:
+      row = view['order'][place]
+      if view['bytes'][offsets[row] : offsets[row + 1]] == data:
+        return view['ids'][row]
+      place += 1
+    return _NONE
 
   def _ids(self, raw: Any) -> np.ndarray:
     """Returns ids, int32; `_NONE` for missing and unseen values."""
@@ -242,6 +272,16 @@ def _joined(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
   offsets = np.zeros(len(encoded) + 1, np.int64)
   np.cumsum([len(text) for text in encoded], out=offsets[1:])
   return np.frombuffer(b''.join(encoded), np.uint8), offsets
+
+
+def _hash(text: bytes) -> int:
+  """Returns what `_hashes` has for one text."""
+  found = len(text) * int(_FACTOR)
+  for first in range(0, len(text), 8):
+    word = int.from_bytes(text[first : first + 8], 'little')
+    mixed = (found ^ word) * int(_FACTOR) & _ALL_BITS
+    found = mixed ^ (mixed >> int(_SHIFT))
+  return found & _ALL_BITS
 
 
 def _hashes(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:

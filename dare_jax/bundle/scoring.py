@@ -232,44 +232,24 @@ class Scorer:
   ) -> list[Scores]:
     """Returns what one call of the programs makes of requests."""
     targets, real, context = _inputs(requests, shape)
+    states = [request.state for request in requests]
+    ids, count = windows(states, shape.batch, shape.capacity)
+    asked = targets, real, context
     if self._plan.has_cached_keys:
-      found = self._search(requests, shape, targets)
-      ids = _found_ids(requests, shape, found['distance'])
-      sizes = (shape.batch, shape.candidates)
-      made = self._calls('score', sizes, ids, found, targets, real, context)
+      keys = _searched(states, count)
+      made = self._calls.search_and_score(shape.sizes, keys, ids, *asked)
     else:
-      states = [request.state for request in requests]
-      ids, count = windows(states, shape.batch, shape.capacity)
-      found = made = self._calls(
-        'predict', shape.sizes, ids, count, targets, real, context
-      )
+      made = self._calls('predict', shape.sizes, ids, count, *asked)
     logit = np.asarray(made['logit'])
     own = [logit[i, : len(r)] for i, r in enumerate(requests)]
     if not explain:
       return [Scores(one) for one in own]
-    return self._explained(requests, shape, own, found, made)
-
-  def _search(
-    self, requests: Sequence[Request], shape: buckets_lib.Shape, targets: Any
-  ) -> Any:
-    states = [request.state for request in requests]
-    spare = shape.batch - len(states)
-    count = [len(state) for state in states] + [0] * spare
-    newest = [state.newest for state in states] + [0] * spare
-    keys = [state.keys for state in states]
-    state = {
-      'keys': _stacked([*keys, *keys[:1] * spare]),
-      'newest': np.array(newest, np.int32),
-      'count': np.array(count, np.int32),
-    }
-    return self._calls('search', shape.sizes, state, targets)
+    return self._explained(requests, own, made)
 
   def _explained(
     self,
     requests: Sequence[Request],
-    shape: buckets_lib.Shape,
     logits: Sequence[np.ndarray],
-    found: Any,
     made: Any,
   ) -> list[Scores]:
     weight = np.asarray(made['weight'])
@@ -279,8 +259,8 @@ class Scorer:
       if self._plan.keeps_all:
         part = _heaviest(own, len(request.state), self._plan.top_k)
       else:
-        distance = np.asarray(found['distance'])[i, : len(request)]
-        mask = np.asarray(found['mask'])[i, : len(request)]
+        distance = np.asarray(made['distance'])[i, : len(request)]
+        mask = np.asarray(made['mask'])[i, : len(request)]
         # Padding that takes part is no behavior.
         mask = mask & (distance <= len(request.state))
         part = np.where(mask, distance, 0), np.where(mask, own, 0), mask
@@ -299,6 +279,23 @@ def _kept(keys: Any) -> Any:
   import jax
 
   return np.asarray(keys) if jax.default_backend() == 'cpu' else keys
+
+
+def _searched(states: Sequence[State], count: np.ndarray) -> dict[str, Any]:
+  """Returns states as programs take them.
+
+  Args:
+    states: of users.
+    count: int32 [b], behaviors of each, with spare places.
+  """
+  spare = len(count) - len(states)
+  newest = [state.newest for state in states] + [0] * spare
+  keys = [state.keys for state in states]
+  return {
+    'keys': _stacked([*keys, *keys[:1] * spare]),
+    'newest': np.array(newest, np.int32),
+    'count': count,
+  }
 
 
 def _stacked(keys: Sequence[Any]) -> Any:
@@ -346,23 +343,6 @@ def _inputs(
     for field, value in request.context.items():
       context[field][row] = value
   return targets, real, context
-
-
-def _found_ids(
-  requests: Sequence[Request], shape: buckets_lib.Shape, distance: Any
-) -> dict[str, np.ndarray]:
-  """Returns field -> int32 [batch, candidates, k], ids of what was found."""
-  distance = np.asarray(distance)
-  ids = {f: np.zeros(distance.shape, np.int32) for f in requests[0].state.ids}
-  for row, request in enumerate(requests):
-    length = len(request.state)
-    if not length:
-      continue
-    # What is not there is masked: its ids may be any.
-    index = np.maximum(length - distance[row], 0)
-    for field, own in request.state.ids.items():
-      ids[field][row] = own[index]
-  return ids
 
 
 def _heaviest(

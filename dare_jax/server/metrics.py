@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Iterator
 import contextlib
-import time
 from typing import Any
 
 import prometheus_client
@@ -84,15 +82,9 @@ class Metrics:
     """Has a gauge read when it is asked for."""
     getattr(self, f'_{name}').set_function(read)
 
-  @contextlib.contextmanager
-  def stage(self, name: str) -> Iterator[None]:
+  def stage(self, name: str) -> contextlib.AbstractContextManager[Any]:
     """Times a stage of a request."""
-    begin = time.perf_counter()
-    try:
-      yield
-    finally:
-      seconds = time.perf_counter() - begin
-      self.stage_seconds.labels(name).observe(seconds)
+    return self.stage_seconds.labels(name).time()
 
   def text(self) -> bytes:
     return prometheus_client.generate_latest(self.registry)

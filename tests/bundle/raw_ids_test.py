@@ -50,16 +50,40 @@ def test_finds_what_the_run_finds(log, tmp_path):
     np.testing.assert_array_equal(found(asked, 1), expected)
 
 
+def test_one_value_is_found_as_many_at_once(tmp_path):
+  rng = np.random.default_rng(0)
+  texts = (_random_text(rng) for _ in range(300))
+  known = [*dict.fromkeys([*texts, '12', '7.0'])]
+  ids = np.arange(2, 2 + len(known), dtype=np.int32)
+  told = raw_ids.save(tmp_path, 'item', known, ids, is_text=True)
+  found = raw_ids.RawIds(tmp_path, 'item', told)
+  others = [_random_text(rng) for _ in range(50)]
+  asked = [*known, *others, 12, 7, 5, 2**70]
+  at_once = found._ids(asked)
+  np.testing.assert_array_equal(at_once[: len(ids)], ids)
+  assert set(others) - set(known) and at_once[-2:].tolist() == [-1, -1]
+  assert [found._id_of(value) for value in asked] == at_once.tolist()
+
+
+def _random_text(rng):
+  """Returns text of up to 30 bytes, with ends at all places of a word."""
+  letters = rng.choice([*'ab9ßé', '\0', '\udc80'], rng.integers(0, 18))
+  return ''.join(letters.tolist())
+
+
 def test_equal_hashes_are_told_apart(tmp_path, monkeypatch):
   def bad(data, offsets):
     return np.zeros(len(offsets) - 1, np.uint64)
 
   monkeypatch.setattr(raw_ids, '_hashes', bad)
+  monkeypatch.setattr(raw_ids, '_hash', lambda text: 0)
   known = [f'i{i}' for i in range(9)]
   ids = np.arange(2, 11, dtype=np.int32)
   told = raw_ids.save(tmp_path, 'item', known, ids, is_text=True)
-  found = raw_ids.RawIds(tmp_path, 'item', told)
-  assert found(['i8', 'x', 'i0', 'i'], 1).tolist() == [10, 1, 2, 1]
+  for few_texts in (64, 0):
+    monkeypatch.setattr(raw_ids, '_FEW_TEXTS', few_texts)
+    found = raw_ids.RawIds(tmp_path, 'item', told)
+    assert found(['i8', 'x', 'i0', 'i'], 1).tolist() == [10, 1, 2, 1]
 
 
 def test_what_is_kept_is_bounded(tmp_path, monkeypatch):
