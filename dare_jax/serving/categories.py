@@ -9,6 +9,8 @@ from jaxtyping import Array
 from jaxtyping import Float
 from jaxtyping import Integer
 
+from dare_jax.serving import products
+
 # Dimensions of a category from which on its score is looked up sooner than its
 # keys are read, of float32 and of narrower keys.
 _LEAST_DIM = 8
@@ -76,9 +78,11 @@ def scores(
     table: keys of all categories.
   """
   if are_looked_up(query.shape[1], table):
-    each = jnp.einsum('bce,ne->bcn', query, table)
+    each = jnp.einsum('bce,ne->bcn', query, table, precision=products.EXACT)
     return _look_up(each, category)
-  return jnp.einsum('bce,bel->bcl', query, columns(category, table))
+  return jnp.einsum(
+    'bce,bel->bcl', query, columns(category, table), precision=products.EXACT
+  )
 
 
 def columns(

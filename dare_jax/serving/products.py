@@ -14,6 +14,8 @@ from jaxtyping import Array
 from jaxtyping import Float
 
 PRECISIONS = ('float32', 'bfloat16', 'int8')
+# Of products that decide: GPUs and TPUs round float32 factors unasked.
+EXACT = jax.lax.Precision.HIGHEST
 # Up to so many candidates, narrow keys are widened as they are read.
 FEW = 4
 # Dimensions summed in one loop: with more, the compiler's loop is slower.
@@ -83,7 +85,7 @@ def _products(query: Any, columns: Any) -> Float[Array, 'b c l']:
   width = query.shape[-1]
   alone = query.shape[1] == 1 and width <= _UNROLL
   if columns.dtype == jnp.float32 and not alone:
-    return jnp.einsum('bcd,bdl->bcl', query, columns)
+    return jnp.einsum('bcd,bdl->bcl', query, columns, precision=EXACT)
   if query.shape[1] > FEW:
     return jnp.einsum(
       'bcd,bdl->bcl', query.astype(jnp.float32), widened(columns, width)

@@ -134,7 +134,7 @@ def _best_exactly(
     category = state.category[users, index]
     own = jnp.take(table, category, axis=0, mode='clip')
     keys = jnp.concatenate([keys, own], axis=-1)
-  exact = jnp.einsum('bcd,bckd->bck', query, keys)
+  exact = jnp.einsum('bcd,bckd->bck', query, keys, precision=products.EXACT)
   start = (state.capacity - 1 - state.newest)[:, None, None]
   exact += jnp.take(bias, start + index)
   exact = jnp.where(best == -jnp.inf, best, exact)
@@ -199,7 +199,9 @@ def _exact_scores(
 ) -> Float[Array, 'b c l']:
   """Returns <q, k> of all slots, from the float32 keys beside narrow ones."""
   own, rest = jnp.split(query, [state.width], axis=-1)
-  scores = jnp.einsum('bcd,bld->bcl', own, state.exact)
+  scores = jnp.einsum(
+    'bcd,bld->bcl', own, state.exact, precision=products.EXACT
+  )
   if category_keys is None:
     return scores
   return scores + categories.scores(rest, state.category, category_keys)
