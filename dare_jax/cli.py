@@ -8,10 +8,8 @@ ends any command at once, with 130. Anything else is a bug.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Sequence
 import difflib
 import logging as standard_logging
@@ -25,14 +23,10 @@ from typing import Any
 
 from absl import flags
 from absl import logging
-import ml_collections
-from ml_collections import config_flags
-from ml_collections.config_flags import tuple_parser
 
 from dare_jax import errors
 from dare_jax import library_logs
 from dare_jax import signals
-from dare_jax.configs import base
 
 EXIT_USAGE = 2
 EXIT_STOPPED = 75
@@ -47,103 +41,11 @@ def configs_dir() -> pathlib.Path:
   return package / 'configs'
 
 
-class _FieldParser(flags.ArgumentParser):
-  """Reads `None` as no value, all else as the field's type has it."""
-
-  def __init__(self, parser: flags.ArgumentParser) -> None:
-    super().__init__()
-    self._parser = parser
-
-  def parse(self, argument: Any) -> Any:
-    return None if argument == 'None' else self._parser.parse(argument)
-
-  def flag_type(self) -> str:
-    return self._parser.flag_type()
-
-
-class _NumberOrTextParser(flags.ArgumentParser):
-  """Reads a number as such, all else as text."""
-
-  def parse(self, argument: Any) -> Any:
-    for kind in (int, float):
-      try:
-        return kind(argument)
-      except ValueError:
-        pass
-    return argument
-
-  def flag_type(self) -> str:
-    return 'number or text'
-
-
-class _TupleParser(tuple_parser.TupleParser):
-  """Reads what Python has as a tuple, and words between commas."""
-
-  def parse(self, argument: Any) -> Any:
-    if isinstance(argument, str) and not re.search(r'[\[({\'"]', argument):
-      try:
-        ast.literal_eval(argument)
-      except (ValueError, SyntaxError):
-        return tuple(argument.split(','))
-    return super().parse(argument)
-
-
-_FIELD_PARSERS: dict[type, flags.ArgumentParser] = {
-  bool: flags.BooleanParser(),
-  float: flags.FloatParser(),
-  int: flags.IntegerParser(),
-  object: _NumberOrTextParser(),
-  str: flags.ArgumentParser(),
-  tuple: _TupleParser(),
-}
-
-
-class _FileParser(flags.ArgumentParser):
-  """Finds a config file, and tells in one line what is wrong with it."""
-
-  def __init__(self, parser: flags.ArgumentParser) -> None:
-    super().__init__()
-    self._parser = parser
-
-  def parse(self, path: str) -> ml_collections.ConfigDict:
-    path = _find_config(path)
-    try:
-      config = self._parser.parse(path)
-      found = set() if config is None else {*_fields(config)}
-    except Exception as error:  # Whatever a file of the user's raises.
-      raise errors.UsageError(f'--config={path}: {_one_line(error)}') from None
-    lacking = [f for f in _fields(base.get_config()) if f not in found]
-    if lacking:
-      raise errors.UsageError(
-        f'--config={path}: {len(lacking)} fields are missing, {lacking[0]} the'
-        ' first; start from base.get_config() of dare_jax.configs, which has'
-        ' them all, as configs/csv_log.py does.'
-      )
-    return config
-
-
-def _fields(config: ml_collections.ConfigDict, path: str = '') -> Iterator[str]:
-  for name, value in config.items():
-    if isinstance(value, ml_collections.ConfigDict):
-      yield from _fields(value, f'{path}{name}.')
-    else:
-      yield f'{path}{name}'
-
-
 def define_config() -> Any:
   """Defines `--config` and returns its holder."""
-  for kind, parser in _FIELD_PARSERS.items():
-    config_flags.register_flag_parser_for_type(kind, _FieldParser(parser))
-  holder = config_flags.DEFINE_config_file(
-    'config',
-    None,
-    'A config file, with an argument after a colon: configs/taobao.py:'
-    'model=twin,dim=64. Override any field of configs/base.py:'
-    ' --config.model.top_k=50.',
-  )
-  flag = flags.FLAGS['config']
-  flag.parser = _FileParser(flag.parser)
-  return holder
+  from dare_jax import config_flag  # Not every command has configs.
+
+  return config_flag.define()
 
 
 def run(
@@ -225,7 +127,7 @@ def _parse(argv: list[str]) -> None:
     rest = flags.FLAGS(argv)
   except flags.UnrecognizedFlagError as error:
     raise errors.UsageError(
-      f'unknown flag --{error.flagname}.{_hint(error.flagname, flags.FLAGS)}'
+      f'unknown flag --{error.flagname}.{hint(error.flagname, flags.FLAGS)}'
       ' See --help.'
     ) from None
   except (
@@ -238,7 +140,7 @@ def _parse(argv: list[str]) -> None:
     if isinstance(error.__context__, errors.UsageError):
       raise error.__context__ from None
     raise errors.UsageError(
-      f'{_one_line(error)} (see configs/base.py or --help)'
+      f'{one_line(error)} (see configs/base.py or --help)'
     ) from None
   if len(rest) > 1:
     raise errors.UsageError(
@@ -246,27 +148,13 @@ def _parse(argv: list[str]) -> None:
     )
 
 
-def _find_config(argument: str) -> str:
-  """Lets `--config=configs/x.py` work outside a checkout as well."""
-  name, colon, rest = argument.partition(':')
-  path = pathlib.Path(name)
-  shipped = configs_dir() / path.name
-  if not path.is_file():
-    if str(path.parent) != 'configs' or not shipped.is_file():
-      raise errors.UsageError(
-        f'--config={path}: no such file.{_hint(str(path), _shipped_names())}'
-        f' Shipped configs: {", ".join(_shipped_names())}.'
-      )
-    path = shipped
-  return f'{path}{colon}{rest}'
-
-
-def _hint(wrong: str, known: Iterable[str]) -> str:
+def hint(wrong: str, known: Iterable[str]) -> str:
+  """Returns a sentence on what may have been meant, or nothing."""
   close = difflib.get_close_matches(wrong, list(known), n=1)
   return f' Did you mean {close[0]}?' if close else ''
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
   """The part of an error of a flag or a config file that helps the user."""
   text = ' '.join(str(error).split())
   if 'Error whilst parsing config file' in text:
@@ -278,7 +166,8 @@ def _one_line(error: Exception) -> str:
   return f'unknown config field {text}' if is_field else text
 
 
-def _shipped_names() -> list[str]:
+def shipped_names() -> list[str]:
+  """Returns the configs that come with the package."""
   return sorted(
     f'configs/{file.name}'
     for file in configs_dir().glob('*.py')
@@ -303,5 +192,5 @@ def _print_help(default_config: str | None, about: str | None) -> None:
     text = textwrap.wrap(f'{flag.help}{default}', 74)
     print(f'  --{flag.name}')
     print(textwrap.indent('\n'.join(text), ' ' * 6))
-  print(f'\nConfigs: {", ".join(_shipped_names())}')
+  print(f'\nConfigs: {", ".join(shipped_names())}')
   print('Every field of a config, with a comment: configs/base.py')

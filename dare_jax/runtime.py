@@ -6,9 +6,9 @@ import ctypes
 import dataclasses
 import os
 import sys
+from typing import Any
 
 from absl import logging
-import ml_collections
 
 # malloc.h of glibc.
 _M_TRIM_THRESHOLD = -1
@@ -32,7 +32,7 @@ class Options:
   tune_malloc: bool
 
 
-def of_section(section: ml_collections.ConfigDict) -> Options:
+def of_section(section: Any) -> Options:
   """Returns the settings that a config's section `runtime` holds."""
   return Options(**section)
 

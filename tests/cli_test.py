@@ -10,7 +10,7 @@ from absl.testing import parameterized
 import ml_collections
 import pytest
 
-from dare_jax import cli
+from dare_jax import config_flag
 from dare_jax.configs import base
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -217,7 +217,7 @@ class CliTest(parameterized.TestCase):
     ('-1,0', (-1, 0)),
   )
   def test_texts_of_a_tuple(self, given, expected):
-    self.assertEqual(cli._TupleParser().parse(given), expected)
+    self.assertEqual(config_flag._TupleParser().parse(given), expected)
 
   def test_import_is_quick_and_touches_no_device(self):
     code = (

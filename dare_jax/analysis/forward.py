@@ -23,7 +23,7 @@ from dare_jax import models
 from dare_jax import search as searches
 from dare_jax import trained
 from dare_jax import types
-from dare_jax.evaluation import retrieval
+from dare_jax.evaluation import found
 from dare_jax.models import head
 from dare_jax.topk import selection
 
@@ -172,7 +172,7 @@ def _rankings(keep: int) -> Callable[..., dict[str, Any]]:
   def rank(module: models.Ranker, batch: types.Batch) -> dict[str, Any]:
     view = _view(module, batch)
     result = module.searcher(view, module.scorer)[0]
-    indices, mask = retrieval.best_found(result, keep)
+    indices, mask = found.best(result, keep)
     ranking = {'found': jnp.where(mask, _back(batch, indices), 0)}
     plain = module.scorer(_by_category(module, view))
     visible = view.visible[:, :, None, :]

@@ -25,6 +25,7 @@ import ml_collections
 
 from dare_jax import cli
 from dare_jax import runtime
+from dare_jax.bench import official
 from dare_jax.bench import peer_model
 from dare_jax.bench import process
 from dare_jax.bench import random_log
@@ -52,7 +53,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   seconds = flags.DEFINE_float('seconds', 8.0, 'Time of a turn.')
 
   def measure() -> list[dict[str, Any]]:
-    folder = peer_model.check(checkout.value)
+    folder = official.check(checkout.value)
     sizes = train.parse('rows', rows.value)
     windows = train.parse('moments_per_window', shared.value)
     found = []

@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 import dataclasses
 import io
+import os
 import pathlib
 from typing import TypeVar
 
-from etils import epath
 from flax import struct
 import jax
 import numpy as np
 
-from dare_jax import storage
 from dare_jax.parallel import processes
 
 _Tree = TypeVar('_Tree')
@@ -196,7 +195,7 @@ _SAVED = {
 }
 
 
-def save(predictions: Predictions, path: epath.PathLike) -> None:
+def save(predictions: Predictions, path: str | os.PathLike[str]) -> None:
   """Writes an npz of all but slices and means, without the padding.
 
   The same split of the same data gives the same rows in the same order.
@@ -208,6 +207,8 @@ def save(predictions: Predictions, path: epath.PathLike) -> None:
   }
   file = io.BytesIO()
   np.savez_compressed(file, allow_pickle=False, **arrays)
+  from dare_jax import storage  # Where nothing is saved, it may be missing.
+
   storage.write(storage.locate(path), file.getvalue())
 
 

@@ -9,14 +9,11 @@ discounted sum with that of the best list that the visible history allows:
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import types
 from dare_jax.logs.builders import synthetic
 from dare_jax.store import history_store
-from dare_jax.topk import selection
 
 KEEP = 20
 METRIC = f'search_ndcg@{KEEP}'
@@ -34,29 +31,6 @@ def truth_of(store: history_store.HistoryStore) -> synthetic.Truth | None:
   return synthetic.load_truth(folder) if folder.is_dir() else None
 
 
-def best_found(
-  result: types.SearchResult, keep: int = KEEP
-) -> tuple[jax.Array, jax.Array]:
-  """Returns the `keep` behaviors that a search scores highest, best first.
-
-  Equal scores go to the most recent behavior.
-
-  Args:
-    result: of the search.
-    keep: at most; a search that kept fewer gives fewer.
-
-  Returns:
-    Indices into the window, and a mask of those that are there: [b, m, c, k].
-  """
-  order = jnp.argsort(result.indices, axis=-1)  # Oldest first, for `top_k`.
-  scores, mask, indices = (
-    jnp.take_along_axis(array, order, axis=-1)
-    for array in (result.scores, result.mask, result.indices)
-  )
-  best, is_there = selection.top_k(scores, mask, min(keep, scores.shape[-1]))
-  return jnp.take_along_axis(indices, best, axis=-1), is_there
-
-
 def search_ndcg(
   truth: synthetic.Truth,
   batch: types.Batch,
@@ -70,7 +44,7 @@ def search_ndcg(
   Args:
     truth: the planted relevance.
     batch: NumPy arrays.
-    found: what `best_found` returned.
+    found: what `found.best` returned.
     keep: length of the best list.
   """
   targets = batch.targets

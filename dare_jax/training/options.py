@@ -8,8 +8,6 @@ import re
 from typing import Any
 from typing import NamedTuple
 
-import ml_collections
-
 from dare_jax import errors
 from dare_jax import tables as tables_lib
 
@@ -76,7 +74,7 @@ class Options:
     return [_rule(given, names) for given in self.by_table]
 
 
-def of_section(section: ml_collections.ConfigDict) -> Options:
+def of_section(section: Any) -> Options:
   """Returns the options of a config's optim section.
 
   Raises:

@@ -15,7 +15,7 @@ from dare_jax import layers
 from dare_jax import models
 from dare_jax import tables as tables_lib
 from dare_jax import types
-from dare_jax.evaluation import retrieval
+from dare_jax.evaluation import found as found_lib
 from dare_jax.models import published
 from dare_jax.models import store_clusters
 from dare_jax.parallel import mesh as mesh_lib
@@ -359,7 +359,7 @@ class Trainer:
   def _predict_part(
     self, state: TrainState, batch: types.Batch, keep: int
   ) -> tuple[jax.Array, Any]:
-    """Returns logits and, where `keep` is above 0, `retrieval.best_found`."""
+    """Returns logits and, where `keep` is above 0, `evaluation.found.best`."""
     batch = batch_rows.find(batch, self.tables)
     tables = self.tables.gather(state.tables['encoder'], batch.rows)
     variables = self._variables(state, tables)
@@ -367,7 +367,7 @@ class Trainer:
     found = None
     if keep:
       ranked = dataclasses.replace(output.search, scores=output.weights)
-      found = retrieval.best_found(ranked, keep)
+      found = found_lib.best(ranked, keep)
     return output.logits, found
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dare_jax import errors
+from dare_jax.bench import official
 from dare_jax.bench import peer
-from dare_jax.bench import peer_model
 from dare_jax.bench import process
 from dare_jax.configs import base
 from tests.models import examples
@@ -17,7 +17,7 @@ from tests.models import examples
 
 def test_each_target_gets_its_moments_history():
   batch = examples.make_batch(moments=1, candidates=3)
-  rows = peer_model.single_rows(batch)
+  rows = official.single_rows(batch)
   assert len(rows['iid']) == batch.targets.label.size
   for number in range(len(rows['iid'])):
     window, slot = divmod(number, 3)
@@ -46,14 +46,14 @@ def test_speeds_are_compared_turn_by_turn():
 
 def test_bad_checkouts_are_told(tmp_path, monkeypatch):
   with pytest.raises(errors.UsageError, match='--checkout is missing'):
-    peer_model.check(None)
+    official.check(None)
   with pytest.raises(errors.UsageError, match=r'no model/din_pytorch.py'):
-    peer_model.check(str(tmp_path))
+    official.check(str(tmp_path))
   (tmp_path / 'model').mkdir()
   (tmp_path / 'model' / 'din_pytorch.py').write_text('class Other: pass')
-  monkeypatch.setattr(peer_model.importlib.util, 'find_spec', lambda _: None)
+  monkeypatch.setattr(official.importlib.util, 'find_spec', lambda _: None)
   with pytest.raises(errors.UsageError, match='needs torch'):
-    peer_model.check(str(tmp_path))
+    official.check(str(tmp_path))
 
 
 class _Counter:

@@ -11,6 +11,7 @@ import pytest
 from dare_jax import errors
 from dare_jax import types
 from dare_jax.configs import synthetic as config_synthetic
+from dare_jax.evaluation import found as found_lib
 from dare_jax.evaluation import retrieval
 from dare_jax.experiments import experiment
 from dare_jax.logs.builders import synthetic
@@ -59,7 +60,7 @@ def _result(scores, mask, indices) -> types.SearchResult:
 
 
 def _best(result, keep):
-  indices, mask = retrieval.best_found(result, keep)
+  indices, mask = found_lib.best(result, keep)
   return indices[mask].tolist()
 
 
