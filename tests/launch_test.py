@@ -23,6 +23,7 @@ _CASES = {
   ),
   'gke.sh': (['c', 'v5litepod-16', 'i'], ['xpk workload create --cluster=c']),
   'kubernetes.sh': (['4', '8', 'image'], ['completions: 4', 'gpu: 8']),
+  'device_check.sh': ([], ['-m dare_jax.device_check --output=device_check/']),
   'slurm.sh': ([], ['srun', '-m dare_jax.train --distributed']),
   'skypilot.sh': (['A100:8', '2'], ['num_nodes: 2', 'use_spot: true']),
 }
