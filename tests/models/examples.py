@@ -1,14 +1,15 @@
-"""Random models, variables and batches, and one call that measures them.
+"""Random models, variables and batches, and two calls that measure them.
 
-Everything runs op by op unless a test is about jit: the ops of one shape are
-compiled once for all models, which is far quicker than a program each. Keep to
-the default sizes where you can, for the same reason.
+Each call is one program of a model and the shapes of a batch, compiled once:
+keep to the default sizes where you can.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
+import functools
 from typing import Any
 
 from flax import linen as nn
@@ -142,6 +143,7 @@ def to_float64(tree: Any) -> Any:
   )
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Measured:
   """What one training call gives."""
@@ -150,6 +152,15 @@ class Measured:
   output: types.RankerOutput
   batch_stats: Any
   grads: dict[str, Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Evaluated:
+  """What one call in eval mode gives; `interest` is the aggregation's."""
+
+  output: types.RankerOutput
+  interest: Any
 
 
 def loss(output: types.RankerOutput, targets: types.Targets) -> jax.Array:
@@ -162,10 +173,21 @@ def loss(output: types.RankerOutput, targets: types.Targets) -> jax.Array:
   return total
 
 
+@functools.cache
+def _program(call: Callable[..., Any], model: models.Ranker) -> Any:
+  return jax.jit(functools.partial(call, model))
+
+
 def measure(
   model: models.Ranker, variables: Mapping[str, Any], batch: types.Batch
 ) -> Measured:
   """Returns the loss in train mode, and its gradients of params and tables."""
+  return _program(_measure, model)(variables, batch)
+
+
+def _measure(
+  model: models.Ranker, variables: Mapping[str, Any], batch: types.Batch
+) -> Measured:
 
   def compute(trained: Any) -> Any:
     output, updated = model.apply(
@@ -180,19 +202,16 @@ def measure(
   return Measured(value, output, stats, grads)
 
 
-def predict(
+def evaluate(
   model: models.Ranker, variables: Mapping[str, Any], batch: types.Batch
-) -> jax.Array:
-  """Returns the logits in eval mode."""
-  return model.apply(variables, batch).logits
+) -> Evaluated:
+  """Returns the output in eval mode, and what the aggregation gave."""
+  return _program(_evaluate, model)(variables, batch)
 
 
-def interest(
-  model: models.Ranker,
-  variables: Mapping[str, Any],
-  batch: types.Batch,
-) -> jax.Array:
-  """Returns what the aggregation gave."""
+def _evaluate(
+  model: models.Ranker, variables: Mapping[str, Any], batch: types.Batch
+) -> Evaluated:
   found = {}
   kinds = tuple(aggregate.AGGREGATIONS.values())
 
@@ -203,8 +222,15 @@ def interest(
     return value
 
   with nn.intercept_methods(keep):
-    model.apply(variables, batch)
-  return found['interest']
+    output = model.apply(variables, batch)
+  return Evaluated(output, found['interest'])
+
+
+def predict(
+  model: models.Ranker, variables: Mapping[str, Any], batch: types.Batch
+) -> jax.Array:
+  """Returns the logits in eval mode."""
+  return evaluate(model, variables, batch).output.logits
 
 
 def head_inputs(

@@ -195,7 +195,7 @@ def _check(model: Any, variables: Any, batch: Any, rtol: float) -> None:
       )
     _check_search(output.search, expected, rtol)
   chex.assert_trees_all_close(
-    examples.interest(model, variables, batch),
+    examples.evaluate(model, variables, batch).interest,
     expected.interest,
     rtol=rtol,
     atol=rtol,
