@@ -16,39 +16,9 @@ import numpy as np
 
 from dare_jax import models
 from dare_jax import types
+from tests.models import reference_plans
 
-# (role, side) -> table, for each plan.
 _A, _R = 'attention', 'representation'
-_TABLES = {
-  'shared': {
-    (_A, 'target'): 'shared',
-    (_A, 'behavior'): 'shared',
-    (_R, 'target'): 'shared',
-    (_R, 'behavior'): 'shared',
-  },
-  'decoupled': {
-    (_A, 'target'): 'attention',
-    (_A, 'behavior'): 'attention',
-    (_R, 'target'): 'representation',
-    (_R, 'behavior'): 'representation',
-  },
-  'three': {
-    (_A, 'target'): 'attention_target',
-    (_A, 'behavior'): 'attention_behavior',
-    (_R, 'target'): 'representation',
-    (_R, 'behavior'): 'representation',
-  },
-  'four': {
-    (_A, 'target'): 'attention_target',
-    (_A, 'behavior'): 'attention_behavior',
-    (_R, 'target'): 'representation_target',
-    (_R, 'behavior'): 'representation_behavior',
-  },
-}
-for _name in ('', '_tied', '_mlp', '_concat', '_concat_tied'):
-  _TABLES[f'projected{_name}'] = _TABLES['shared']
-  _TABLES[f'projected{_name}_by_role'] = _TABLES['decoupled']
-
 _BN_EPSILON = 1e-5
 _BN_ROWS = 20_490
 
@@ -242,7 +212,7 @@ class _Ranker:
     return total / rounds
 
   def vector(self, field: str, role: str, side: str, index: int) -> np.ndarray:
-    suffix = _TABLES[self.config.plan][role, side]
+    suffix = reference_plans.TABLES[self.config.plan][role, side]
     row = self.tables[f'{field}_{suffix}'][index]
     plan = self.config.plan.removesuffix('_by_role')
     if not plan.startswith('projected') or 'concat' in plan:
