@@ -48,6 +48,23 @@ def define_config() -> Any:
   return config_flag.define()
 
 
+def without(arguments: Sequence[str], names: Iterable[str]) -> list[str]:
+  """Returns a command's arguments but for the flags of the given names.
+
+  >>> without(['--seeds', '2', '--config=x.py', '-base=a'], ['seeds', 'base'])
+  ['--config=x.py']
+  """
+  kept = []
+  left = iter(arguments)
+  for argument in left:
+    match = re.fullmatch(f'--?({"|".join(names)})(=.*)?', argument, re.S)
+    if match is None:
+      kept.append(argument)
+    elif match[2] is None:
+      next(left, None)
+  return kept
+
+
 def run(
   main: Callable[[], None],
   argv: Sequence[str] | None = None,

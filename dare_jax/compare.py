@@ -14,10 +14,8 @@ same command goes on where it was stopped; finished runs are not repeated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import json
 import pathlib
-import re
 import shlex
 import sys
 
@@ -30,26 +28,10 @@ from dare_jax import plots
 _OWN_FLAGS = ('models', 'seeds', 'output', 'base')
 
 
-def train_arguments(arguments: Sequence[str]) -> list[str]:
-  """Returns the arguments that the runs share: all but compare's own.
-
-  >>> train_arguments(['--models=dare,twin', '--seeds', '2', '--config=x.py'])
-  ['--config=x.py']
-  """
-  kept = []
-  left = iter(arguments)
-  for argument in left:
-    match = re.fullmatch(f'--?({"|".join(_OWN_FLAGS)})(=.*)?', argument, re.S)
-    if match is None:
-      kept.append(argument)
-    elif match[2] is None:
-      next(left, None)
-  return kept
-
-
 def main() -> None:
   """Compares as the flags say, and prints the table."""
   from dare_jax import storage
+  from dare_jax.comparison import children
   from dare_jax.comparison import figure
   from dare_jax.comparison import plan
   from dare_jax.comparison import runs as runs_lib
@@ -60,7 +42,7 @@ def main() -> None:
     raise errors.UsageError('--models is missing: presets, with commas.')
   if not _OUTPUT.value:
     raise errors.UsageError("--output is missing: the comparison's folder.")
-  stop = runs_lib.Stop()
+  stop = children.Stop()
   stop.install()
   variants = plan.parse_models(_MODELS.value)
   labels = [variant.label for variant in variants]
@@ -93,7 +75,7 @@ def main() -> None:
 
   if not plots.can_draw():
     print(figure.MISSING, file=sys.stderr)
-  arguments = train_arguments(sys.argv[1:])
+  arguments = cli.without(sys.argv[1:], _OWN_FLAGS)
   outcomes = runs_lib.run_all(runs, arguments, output, stop, write)
   print(table.text(made.table(outcomes)))
   print(f'\neverything is in {output}')

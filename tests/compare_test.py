@@ -1,16 +1,16 @@
 """Comparisons: restarts, failures and what is written."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
 
 import pytest
 
-from dare_jax import compare
+from dare_jax import cli
 from dare_jax import errors
 from dare_jax import plots
+from dare_jax.comparison import children
 from dare_jax.comparison import figure
 from dare_jax.comparison import plan
 from dare_jax.comparison import runs as runs_lib
@@ -77,7 +77,7 @@ def fake(tmp_path, monkeypatch):
       planned,
       [json.dumps(result())],
       tmp_path / 'out',
-      stop or runs_lib.Stop(),
+      stop or children.Stop(),
       on_change,
     )
     return [outcomes[run.workdir] for run in planned]
@@ -135,12 +135,12 @@ def test_what_cannot_be_written_is_one_line(fake, tmp_path, name):
 
 
 def test_a_signal_reaches_the_run_which_saves(fake, tmp_path):
-  stop = runs_lib.Stop()
+  stop = children.Stop()
   passed_to = stop.passed_to
 
   def interrupted(process):
     if process.args[-1].endswith('slow-1'):
-      stop._handle(signal.SIGTERM)
+      stop.request()
       time.sleep(0.5)  # The fake has its handler by the next one.
     return passed_to(process)
 
@@ -202,7 +202,7 @@ def test_the_run_that_a_killed_comparison_leaves_is_waited_for(
   other.wait()
   assert fake(['good'])[0].result
   found = capfd.readouterr().err
-  assert f'that a comparison ({other.holder}), now ended, has left' in found
+  assert f'that a command ({other.holder}), now ended, has left' in found
   assert fake(['good', 'more'])[1].result
 
 
@@ -338,10 +338,10 @@ def test_figure(summarized, tmp_path, monkeypatch):
 
 
 def test_own_flags_do_not_reach_the_runs():
-  assert compare.train_arguments(
-    ['--config', 'x.py:dim=4', '-models', 'a,b', '--config.model.top_k=3']
-    + ['--output=a b', '--base=a', '--seeds=2', '--config.data.input=--base=a']
-  ) == [
+  given = ['--config', 'x.py:dim=4', '-models', 'a,b', '--config.model.top_k=3']
+  given += ['--output=a b', '--base=a', '--seeds=2']
+  given += ['--config.data.input=--base=a']
+  assert cli.without(given, ['models', 'output', 'base', 'seeds']) == [
     *('--config', 'x.py:dim=4', '--config.model.top_k=3'),
     '--config.data.input=--base=a',
   ]

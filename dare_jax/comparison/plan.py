@@ -100,12 +100,7 @@ class PlannedRun:
 
   def result(self) -> dict[str, Any] | None:
     """Returns what `result.json` holds; None without one, or if damaged."""
-    try:
-      found = json.loads((self.workdir / 'result.json').read_text())
-    except (FileNotFoundError, ValueError):
-      return None  # `train` makes a damaged one anew.
-    is_whole = isinstance(found, dict) and 'config_hash' in found
-    return found if is_whole else None
+    return read_result(self.workdir)
 
   def has_begun(self) -> bool:
     """Whether there are checkpoints to go on from."""
@@ -116,6 +111,16 @@ class PlannedRun:
     result = self.result()
     expected = run_config.digest(self.config)
     return result is not None and result['config_hash'] == expected
+
+
+def read_result(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """Returns what `result.json` holds; None without one, or if damaged."""
+  try:
+    found = json.loads((workdir / 'result.json').read_text())
+  except (FileNotFoundError, ValueError):
+    return None  # `train` makes a damaged one anew.
+  is_whole = isinstance(found, dict) and 'config_hash' in found
+  return found if is_whole else None
 
 
 def parse_models(entries: Sequence[str]) -> list[Variant]:

@@ -1,0 +1,1 @@
+"""A sweep over config fields, by Optuna, over ordinary runs."""
