@@ -95,6 +95,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   model.representation_dims.item = config_dict.placeholder(int)  # same
   model.representation_dims.category = config_dict.placeholder(int)  # same
   model.representation_dims.time = config_dict.placeholder(int)  # same
+  # Fields that tell where a target's equals a behavior's, item,category say:
+  # where people come back to the same things. See docs/parts.md.
+  model.match_fields = ()  # none
   model.context_dim = 8  # of each context field
   model.exact_positions = 200  # farther behaviors share log-spaced buckets
   model.hidden = (200, 80)  # main head

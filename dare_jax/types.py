@@ -99,13 +99,26 @@ class Batch:
 
 
 @struct.dataclass
+class Matches:
+  """How often a field of a target occurs in what its moment sees.
+
+  `count` is of the behaviors with the same id; `distance` is how far back the
+  most recent of them lies, 0 where there is none. Both int32.
+  """
+
+  count: Int[Array, 'b m c']
+  distance: Int[Array, 'b m c']
+
+
+@struct.dataclass
 class SearchResult:
   """The behaviors that a search kept for each target.
 
   `indices` point into the window; `scores` carry gradient, `indices` do not;
   `mask` is False where fewer than k behaviors were there to keep. `distance`
   is how far back each lies from its moment. `everything` says that nothing was
-  left out: index i is behavior i, k = l.
+  left out: index i is behavior i, k = l. `matches[field]`, of a model with
+  match terms, is of the whole history.
   """
 
   indices: Int[Array, 'b m c k']
@@ -113,6 +126,7 @@ class SearchResult:
   mask: Bool[Array, 'b m c k']
   distance: Int[Array, 'b m c k']
   everything: bool = struct.field(pytree_node=False, default=False)
+  matches: Mapping[str, Matches] = struct.field(default_factory=dict)
 
 
 @struct.dataclass

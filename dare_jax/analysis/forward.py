@@ -164,17 +164,18 @@ def _grid(
     target_ids=ids_of(target),
     history=history,
     time_dim=module.config.time.attention_dim if module.config.use_time else 0,
+    matching=module.encode_matches(ids_of(target)),
   )
-  return module.scorer(_by_category(module, view))
+  return module.scores(_by_category(module, view))
 
 
 def _rankings(keep: int) -> Callable[..., dict[str, Any]]:
   def rank(module: models.Ranker, batch: types.Batch) -> dict[str, Any]:
     view = _view(module, batch)
-    result = module.searcher(view, module.scorer)[0]
+    result = module.searcher(view, module.scores)[0]
     indices, mask = found.best(result, keep)
     ranking = {'found': jnp.where(mask, _back(batch, indices), 0)}
-    plain = module.scorer(_by_category(module, view))
+    plain = module.scores(_by_category(module, view))
     visible = view.visible[:, :, None, :]
     length = plain.shape[-1]
     indices, mask = selection.top_k(plain, visible, min(keep, length))
@@ -200,14 +201,21 @@ def _view(module: models.Ranker, batch: types.Batch) -> searches.SearchView:
     target_ids=batch.targets.ids,
     history=batch.history,
     time_dim=module.config.time.attention_dim if module.config.use_time else 0,
+    matching=module.encode_matches(batch.targets.ids),
   )
 
 
 def _by_category(
   module: models.Ranker, view: searches.SearchView
 ) -> searches.SearchView:
-  """Leaves nothing of the vectors but the category's part, if that is known."""
+  """Leaves nothing of the vectors but the category's part, if that is known.
+
+  Of what matches add, too, nothing but the category's.
+  """
   config = module.config
+  bias = {f: x for f, x in view.matching.bias.items() if f == 'category'}
+  matching = dataclasses.replace(view.matching, bias=bias)
+  view = dataclasses.replace(view, matching=matching)
   if config.scorer == 'network' or not _is_apart(config):
     return view
   kept = np.concatenate(

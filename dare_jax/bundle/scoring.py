@@ -86,12 +86,14 @@ class Plan:
     has_cached_keys: whether keys are searched, and then what was found scored.
     keeps_all: whether the model keeps all behaviors.
     scores_alone: whether the logits of a request depend on all of it.
+    match_fields: those of which a search takes the ids of behaviors.
   """
 
   top_k: int
   has_cached_keys: bool
   keeps_all: bool
   scores_alone: bool
+  match_fields: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,6 +239,8 @@ class Scorer:
     asked = targets, real, context
     if self._plan.has_cached_keys:
       keys = _searched(states, count)
+      for field in self._plan.match_fields:
+        keys[f'ids/{field}'] = _by_slot(states, shape, field)
       made = self._calls.search_and_score(shape.sizes, keys, ids, *asked)
     else:
       made = self._calls('predict', shape.sizes, ids, count, *asked)
@@ -296,6 +300,20 @@ def _searched(states: Sequence[State], count: np.ndarray) -> dict[str, Any]:
     'newest': np.array(newest, np.int32),
     'count': count,
   }
+
+
+def _by_slot(
+  states: Sequence[State], shape: buckets_lib.Shape, field: str
+) -> np.ndarray:
+  """Returns ids, int32 [batch, slots], as the keys of states lie."""
+  ids = np.zeros((shape.batch, shape.capacity), np.int32)
+  for row, state in enumerate(states):
+    own, end = state.ids[field], state.newest + 1
+    first = max(len(own) - end, 0)
+    ids[row, end - len(own) + first : end] = own[first:]
+    # The ring goes on at its end.
+    ids[row, shape.capacity - first :] = own[:first]
+  return ids
 
 
 def _stacked(keys: Sequence[Any]) -> Any:

@@ -230,7 +230,8 @@ def load(
   config_check.check(config)
   options = run_options.of_config(config)
   # A bad model section is told before the data is read.
-  build_options(config, {'item': 2, 'category': 2})
+  fields = ('item', 'category', *config.model.match_fields)
+  build_options(config, dict.fromkeys(fields, 2))
   is_first = processes.is_first()
   store = processes.in_turn(
     open_store

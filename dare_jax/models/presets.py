@@ -163,6 +163,14 @@ def _check(config: ranker_config.RankerConfig) -> None:
         f'model.hash_width={config.hash_width} must divide'
         f' model.hash_bits={config.hash_bits}.'
       )
+  names = [feature.name for feature in config.content]
+  for field in config.match_fields:
+    if field not in names:
+      raise ValueError(_unknown('field in model.match_fields', field, names))
+  if len(set(config.match_fields)) < len(config.match_fields):
+    raise ValueError(
+      f'model.match_fields={config.match_fields}: expected each field once.'
+    )
   plan = embeddings.PLANS[config.plan]
   for feature in (*config.content, config.time):
     plan.check(feature)

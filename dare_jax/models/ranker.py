@@ -24,9 +24,11 @@ from dare_jax import types
 from dare_jax.models import batch_check
 from dare_jax.models import by_windows
 from dare_jax.models import head
+from dare_jax.models import match_terms
 from dare_jax.models import ranker_config
 from dare_jax.models import store_clusters
 from dare_jax.models import time_encoding
+from dare_jax.search import matching
 
 
 class Ranker(nn.Module):
@@ -63,6 +65,7 @@ class Ranker(nn.Module):
         keep_padding=config.keep_padding,
       )
     )
+    self.matcher = match_terms.MatchTerms(config)
     self.aggregator = aggregate.AGGREGATIONS[config.aggregation](
       aggregate.AggregationOptions(config.hash_bits, config.hash_width)
     )
@@ -96,7 +99,7 @@ class Ranker(nn.Module):
     logits, weights = self._predict(batch, result, train)
     aux_logits = None
     if pooled is not None:
-      aux_logits = self._aux_logits(batch, pooled, train)
+      aux_logits = self._aux_logits(batch, result, pooled, train)
     return types.RankerOutput(
       logits=logits,
       aux_logits=aux_logits,
@@ -149,6 +152,12 @@ class Ranker(nn.Module):
       query = self.encoder.search_query('category', query)
     return query, bias
 
+  def encode_matches(
+    self, target_ids: Mapping[str, Int[Array, 'b m c']]
+  ) -> matching.Matching:
+    """Returns what targets match, for `user_state.search`."""
+    return self.matcher.of_targets(target_ids)
+
   def search(
     self,
     keys: Float[Array, 'b l d'],
@@ -162,10 +171,15 @@ class Ranker(nn.Module):
     """
     query, bias = self.encode_targets(batch.targets.ids, keys.shape[1])
     history = store_clusters.look_up(self, batch.history)
-    view = self._view(
-      query, bias, keys, dataclasses.replace(batch, history=history)
-    )
-    return self.searcher(view, self.scorer)[0]
+    matches = self.matcher.of_targets(batch.targets.ids, batch.rows)
+    batch = dataclasses.replace(batch, history=history)
+    return self._find(query, bias, keys, batch, matches)[0]
+
+  def scores(self, view: searches.SearchView) -> Float[Array, 'b m c l']:
+    """Returns the scores of all behaviors: the scorer's, and of matches."""
+    if not view.matching.bias:
+      return self.scorer(view)
+    return self.scorer(view) + view.match_scores()
 
   def score(
     self,
@@ -217,7 +231,7 @@ class Ranker(nn.Module):
     """Returns what `_predict` does, given the values of the behaviors found."""
     target = self.encoder.lookup('representation', 'target', batch.targets.ids)
     interest, weights = self.aggregator(result, values, target)
-    features = self._features(batch, target, interest)
+    features = self._features(batch, result, target, interest)
     logits = self.head(features, batch.targets.weight > 0, train)
     return logits, weights
 
@@ -239,14 +253,15 @@ class Ranker(nn.Module):
     content, rows = self._all_values(batch) if pool else (None, None)
     # What all windows share is not split among them.
     shared = bias if bias.ndim == 1 else None
+    matches = self.matcher.of_targets(batch.targets.ids, batch.rows)
 
     def attend(
       module: Ranker, part: tuple[Any, ...]
     ) -> tuple[types.SearchResult, Any]:
-      query, bias, keys, content, batch = part
+      query, bias, keys, content, batch, ids = part
       bias = bias if shared is None else shared
-      view = module._view(query, bias, keys, batch)
-      result, attention = module.searcher(view, module.scorer)
+      own = dataclasses.replace(matches, ids=ids)
+      result, attention = module._find(query, bias, keys, batch, own)
       if not pool:
         return result, None
       weights = aggregate.masked_softmax(attention.scores, attention.mask)
@@ -259,28 +274,33 @@ class Ranker(nn.Module):
     # Table rows are of the whole batch, and only the head reads the context.
     moments = types.Batch(history, batch.end, batch.targets, start=batch.start)
     bias_of_windows = bias if shared is None else None
-    parts = query, bias_of_windows, keys, content, moments
+    parts = query, bias_of_windows, keys, content, moments, matches.ids
     scores = batch.targets.label[0].size * length
     size = by_windows.size(self.config.scores_at_once, scores)
     return by_windows.apply(self, attend, parts, size)
 
   def _aux_logits(
-    self, batch: types.Batch, pooled: Float[Array, 'b m c v'], train: bool
+    self,
+    batch: types.Batch,
+    result: types.SearchResult,
+    pooled: Float[Array, 'b m c v'],
+    train: bool,
   ) -> Float[Array, 'b m c']:
     """The auxiliary head, on softmax attention over the whole history."""
     target = self.encoder.lookup('representation', 'target', batch.targets.ids)
-    features = self._features(batch, target, pooled)
+    features = self._features(batch, result, target, pooled)
     return self.aux(features, batch.targets.weight > 0, train)
 
-  def _view(
+  def _find(
     self,
     query: Float[Array, 'b m c d'],
     bias: Float[Array, ' p'] | Float[Array, 'b m c p'],
     keys: Float[Array, 'b l d'],
     batch: types.Batch,
-  ) -> searches.SearchView:
-    """Returns what the search sees of a batch."""
-    return searches.SearchView(
+    matches: matching.Matching,
+  ) -> tuple[types.SearchResult, searches.Attention]:
+    """Returns what the search finds in a batch, and its attention."""
+    view = searches.SearchView(
       query=query,
       keys=keys,
       bias_by_distance=bias,
@@ -290,7 +310,10 @@ class Ranker(nn.Module):
       target_ids=batch.targets.ids,
       history=batch.history,
       time_dim=self._time.attention_dim,
+      matching=matches,
     )
+    found, attention = self.searcher(view, self.scores)
+    return self.matcher.found(found, matches, batch), attention
 
   @property
   def _time(self) -> time_encoding.TimeEncoding:
@@ -331,13 +354,16 @@ class Ranker(nn.Module):
   def _features(
     self,
     batch: types.Batch,
+    result: types.SearchResult,
     content: Float[Array, 'b m c d'],
     interest: Float[Array, 'b m c v'],
   ) -> Float[Array, 'b m c f']:
-    """Target | interest | target * interest | context, the heads' input."""
+    """Target | interest | their product | context | matches, for the heads."""
     target = self._time.with_own_time(content)
     context = {
       name: table(batch.context[name])
       for name, table in self.context_tables.items()
     }
-    return head.features(target, interest, context, self.config)
+    features = head.features(target, interest, context, self.config)
+    matches = self.matcher.features(result, features.dtype)
+    return jnp.concatenate([features, *matches], axis=-1)

@@ -32,6 +32,8 @@ class RankerConfig:
     use_time: whether positions have vectors; False leaves `time` out.
     target_aware: feed the head target * interest as well (the paper's TR).
     only_product: feed the head nothing but target * interest (and context).
+    match_fields: fields of which the model is told where a target's equals a
+      behavior's (`match_terms`).
     exact_positions: behaviors back that have a time id of their own.
     hash_bits: bits of a SimHash code.
     hash_width: bits of one bucket's signature; divides hash_bits.
@@ -72,6 +74,7 @@ class RankerConfig:
   use_time: bool = True
   target_aware: bool = True
   only_product: bool = False
+  match_fields: tuple[str, ...] = ()
   exact_positions: int = 200
   hash_bits: int = 32
   hash_width: int = 3

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from jaxtyping import Int
 
 from dare_jax import types
+from dare_jax.search import matching as matching_lib
 
 # Name of the indices found, for policies of `jax.checkpoint`.
 CHOICE = 'choice'
@@ -59,6 +60,8 @@ class SearchView:
     time_dim: width of a time vector; 0 without time.
     bias_by_behavior: score of the target's time with each behavior, where a
       plan mixes time and content; else None.
+    matching: what the targets match, which no scorer reads: a model's scores
+      are those of its scorer and of matches.
   """
 
   query: Float[Array, 'b m c d']
@@ -70,6 +73,9 @@ class SearchView:
   history: types.History
   time_dim: int = struct.field(pytree_node=False, default=0)
   bias_by_behavior: Float[Array, 'b l'] | None = None
+  matching: matching_lib.Matching = struct.field(
+    default_factory=lambda: matching_lib.Matching({})
+  )
 
   def time_bias(self) -> Float[Array, 'b m #c l']:
     """Returns the part of each behavior's score that time has to do with."""
@@ -82,6 +88,10 @@ class SearchView:
     if self.bias_by_behavior is None:
       return bias
     return bias + self.bias_by_behavior[:, None, None, :]
+
+  def match_scores(self) -> Float[Array, 'b m c l'] | float:
+    """Returns the part of each behavior's score that its matches add."""
+    return matching_lib.scores(self.matching, self.history.ids)
 
 
 Scorer = Callable[[SearchView], Float[Array, 'b m c l']]

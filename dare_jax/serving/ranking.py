@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ from jaxtyping import Float
 from jaxtyping import Int
 
 from dare_jax import shapes
+from dare_jax import types
+from dare_jax.search import matching as matching_lib
 from dare_jax.serving import categories
 from dare_jax.serving import products
 from dare_jax.serving.kernels import dispatch
@@ -34,6 +37,7 @@ def plainly(
   bias: Float[Array, ' p'],
   k: int,
   table: Float[Array, 'n e'] | None,
+  matching: matching_lib.Matching,
 ) -> Any:
   """Returns slots, scores and distances of what users keep, [b, c, k] each.
 
@@ -46,19 +50,21 @@ def plainly(
       where a user's ring begins, so does a slice.
     k: behaviors to keep.
     table: keys of all categories, where the state holds categories.
+    matching: of one moment, so with ids [b, c].
   """
   users, candidates, width = query.shape
   if not shapes.are_known(users, candidates, state.capacity):
-    return _search_users(state, query, bias, k, table)
+    return _search_users(state, query, bias, k, table, matching)
   row = 4 * max(state.capacity, 0 if table is None else len(table))
   most = max(1, _CHUNK_BYTES // row)
   if candidates > most:
     parts = -(-candidates // most)
     fill = parts * most - candidates
-    query = jnp.pad(query, [(0, 0), (0, fill), (0, 0)])
-    query = jnp.swapaxes(query.reshape(users, parts, most, width), 0, 1)
-    of_part = lambda part: plainly(state, part, bias, k, table)
-    found = jax.lax.map(of_part, query)
+    cut = lambda x: _in_parts(x, parts, most, fill)
+    of_part = lambda part: plainly(
+      state, part[0], bias, k, table, dataclasses.replace(matching, ids=part[1])
+    )
+    found = jax.lax.map(of_part, jax.tree.map(cut, (query, matching.ids)))
     return tuple(
       jnp.swapaxes(x, 0, 1).reshape(users, -1, k)[:, :candidates] for x in found
     )
@@ -67,9 +73,21 @@ def plainly(
   most = max(1, _CHUNK_BYTES // of_user)
 
   some = lambda take: _search_users(
-    jax.tree.map(take, state), take(query), bias, k, table
+    jax.tree.map(take, state),
+    take(query),
+    bias,
+    k,
+    table,
+    dataclasses.replace(matching, ids=jax.tree.map(take, matching.ids)),
   )
   return turns.of_users(some, users, most)
+
+
+def _in_parts(x: Any, parts: int, most: int, fill: int) -> Any:
+  """Returns [b, c, ...] as [parts, b, most, ...], the last part filled up."""
+  edge = [(0, 0), (0, fill)] + [(0, 0)] * (x.ndim - 2)
+  split = jnp.pad(x, edge).reshape(len(x), parts, most, *x.shape[2:])
+  return jnp.swapaxes(split, 0, 1)
 
 
 def _search_users(
@@ -78,18 +96,28 @@ def _search_users(
   bias: Float[Array, ' p'],
   k: int,
   table: Float[Array, 'n e'] | None,
+  matching: matching_lib.Matching,
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
   """Returns slots, scores and distances of what a few users keep."""
   short = state.exact is not None and _is_short(state, k)
   content = (_exact_scores if short else content_scores)(state, query, table)
   rows = rows_lib.Rows(
-    content, _is_visible(state)[:, None], state.newest[:, None, None], bias
+    content,
+    _is_visible(state)[:, None],
+    state.newest[:, None, None],
+    bias,
+    tuple(
+      rows_lib.Match(
+        state.match_ids[field][:, None], matching.ids[field][..., None], own
+      )
+      for field, own in matching.bias.items()
+    ),
   )
   chosen = short or state.exact is None
   index, best = selection.best_of_rows(rows, k if chosen else _OVERFETCH * k)
   if chosen:
     return index, best, _distance(state, index)
-  return _best_exactly(state, query, bias, k, table, (index, best))
+  return _best_exactly(state, query, bias, k, table, matching, (index, best))
 
 
 def by_kernel(
@@ -114,7 +142,8 @@ def by_kernel(
   found = dispatch.best(kernel, query, keys, scale, of_slots, newest, fetch)
   if state.exact is None:
     return *found, _distance(state, found[0])
-  return _best_exactly(state, query, bias, k, None, found)
+  none = matching_lib.Matching({})
+  return _best_exactly(state, query, bias, k, None, none, found)
 
 
 def _best_exactly(
@@ -123,6 +152,7 @@ def _best_exactly(
   bias: Float[Array, ' p'],
   k: int,
   table: Float[Array, 'n e'] | None,
+  matching: matching_lib.Matching,
   fetched: tuple[Int[Array, 'b c f'], Float[Array, 'b c f']],
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
   """Returns the best of what narrow keys let through, by float32 scores."""
@@ -135,12 +165,36 @@ def _best_exactly(
     own = jnp.take(table, category, axis=0, mode='clip')
     keys = jnp.concatenate([keys, own], axis=-1)
   exact = jnp.einsum('bcd,bckd->bck', query, keys, precision=products.EXACT)
+  for field, own in matching.bias.items():
+    same = (
+      state.match_ids[field][users, index] == matching.ids[field][..., None]
+    )
+    exact += jnp.where(same, own, jnp.zeros_like(own))
   start = (state.capacity - 1 - state.newest)[:, None, None]
   exact += jnp.take(bias, start + index)
   exact = jnp.where(best == -jnp.inf, best, exact)
   place, best = selection.best_of(exact, distance, k)
   take = lambda x: jnp.take_along_axis(x, place, axis=-1)
   return take(index), best, take(distance)
+
+
+def count(
+  state: Any, matching: matching_lib.Matching
+) -> dict[str, types.Matches]:
+  """Returns field -> the matches in all that each user's state shows.
+
+  Args:
+    state: a `user_state.UserState`.
+    matching: ids [b, 1, c] of the targets.
+  """
+  slot = jnp.arange(state.capacity, dtype=jnp.int32)[None]
+  newest = state.newest[:, None]
+  order = -1 - rows_lib.age(slot, newest, state.capacity)
+  start, end = -state.count[:, None], jnp.zeros_like(newest)
+  return {
+    field: matching_lib.count(state.match_ids[field], order, ids, start, end)
+    for field, ids in matching.ids.items()
+  }
 
 
 def suits_kernels(state: Any, query: Any, k: int) -> bool:

@@ -5,6 +5,7 @@ Else a shape that broadcasts, or a mask of another order, would be searched.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,9 @@ from dare_jax import shapes
 _EXPECTED = 'expected padding first and then behaviors, the most recent last'
 
 
-def histories(keys: Any, mask: Any, category: Any) -> None:
+def histories(
+  keys: Any, mask: Any, category: Any, match_ids: Mapping[str, Any]
+) -> None:
   """Checks what a state is built of.
 
   Raises:
@@ -28,6 +31,8 @@ def histories(keys: Any, mask: Any, category: Any) -> None:
   _is('mask', mask, keys.shape[:2])
   if category is not None:
     _is('category', category, keys.shape[:2])
+  for field, ids in match_ids.items():
+    _is(f'match_ids[{field!r}]', ids, keys.shape[:2])
   if isinstance(mask, jax.core.Tracer):
     return
   wrong = np.any(np.diff(np.asarray(mask).astype(np.int8)) < 0, axis=1)
@@ -49,7 +54,9 @@ def history_length(given: Any) -> None:
     )
 
 
-def newest(state: Any, keys: Any, category: Any) -> None:
+def newest(
+  state: Any, keys: Any, category: Any, match_ids: Mapping[str, Any]
+) -> None:
   """Checks what one more behavior of each user is.
 
   Raises:
@@ -60,9 +67,14 @@ def newest(state: Any, keys: Any, category: Any) -> None:
   _categories(state, category)
   if category is not None:
     _is('category', category, (users,))
+  _match_fields(state, match_ids)
+  for field, ids in match_ids.items():
+    _is(f'match_ids[{field!r}]', ids, (users,))
 
 
-def targets(state: Any, query: Any, bias: Any, table: Any) -> None:
+def targets(
+  state: Any, query: Any, bias: Any, table: Any, matching: Any
+) -> None:
   """Checks what a state is searched with.
 
   Raises:
@@ -79,6 +91,9 @@ def targets(state: Any, query: Any, bias: Any, table: Any) -> None:
       f' candidates, {width}], from Ranker.encode_targets without the axis of'
       ' moments.'
     )
+  _match_fields(state, matching.ids)
+  for field, ids in matching.ids.items():
+    _is(f'matching.ids[{field!r}]', ids, (query.shape[0], 1, query.shape[1]))
   if bias.ndim != 1 or bias.shape[0] <= state.capacity:
     raise ValueError(
       f'bias_by_distance {bias.shape}: expected the distances 0 to'
@@ -104,6 +119,18 @@ def _is(name: str, value: Any, shape: tuple[shapes.Size, ...]) -> None:
     raise ValueError(
       f'{name} {tuple(value.shape)}: expected {tuple(shape)}, as the users'
       ' and their keys are.'
+    )
+
+
+def _match_fields(state: Any, given: Mapping[str, Any]) -> None:
+  """Refuses ids of other fields than the state holds."""
+  if set(state.match_ids) != set(given):
+    held, told = (
+      ', '.join(sorted(x)) or 'none' for x in (state.match_ids, given)
+    )
+    raise ValueError(
+      f'match fields: the state holds {held}, given were {told}: build, append'
+      ' and search all take the fields of model.match_fields.'
     )
 
 

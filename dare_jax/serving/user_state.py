@@ -11,6 +11,9 @@ Where categories are few, a state need not hold that part of the keys: it holds
 the category of each behavior, a target is scored against every category once,
 and each behavior looks its score up. See `categories.suit`.
 
+A model with match terms tells which behaviors have an id of the target's. For
+that, a state holds ids beside the keys.
+
 A model has learned the positions of as many behaviors as it was shown. So a
 state shows no more than `history_length`: however many are appended, what lies
 farther back is never found.
@@ -20,6 +23,7 @@ Columns are a ring of `capacity` slots, l for short.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 from typing import Any
@@ -33,6 +37,7 @@ from jaxtyping import Int
 
 from dare_jax import shapes
 from dare_jax import types
+from dare_jax.search import matching as matching_lib
 from dare_jax.serving import categories
 from dare_jax.serving import products
 from dare_jax.serving import ranking
@@ -63,6 +68,8 @@ class UserState:
     width: d.
     precision: one of `PRECISIONS`.
     history_length: how far back behaviors are shown; 1 is the most recent.
+    match_ids: field -> int32 [b, l], ids of the behaviors, of a model with
+      match terms.
   """
 
   keys: Any
@@ -74,6 +81,7 @@ class UserState:
   width: int = struct.field(pytree_node=False)
   precision: str = struct.field(pytree_node=False)
   history_length: int = struct.field(pytree_node=False)
+  match_ids: Any = struct.field(default_factory=dict)
 
   @property
   def capacity(self) -> shapes.Size:
@@ -98,6 +106,7 @@ def build(
   category: Int[Array, 'b l'] | None = None,
   num_categories: int = 1 << 31,
   history_length: int | None = None,
+  match_ids: Mapping[str, Int[Array, 'b l']] | None = None,
 ) -> UserState:
   """Returns the state of histories, from `Ranker.encode_history`.
 
@@ -114,6 +123,8 @@ def build(
       None: l, with the padding. There are slots for as many: a larger number
       than the model's makes the state, on purpose, find behaviors at positions
       that no step has trained.
+    match_ids: field -> ids [b, l] of the behaviors, for the model's match
+      fields; None: it has none.
 
   Returns:
     A state of at least `history_length` slots; the last holds the most recent
@@ -127,7 +138,8 @@ def build(
     raise ValueError(
       f'precision={precision!r}: expected one of {", ".join(PRECISIONS)}.'
     )
-  state_check.histories(keys, mask, category)
+  match_ids = dict(match_ids or {})
+  state_check.histories(keys, mask, category, match_ids)
   if history_length is None:
     history_length = keys.shape[1]
   state_check.history_length(history_length)
@@ -139,6 +151,9 @@ def build(
   if category is not None:
     category = categories.stored(category[:, -history_length:], num_categories)
     category = jnp.pad(category, [(0, 0), (fill, 0)])
+  for field, ids in match_ids.items():
+    ids = jnp.asarray(ids[:, -history_length:], jnp.int32)
+    match_ids[field] = jnp.pad(ids, [(0, 0), (fill, 0)])
   columns, scale = products.narrow(jnp.swapaxes(keys, 1, 2), precision)
   return UserState(
     keys=columns,
@@ -150,6 +165,7 @@ def build(
     width=width,
     precision=precision,
     history_length=history_length,
+    match_ids=match_ids,
   )
 
 
@@ -157,23 +173,25 @@ def append(
   state: UserState,
   keys: Float[Array, 'b d'],
   category: Int[Array, ' b'] | None = None,
+  match_ids: Mapping[str, Int[Array, ' b']] | None = None,
 ) -> UserState:
   """Returns the state with one more behavior of each user.
 
   Writes one column; the oldest makes room where the ring is full. What is then
   farther back than the state's history length is not found any more. In a
-  `jit` that donates the state nothing else is touched. `category` is given
-  where `build` was given categories.
+  `jit` that donates the state nothing else is touched. `category` and
+  `match_ids` are given where `build` was given them.
 
   Raises:
     ValueError: what does not fit the state.
   """
-  state_check.newest(state, keys, category)
+  match_ids = dict(match_ids or {})
+  state_check.newest(state, keys, category, match_ids)
   slot = (state.newest + 1) % state.capacity
   user = jnp.arange(slot.shape[0])
   keys = keys.astype(jnp.float32)
   column, scale = products.narrow(keys[..., None], state.precision)
-  new = {}
+  new: dict[str, Any] = {}
   if state.scale is not None and scale is not None:
     new['scale'] = state.scale.at[user, slot].set(scale[:, 0])
   if state.exact is not None:
@@ -181,6 +199,10 @@ def append(
   if category is not None:
     category = categories.fitted(category, state.category.dtype)
     new['category'] = state.category.at[user, slot].set(category)
+  new['match_ids'] = {
+    field: state.match_ids[field].at[user, slot].set(ids)
+    for field, ids in match_ids.items()
+  }
   return dataclasses.replace(
     state,
     keys=state.keys.at[user, :, slot].set(column[..., 0]),
@@ -197,6 +219,7 @@ def search(
   k: int,
   category_keys: Float[Array, 'n e'] | None = None,
   backend: str | None = None,
+  matching: matching_lib.Matching | None = None,
 ) -> types.SearchResult:
   """Returns the k behaviors with the best scores for each target.
 
@@ -208,8 +231,12 @@ def search(
 
   On TPU a Pallas kernel keeps the scores on the chip. It takes float32 queries
   to float32 keys, and rounds them to bfloat16 for narrower ones. Elsewhere, in
-  short rows, with categories apart, and in programs for any size, scores are
-  written to memory and chosen from.
+  short rows, with categories apart or match terms, and in programs for any
+  size, scores are written to memory and chosen from.
+
+  Matches add to scores of any precision alike, and are counted over all that a
+  state shows: from 48 candidates on in a time that depends on the history
+  alone, which is sorted for it.
 
   Args:
     state: the histories of the users, from `build`.
@@ -224,6 +251,8 @@ def search(
     backend: one of `BACKENDS`; None is the platform's. A kernel that is asked
       for on another platform than its own runs there, slowly, as plain
       operations.
+    matching: what the targets match, from `Ranker.encode_matches` of ids
+      [b, 1, c], where the state holds ids; else None.
 
   Returns:
     Arrays [b, 1, c, k]; `indices` are slots. See `in_windows`.
@@ -231,7 +260,8 @@ def search(
   Raises:
     ValueError: what does not fit the state, or an unknown backend.
   """
-  state_check.targets(state, query, bias_by_distance, category_keys)
+  matches = matching or matching_lib.Matching({})
+  state_check.targets(state, query, bias_by_distance, category_keys, matches)
   state_check.backend(backend, BACKENDS)
   capacity = state.capacity
   query = query * query.shape[-1] ** -0.5
@@ -241,9 +271,15 @@ def search(
   bias = jnp.take(bias_by_distance, back)
   bias = jnp.concatenate([bias, bias])
 
-  plain = functools.partial(ranking.plainly, k=k, table=category_keys)
+  of_moment = dataclasses.replace(
+    matches, ids={field: ids[:, 0] for field, ids in matches.ids.items()}
+  )
+  plain = functools.partial(
+    ranking.plainly, k=k, table=category_keys, matching=of_moment
+  )
   by_kernel = functools.partial(ranking.by_kernel, k=k)
-  if category_keys is not None or not ranking.suits_kernels(state, query, k):
+  apart = category_keys is not None or matches.bias
+  if apart or not ranking.suits_kernels(state, query, k):
     backend = 'plain'
   operands = state, query, bias
   found = dispatch.choose(backend, plain, by_kernel, operands)
@@ -253,6 +289,7 @@ def search(
     scores=scores,
     mask=scores != -jnp.inf,
     distance=distance,
+    matches=ranking.count(state, matches),
   )
 
 

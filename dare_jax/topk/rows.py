@@ -1,4 +1,4 @@
-"""Rows of scores as they are made: of content, then of position.
+"""Rows of scores as they are made: of content, then matches, then position.
 
 Written out once, scores are read and written again by all that is done to them:
 a bias added, the invisible taken out, maxima of neighbours taken. Here they
@@ -28,6 +28,25 @@ GROUP = 16
 
 
 @struct.dataclass
+class Match:
+  """What adds to scores where a behavior has the id of a target.
+
+  Attributes:
+    ids: int32 [b, 1, n], of the behaviors.
+    targets: int32 [b, c, 1].
+    bias: what is added, a scalar.
+  """
+
+  ids: Any
+  targets: Any
+  bias: Any
+
+  def scores(self, ids: Any, targets: Any) -> Any:
+    """Returns what some of the ids add to scores."""
+    return jnp.where(ids == targets, self.bias, jnp.zeros_like(self.bias))
+
+
+@struct.dataclass
 class Rows:
   """Scores of b users times c targets, each a row of n behaviors.
 
@@ -41,12 +60,14 @@ class Rows:
       [1, 1, 1].
     bias: float32 [2 n], scores of the positions from the oldest to the most
       recent, twice: where a ring begins, so does a slice. None: no bias.
+    matches: each a `Match`.
   """
 
   content: Any
   visible: Any
   newest: Any
   bias: Any = None
+  matches: Any = ()
 
   @property
   def length(self) -> shapes.Size:
@@ -59,7 +80,7 @@ class Rows:
     return self.content.shape[0] * self.content.shape[1]
 
   def scores(self) -> Float[Array, 'b c n']:
-    """Returns the sums of content and bias."""
+    """Returns the sums of content, matches and bias."""
     return self._sum(lambda scores, visible: scores)
 
   def orders(self) -> Int[Array, 'r n']:
@@ -88,6 +109,11 @@ class Rows:
     index = indices(group)
     visible = jnp.broadcast_to(self.visible, self.content.shape)
     content = _take_groups(self.content, group)
+    added: Any = 0.0
+    for match in self.matches:
+      ids = _take_shared_groups(match.ids, group)
+      added += match.scores(ids, match.targets[..., None])
+    content = content + added if self.matches else content
     visible = _take_groups(visible, group) & (index < n)
     if self.bias is not None:
       start = n - 1 - self.newest[..., None]
@@ -105,7 +131,12 @@ class Rows:
       return self
     turned = lambda x: jnp.swapaxes(x, 0, 1)
     return dataclasses.replace(
-      self, content=turned(self.content), visible=turned(self.visible)
+      self,
+      content=turned(self.content),
+      visible=turned(self.visible),
+      matches=tuple(
+        match.replace(targets=turned(match.targets)) for match in self.matches
+      ),
     )
 
   def of_users(self, take: Callable[[Any], Any]) -> Rows:
@@ -116,6 +147,10 @@ class Rows:
       content=take(self.content),
       visible=own(self.visible),
       newest=own(self.newest),
+      matches=tuple(
+        match.replace(ids=own(match.ids), targets=own(match.targets))
+        for match in self.matches
+      ),
     )
 
   def _sum(self, use: Callable[[Any, Any], Any]) -> Any:
@@ -126,17 +161,21 @@ class Rows:
     does for all.
     """
     n = self.length
+    added: Any = 0.0
+    for match in self.matches:
+      added += match.scores(match.ids, match.targets)
+    content = self.content + added if self.matches else self.content
     if self.bias is None:
-      return use(self.content, self.visible)
+      return use(content, self.visible)
     start = n - 1 - self.newest[:, 0, 0]
     one = lambda i: jax.lax.dynamic_slice(self.bias, (i,), (n,))
 
     def alike() -> Any:
-      return use(self.content + one(start[0])[None, None], self.visible)
+      return use(content + one(start[0])[None, None], self.visible)
 
     def each() -> Any:
       own = jax.lax.optimization_barrier(jax.vmap(one)(start))
-      return use(self.content + own[:, None], self.visible)
+      return use(content + own[:, None], self.visible)
 
     if start.shape[0] == 1:
       return alike()
@@ -163,6 +202,13 @@ def _take_groups(x: Any, group: Int[Array, 'b c i']) -> Any:
   x = jnp.pad(x, [(0, 0), (0, 0), (0, fill)]) if fill else x
   x = x.reshape(*x.shape[:2], -1, GROUP)
   return jnp.take_along_axis(x, group[..., None], axis=2, mode='clip')
+
+
+def _take_shared_groups(x: Any, group: Int[Array, 'b c i']) -> Any:
+  """Returns the members of groups [b, c, i, w] of what targets share."""
+  b, c, i = group.shape
+  x = jnp.broadcast_to(x, (b, 1, x.shape[-1]))
+  return _take_groups(x, group.reshape(b, 1, -1)).reshape(b, c, i, -1)
 
 
 def _orders(

@@ -73,6 +73,11 @@ def check_widths(old: models.RankerConfig, new: models.RankerConfig) -> None:
       f' train.init_from has {old.exact_positions}, so that its time vectors'
       ' are of other positions.'
     )
+  if old.match_fields != new.match_fields:
+    raise errors.UsageError(
+      f'model.match_fields={new.match_fields}, but the run of train.init_from'
+      f' has {old.match_fields}: the heads depend on them.'
+    )
   for a, b in zip(old.features, new.features, strict=True):
     if a.representation_dim != b.representation_dim:
       raise errors.UsageError(

@@ -35,6 +35,7 @@ _CASES: dict[str, dict[str, Any]] = {
   'narrow_tables': {'optim__table_dtype': 'bfloat16'},
   'no_time': {'model__use_time': False},
   'few_positions': {'model__exact_positions': 4},
+  'matches': {'model__match_fields': ('item', 'category')},
 }
 
 

@@ -88,6 +88,7 @@ class _Ranker:
     self.clusters = batch.history.clusters
     # Of the behaviors that a moment sees, or of their clusters.
     self.position: dict[int, int] = {}
+    self.seen: list[int] = []
     self.size: dict[int, int] = {}
 
   def run(self, train: bool) -> Output:
@@ -107,6 +108,7 @@ class _Ranker:
         visible = [
           i for i in range(length) if self.mask[b, i] and i < self.end[b, m]
         ]
+        self.seen = visible
         self.position = {i: self.end[b, m] - i for i in visible}
         self.size = dict.fromkeys(visible, 1)
         if self.config.search == 'clusters' and self.clusters is not None:
@@ -287,7 +289,7 @@ class _Ranker:
     key, key_time = self.parts(
       _A, 'behavior', self.ids, (b, i), self.position[i]
     )
-    time = math.log(self.size[i])
+    time = math.log(self.size[i]) + self.match_score(b, m, c, i)
     if self.config.use_time:
       time += float(query_time @ key_time) / math.sqrt(len(query_time))
     if self.config.scorer == 'network':
@@ -301,6 +303,30 @@ class _Ranker:
       both = float(query @ key) + float(query_time @ key_time)
       return both / math.sqrt(len(query) + len(query_time)) + time
     return float(query @ key) / math.sqrt(len(query)) + time
+
+  def equals(self, field: str, b: int, m: int, c: int, i: int) -> bool:
+    """Whether a behavior has the target's id: unknown ones have none."""
+    target = self.target_ids[field][b, m, c]
+    return bool(target > 1 and target == self.ids[field][b, i])
+
+  def match_score(self, b: int, m: int, c: int, i: int) -> float:
+    """The biases of the fields in which target and behavior are equal."""
+    if self.config.aggregation == 'buckets':
+      return 0.0
+    return sum(
+      float(self.params['matcher']['bias'][place])
+      for place, field in enumerate(self.config.match_fields)
+      if self.equals(field, b, m, c, i)
+    )
+
+  def match_features(self, b: int, m: int, c: int) -> list[float]:
+    """Of each field: is there a match, how many, how far back the last is."""
+    made: list[float] = []
+    for field in self.config.match_fields:
+      same = [i for i in self.seen if self.equals(field, b, m, c, i)]
+      nearest = self.end[b, m] - max(same) if same else 1
+      made += [bool(same), math.log(1 + len(same)), math.log(nearest)]
+    return made
 
   def value_width(self) -> int:
     dims = [f.representation_dim for f in self.config.content]
@@ -330,6 +356,7 @@ class _Ranker:
     for feature in self.config.context:
       table = self.params[f'context_tables_{feature.name}']['embedding']
       parts.append(table[np.asarray(self.batch.context[feature.name])[b, m]])
+    parts.append(np.array(self.match_features(b, m, c)))
     return np.concatenate(parts)
 
   def head(

@@ -40,6 +40,7 @@ class Served:
     config = model.config
     self.fields = tuple(feature.name for feature in config.content)
     self.context_fields = tuple(feature.name for feature in config.context)
+    self.match_fields = config.match_fields
 
   @property
   def has_cached_keys(self) -> bool:
@@ -115,7 +116,7 @@ class Served:
     ids = {field: ids[:, None] for field, ids in behavior.items()}
     one = types.History(ids=ids, mask=None)
     keys = self._call(variables, one, method='encode_history')[:, 0]
-    users = user_state.append(self._state(state), keys)
+    users = user_state.append(self._state(state, {}), keys)
     count = jnp.minimum(users.count, users.capacity)
     return {'keys': users.keys, 'newest': users.newest, 'count': count}
 
@@ -124,24 +125,36 @@ class Served:
   ) -> dict[str, Any]:
     """Returns the scores, distances and mask of what is found, [b, c, k].
 
+    Of a model with match terms, also how often and how far back the targets
+    occur: 'count/FIELD' and 'last/FIELD', [b, c].
+
     Args:
       variables: name -> array.
-      state: as `encode_history` gives it.
+      state: as `encode_history` gives it; with 'ids/FIELD', int32 [b, l] by
+        slot, of each match field.
       targets: field -> int32 [b, c].
     """
-    users = self._state(state)
+    slots = {field: state[f'ids/{field}'] for field in self.match_fields}
+    users = self._state(state, slots)
     moments = {field: ids[:, None] for field, ids in targets.items()}
     query, bias = self._call(
       variables, moments, users.capacity, method='encode_targets'
     )
+    matching = self._call(variables, moments, method='encode_matches')
     top_k = self._model.config.top_k
     # A program is for several platforms, and kernels lower for one alone.
-    found = user_state.search(users, query[:, 0], bias, top_k, backend='plain')
-    return {
+    found = user_state.search(
+      users, query[:, 0], bias, top_k, backend='plain', matching=matching
+    )
+    made = {
       'score': found.scores[:, 0],
       'distance': found.distance[:, 0],
       'mask': found.mask[:, 0],
     }
+    for field, matches in found.matches.items():
+      made[f'count/{field}'] = matches.count[:, 0]
+      made[f'last/{field}'] = matches.distance[:, 0]
+    return made
 
   def score(
     self,
@@ -172,6 +185,10 @@ class Served:
       scores=part['score'],
       mask=part['mask'],
       distance=part['distance'],
+      matches={
+        field: types.Matches(part[f'count/{field}'], part[f'last/{field}'])
+        for field in self.match_fields
+      },
     )
     found_ids = {field: ids[:, None] for field, ids in found_ids.items()}
     logits, weights = self._call(
@@ -182,7 +199,7 @@ class Served:
   def _call(self, variables: Variables, *args: Any, **options: Any) -> Any:
     return self._model.apply(nested(variables), *args, **options)
 
-  def _state(self, state: Tree) -> user_state.UserState:
+  def _state(self, state: Tree, slots: Tree) -> user_state.UserState:
     return user_state.UserState(
       keys=state['keys'],
       scale=None,
@@ -193,6 +210,7 @@ class Served:
       width=state['keys'].shape[1],
       precision='float32',
       history_length=self._length,
+      match_ids=slots,
     )
 
   def _batch(

@@ -167,7 +167,10 @@ class Exporter:
     return self._state(batch, capacity), self._ids(batch)
 
   def _search(self, batch: Any, candidates: Any, capacity: Any) -> Any:
-    return self._state(batch, capacity), self._ids(batch, candidates)
+    state = self._state(batch, capacity)
+    for field in self._served.match_fields:
+      state[f'ids/{field}'] = _ints(batch, capacity)
+    return state, self._ids(batch, candidates)
 
   def _score(self, batch: Any, candidates: Any) -> Any:
     shape = batch, candidates, self._top_k
@@ -176,6 +179,9 @@ class Exporter:
       'distance': _ints(*shape),
       'mask': jax.ShapeDtypeStruct(shape, jnp.bool_),
     }
+    for field in self._served.match_fields:
+      for name in ('count', 'last'):
+        found[f'{name}/{field}'] = _ints(batch, candidates)
     return (
       self._ids(*shape),
       found,

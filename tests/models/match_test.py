@@ -1,0 +1,229 @@
+"""Match terms: against the reference, and what makes them exact."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+from unittest import mock
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dare_jax import models
+from dare_jax import search as searches
+from dare_jax.search import matching
+from dare_jax.training import batch_rows
+from tests.models import examples
+from tests.models import reference
+
+# So few ids that most targets match, some of them often; 1 is unknown.
+_VOCAB = {'item': 6, 'category': 4, 'brand': 3}
+_FIELDS = ('item', 'brand')
+_CASES = (
+  ('dare', 'dare', {}),
+  ('category_alone', 'dare', {'match_fields': ('category',)}),
+  ('projected_concat', 'dare', {'plan': 'projected_concat'}),
+  ('din', 'din', {}),
+  ('twin_hard', 'twin_hard', {}),
+  ('sim_soft', 'sim_soft', {}),
+  ('eta', 'eta', {}),
+  ('twin_v2', 'twin_v2', {'num_clusters': 3}),
+  ('everything', 'din_full', {}),
+  ('sdim', 'sdim', {'hash_bits': 12}),
+  ('only_product', 'dare', {'only_product': True, 'use_time': False}),
+)
+
+
+def _example(name: str, **options: Any) -> Any:
+  model = examples.build(
+    name, **({'vocab_sizes': _VOCAB, 'match_fields': _FIELDS} | options)
+  )
+  clusters = options.get('num_clusters', 0)
+  batch = examples.make_batch(5, vocab=_VOCAB, clusters=clusters)
+  # One moment sees nothing.
+  batch = batch.replace(end=batch.end.at[0, 0].set(0))
+  return model, examples.make_variables(model, batch), batch
+
+
+class MatchTermsTest(parameterized.TestCase):
+  @parameterized.named_parameters(*_CASES)
+  def test_equal_the_reference(self, name, options):
+    model, variables, batch = _example(name, **options)
+    with jax.enable_x64(True):
+      variables, batch = examples.to_float64((variables, batch))
+      for train in (False, True):
+        expected = reference.rank(model, variables, batch, train)
+        output, _ = model.apply(
+          variables, batch, train=train, mutable=['batch_stats']
+        )
+        close = {'rtol': 1e-6, 'atol': 1e-6}  # Logarithms are float32.
+        np.testing.assert_allclose(output.logits, expected.logits, **close)
+        if train and model.config.aux_head:
+          np.testing.assert_allclose(
+            output.aux_logits, expected.aux_logits, **close
+          )
+    for where in np.ndindex(*batch.targets.label.shape):
+      b, m, c = where
+      found = output.search
+      kept = np.asarray(found.indices[where])[np.asarray(found.mask[where])]
+      np.testing.assert_array_equal(
+        np.sort(kept), np.sort(expected.kept[b][m][c])
+      )
+
+  @parameterized.named_parameters(
+    case for case in _CASES if case[0] in ('dare', 'eta', 'twin_v2')
+  )
+  def test_gradients_agree_with_the_reference_s_differences(
+    self, name, options
+  ):
+    model, variables, batch = _example(name, **options)
+    with jax.enable_x64(True):
+      variables, batch = examples.to_float64((variables, batch))
+      grads = examples.measure(model, variables, batch).grads
+      bias = variables['params']['matcher']['bias']
+
+      def loss(size: float, place: int) -> float:
+        moved = bias.at[place].add(size)
+        params = {**variables['params'], 'matcher': {'bias': moved}}
+        slow = reference.rank(
+          model, {**variables, 'params': params}, batch, train=True
+        )
+        logits = (slow.logits, slow.aux_logits)
+        output = mock.Mock()
+        output.logits, output.aux_logits = jax.tree.map(jnp.asarray, logits)
+        return float(examples.loss(output, batch.targets))
+
+      for place in range(len(bias)):
+        slope = (loss(1e-6, place) - loss(-1e-6, place)) / 2e-6
+        np.testing.assert_allclose(
+          grads['params']['matcher']['bias'][place], slope, rtol=1e-5, atol=1e-8
+        )
+
+  def test_without_scores_there_is_no_bias(self):
+    _, variables, _ = _example('sdim', hash_bits=12)
+    assert 'matcher' not in variables['params']
+
+  def test_a_few_windows_at_a_time_change_nothing(self):
+    model, variables, batch = _example('dare')
+    whole = examples.measure(model, variables, batch)
+    few = model.clone(config=_with(model, scores_at_once=1))
+    parts = examples.measure(few, variables, batch)
+    for part in ('loss', 'grads', 'batch_stats'):
+      chex.assert_trees_all_close(
+        getattr(parts, part), getattr(whole, part), rtol=1e-4, atol=5e-5
+      )
+    chex.assert_trees_all_equal(
+      parts.output.search.matches, whole.output.search.matches
+    )
+
+  def test_a_match_is_found_at_once(self):
+    model = examples.build(match_fields=('item',), top_k=1, attention_init=0.1)
+    batch = examples.make_batch(2)
+    assert (batch.history.ids['item'][:, -1] > 1).all()
+    twins = batch.history.ids['item'][:, -1][:, None, None]
+    ids = batch.targets.ids | {
+      'item': jnp.broadcast_to(twins, batch.targets.label.shape)
+    }
+    batch = batch.replace(
+      targets=batch.targets.replace(ids=ids),
+      end=jnp.full_like(batch.end, examples.LENGTH),
+    )
+    variables = model.init(jax.random.key(0), batch)
+    found = model.apply(variables, batch).search
+    same = jnp.take_along_axis(
+      batch.history.ids['item'][:, None, None],
+      found.indices,
+      axis=-1,
+    )
+    assert (same[..., 0] == ids['item']).all()
+    assert (found.matches['item'].distance == 1).all()
+
+  def test_unknown_and_padding_match_nothing(self):
+    model, variables, batch = _example('dare')
+    for nothing in (0, 1):
+      same = jax.tree.map(lambda x: jnp.full_like(x, nothing), batch)  # noqa: B023
+      blank = batch.replace(
+        history=batch.history.replace(ids=same.history.ids),
+        targets=batch.targets.replace(ids=same.targets.ids),
+      )
+      found = model.apply(variables, blank).search.matches
+      assert not any(np.asarray(x).any() for x in jax.tree.leaves(found))
+
+  def test_ids_into_the_rows_of_a_batch_match_as_ids_do(self):
+    """As in training: the unknown id is not 1 there."""
+    vocab = {'item': 5000, 'category': 9}
+    model = examples.build(vocab_sizes=vocab, match_fields=('item',))
+    batch = examples.make_batch(vocab=vocab)
+    some = jnp.array([1, 4999, 2500])
+    pick = lambda x: jnp.where(x > 0, some[x % 3], 0)
+    batch = batch.replace(
+      history=batch.history.replace(
+        ids=batch.history.ids | {'item': pick(batch.history.ids['item'])}
+      ),
+      targets=batch.targets.replace(
+        ids=batch.targets.ids | {'item': pick(batch.targets.ids['item'])}
+      ),
+    )
+    by_row = batch_rows.BatchRows({'item': 5000})(
+      jax.tree.map(np.asarray, batch)
+    )
+    by_row = jax.tree.map(jnp.asarray, by_row)
+    bound = model.bind({'params': {'matcher': {'bias': jnp.ones(1)}}})
+    own = bound.encode_matches(batch.targets.ids).ids['item']
+    moved = bound.matcher.of_targets(by_row.targets.ids, by_row.rows)
+    moved = moved.ids['item']
+    np.testing.assert_array_equal(own == -1, moved == -1)
+    assert (own == -1).any() and (own > 0).any()
+    np.testing.assert_array_equal(
+      own[..., None] == batch.history.ids['item'][:, None, None],
+      moved[..., None] == by_row.history.ids['item'][:, None, None],
+    )
+
+  @parameterized.parameters(
+    (('brand',), "'brand'.*item"), (('item', 'item'), 'each field once')
+  )
+  def test_fields_that_are_not_there_are_refused(self, fields, message):
+    with self.assertRaisesRegex(ValueError, message):
+      examples.build(match_fields=fields)
+
+  def test_every_search_is_tried(self):
+    tried = {
+      examples.build(n, **({'vocab_sizes': _VOCAB} | o)).config.search
+      for _, n, o in _CASES
+    }
+    assert tried == set(searches.SEARCHES)
+
+
+class CountTest(parameterized.TestCase):
+  @parameterized.parameters(1, 2, 7, 64)
+  def test_sorting_counts_what_comparing_counts(self, length):
+    rng = np.random.default_rng(length)
+    ids = rng.integers(0, 5, (3, length)).astype(np.int32)
+    order = np.stack([rng.permutation(length) for _ in ids]).astype(np.int32)
+    order -= 3
+    targets = rng.integers(-1, 6, (3, 2, 9)).astype(np.int32)
+    targets[targets == 0] = matching.NOTHING
+    end = rng.integers(-3, length - 2, (3, 2)).astype(np.int32)
+    start = end - rng.integers(0, length + 1, (3, 2)).astype(np.int32)
+    arguments = (ids, order, targets, start, end)
+    ways = (matching._count_compared, matching._count_sorted)
+    found = [way(*map(jnp.asarray, arguments)) for way in ways]
+    chex.assert_trees_all_equal(*found)
+    for b, m, c in np.ndindex(*targets.shape):
+      seen = (order[b] >= start[b, m]) & (order[b] < end[b, m])
+      same = order[b][seen & (ids[b] == targets[b, m, c])]
+      expected = (len(same), end[b, m] - max(same) if len(same) else 0)
+      own = found[0].count[b, m, c], found[0].distance[b, m, c]
+      assert tuple(map(int, own)) == expected
+
+
+def _with(model: models.Ranker, **changes: Any) -> models.RankerConfig:
+  return dataclasses.replace(model.config, **changes)
+
+
+if __name__ == '__main__':
+  absltest.main()
