@@ -3,7 +3,7 @@
     python -m dare_jax.bench NAME [flags]
 
 NAME: train, search, recall, kernels, peer, prepare, tree, pod, runs, memory,
-serve, predict, information or planted.
+serve, predict, information, planted or matches.
 --help after a name shows that benchmark's flags; --output=FILE writes JSON.
 """
 
@@ -31,6 +31,7 @@ MODULES = {
   'predict': 'bench.bulk',
   'information': 'bench.information',
   'planted': 'bench.planted',
+  'matches': 'bench.searching.matches',
 }
 
 

@@ -82,8 +82,7 @@ class MatchTerms(nn.Module):
     made = {}
     for field, targets in matches.ids.items():
       ids = batch.history.ids[field]
-      order = jnp.arange(ids.shape[1], dtype=jnp.int32)[None]
-      made[field] = matching.count(ids, order, targets, start, batch.end)
+      made[field] = matching.count(ids, targets, start, batch.end)
     return dataclasses.replace(result, matches=made)
 
   def features(

@@ -21,10 +21,7 @@ from dare_jax import shapes
 from dare_jax import types
 
 NOTHING = -1
-# From so many targets of a history on, sorting it takes less time than to
-# compare each behavior with each target, on a CPU.
-_MANY = 48
-_NEVER = -(2**31)
+_BITS, _RUNS = 32, 16
 
 
 @struct.dataclass
@@ -63,7 +60,6 @@ def scores(
 
 def count(
   ids: Int[Array, 'b l'],
-  order: Int[Array, '#b l'],
   targets: Int[Array, 'b m c'],
   start: Int[Array, 'b m'],
   end: Int[Array, 'b m'],
@@ -71,87 +67,52 @@ def count(
   """Returns how often, and how far back, targets occur in histories.
 
   Args:
-    ids: of the behaviors.
-    order: in which they came, distinct in a history.
+    ids: of the behaviors, oldest first.
     targets: ids, `NOTHING` for none.
-    start: the least order that each moment sees.
-    end: as many behaviors lie `distance` back as `end` exceeds their order; no
-      order is larger at a moment.
+    start: index of the first behavior that each moment sees.
+    end: index behind the last.
   """
-  _, moments, candidates = targets.shape
-  many = shapes.are_known(ids.shape[1], moments, candidates)
-  many = many and moments * candidates >= _MANY
-  counts = _count_sorted if many else _count_compared
-  return counts(ids, order, targets, start, end)
-
-
-def _count_compared(
-  ids: Int[Array, 'b l'],
-  order: Int[Array, '#b l'],
-  targets: Int[Array, 'b m c'],
-  start: Int[Array, 'b m'],
-  end: Int[Array, 'b m'],
-) -> types.Matches:
-  """Returns what `count` does, by comparing all pairs; nothing is written."""
-  order = order[:, None]
-  seen = (order >= start[..., None]) & (order < end[..., None])
-  own = jnp.where(seen, ids[:, None], NOTHING - 1)
-  same = own[:, :, None] == targets[..., None]
-  number = jnp.sum(same, axis=-1, dtype=jnp.int32)
-  last = jnp.max(jnp.where(same, order[:, :, None], _NEVER), axis=-1)
-  return _matches(number, last, end)
-
-
-def _count_sorted(
-  ids: Int[Array, 'b l'],
-  order: Int[Array, '#b l'],
-  targets: Int[Array, 'b m c'],
-  start: Int[Array, 'b m'],
-  end: Int[Array, 'b m'],
-) -> types.Matches:
-  """Returns what `count` does: equals of a moment's span lie side by side."""
-  shape = targets.shape
-  ids, order = jax.lax.sort(
-    (ids, jnp.broadcast_to(order, ids.shape)), dimension=1, num_keys=2
-  )
-  flat = lambda x: x.reshape(shape[0], -1)
-  spans = [
-    _below(ids, order, flat(targets), flat(jnp.repeat(x, shape[2], axis=1)))
-    for x in (start, end)
-  ]
-  first, stop = spans
-  last = jnp.take_along_axis(order, jnp.maximum(stop - 1, 0), axis=1)
-  number = (stop - first).reshape(shape)
-  return _matches(number, last.reshape(shape), end)
-
-
-def _below(
-  ids: Int[Array, 'b l'],
-  order: Int[Array, 'b l'],
-  target: Int[Array, 'b n'],
-  bound: Int[Array, 'b n'],
-) -> Int[Array, 'b n']:
-  """Returns how many of sorted pairs come before (target, bound)."""
   length = ids.shape[1]
-  take = lambda x, i: jnp.take_along_axis(x, i, axis=1, mode='clip')
-
-  def halve(_: Any, limits: tuple[Any, Any]) -> tuple[Any, Any]:
-    low, high = limits
-    middle = (low + high) // 2
-    own, when = take(ids, middle), take(order, middle)
-    is_before = (own < target) | ((own == target) & (when < bound))
-    is_before &= low < high
-    return (
-      jnp.where(is_before, middle + 1, low),
-      jnp.where(is_before, high, jnp.minimum(middle, high)),
-    )
-
-  limits = jnp.zeros_like(target), jnp.full_like(target, length)
-  return jax.lax.fori_loop(0, length.bit_length(), halve, limits)[0]
-
-
-def _matches(
-  number: Int[Array, 'b m c'], last: Int[Array, 'b m c'], end: Int[Array, 'b m']
-) -> types.Matches:
+  index = jnp.arange(length, dtype=jnp.int32)[None, None]
+  seen = (index >= start[..., None]) & (index < end[..., None])
+  own = jnp.where(seen, ids[:, None], NOTHING - 1)
+  if shapes.are_known(length) and length >= _BITS * _RUNS:
+    number, last = _count_by_words(own, targets)
+  else:
+    same = own[:, :, None] == targets[..., None]
+    number = jnp.sum(same, axis=-1, dtype=jnp.int32)
+    last = jnp.max(jnp.where(same, index[:, :, None], -1), axis=-1)
   distance = jnp.where(number > 0, end[..., None] - last, 0)
   return types.Matches(count=number, distance=distance)
+
+
+def _count_by_words(
+  own: Int[Array, 'b m l'], targets: Int[Array, 'b m c']
+) -> tuple[Int[Array, 'b m c'], Int[Array, 'b m c']]:
+  """Returns how often targets occur, and the index of the last.
+
+  A row is cut into runs, and a word for each lane has a bit for each run. XLA's
+  CPU backend makes 8 words at a time; of 5 million comparisons, sums along rows
+  take 25 times as long.
+  """
+  fill = [(0, 0), (0, 0), (0, -own.shape[-1] % (_BITS * _RUNS))]
+  own = jnp.pad(own, fill, constant_values=NOTHING - 1)
+  words: Any = jnp.uint32(0)
+  for place, run in enumerate(_cut(own, _BITS)):
+    same = run[:, :, None] == targets[..., None]
+    words |= jnp.where(same, jnp.uint32(1 << place), jnp.uint32(0))
+  lanes = words.shape[-1]
+  lane = jnp.arange(lanes, dtype=jnp.int32).reshape(_RUNS, 1, 1, 1, -1)
+  number: Any = 0
+  last: Any = -1
+  for some, places in zip(_cut(words, _RUNS), lane, strict=True):
+    number += jax.lax.population_count(some).astype(jnp.int32)
+    run_of_last = _BITS - 1 - jax.lax.clz(some).astype(jnp.int32)
+    index = jnp.where(some > 0, run_of_last * lanes + places, -1)
+    last = jnp.maximum(last, index)
+  return jnp.sum(number, axis=-1), jnp.max(last, axis=-1)
+
+
+def _cut(x: Any, count: int) -> list[Any]:
+  """Returns runs of rows, of something that is written out before."""
+  return jnp.split(jax.lax.optimization_barrier(x), count, axis=-1)

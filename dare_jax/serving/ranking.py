@@ -187,14 +187,16 @@ def count(
     state: a `user_state.UserState`.
     matching: ids [b, 1, c] of the targets.
   """
-  slot = jnp.arange(state.capacity, dtype=jnp.int32)[None]
-  newest = state.newest[:, None]
-  order = -1 - rows_lib.age(slot, newest, state.capacity)
-  start, end = -state.count[:, None], jnp.zeros_like(newest)
-  return {
-    field: matching_lib.count(state.match_ids[field], order, ids, start, end)
-    for field, ids in matching.ids.items()
-  }
+  age = jnp.arange(state.capacity, dtype=jnp.int32)[::-1]
+  slot = (state.newest[:, None] - age[None]) % state.capacity
+  end = jnp.full_like(slot[:, :1], state.capacity)
+  made = {}
+  for field, targets in matching.ids.items():
+    ids = jnp.take_along_axis(state.match_ids[field], slot, axis=1)
+    made[field] = matching_lib.count(
+      ids, targets, end - state.count[:, None], end
+    )
+  return made
 
 
 def suits_kernels(state: Any, query: Any, k: int) -> bool:

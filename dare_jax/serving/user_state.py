@@ -235,8 +235,7 @@ def search(
   size, scores are written to memory and chosen from.
 
   Matches add to scores of any precision alike, and are counted over all that a
-  state shows: from 48 candidates on in a time that depends on the history
-  alone, which is sorted for it.
+  state shows.
 
   Args:
     state: the histories of the users, from `build`.
