@@ -14,11 +14,12 @@ import numpy as np
 
 from dare_jax import shapes
 
+_NONE: Mapping[str, Any] = {}
 _EXPECTED = 'expected padding first and then behaviors, the most recent last'
 
 
 def histories(
-  keys: Any, mask: Any, category: Any, match_ids: Mapping[str, Any]
+  keys: Any, mask: Any, category: Any, match_ids: Mapping[str, Any] = _NONE
 ) -> None:
   """Checks what a state is built of.
 
@@ -55,7 +56,7 @@ def history_length(given: Any) -> None:
 
 
 def newest(
-  state: Any, keys: Any, category: Any, match_ids: Mapping[str, Any]
+  state: Any, keys: Any, category: Any, match_ids: Mapping[str, Any] = _NONE
 ) -> None:
   """Checks what one more behavior of each user is.
 
@@ -73,7 +74,11 @@ def newest(
 
 
 def targets(
-  state: Any, query: Any, bias: Any, table: Any, matching: Any
+  state: Any,
+  query: Any,
+  bias: Any,
+  table: Any,
+  match_ids: Mapping[str, Any] = _NONE,
 ) -> None:
   """Checks what a state is searched with.
 
@@ -91,8 +96,8 @@ def targets(
       f' candidates, {width}], from Ranker.encode_targets without the axis of'
       ' moments.'
     )
-  _match_fields(state, matching.ids)
-  for field, ids in matching.ids.items():
+  _match_fields(state, match_ids)
+  for field, ids in match_ids.items():
     _is(f'matching.ids[{field!r}]', ids, (query.shape[0], 1, query.shape[1]))
   if bias.ndim != 1 or bias.shape[0] <= state.capacity:
     raise ValueError(

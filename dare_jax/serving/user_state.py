@@ -260,7 +260,9 @@ def search(
     ValueError: what does not fit the state, or an unknown backend.
   """
   matches = matching or matching_lib.Matching({})
-  state_check.targets(state, query, bias_by_distance, category_keys, matches)
+  state_check.targets(
+    state, query, bias_by_distance, category_keys, matches.ids
+  )
   state_check.backend(backend, BACKENDS)
   capacity = state.capacity
   query = query * query.shape[-1] ** -0.5
