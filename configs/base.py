@@ -14,8 +14,19 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   """Returns the locked base configuration; `arg` as in `apply_arg`."""
   config = ml_collections.ConfigDict()
   config.seed = 1  # of initial values, order, negatives
+  config.data = _data()
+  config.model = _model()
+  config.optim = _optim()
+  config.train = _train()
+  config.eval = _eval()
+  config.checkpoint = _checkpoint()
+  config.runtime = _runtime()
+  config.lock()
+  return apply_arg(config, arg)
 
-  config.data = data = ml_collections.ConfigDict()
+
+def _data() -> ml_collections.ConfigDict:
+  data = ml_collections.ConfigDict()
   data.name = 'complete_journey'  # dataset, a name in logs/builders
   data.input = config_dict.placeholder(str)  # raw log: file, folder, pattern
   data.data_dir = '~/.cache/dare_jax'  # where prepared data lies
@@ -47,9 +58,14 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   # never reads are the unknown id; without one, all keep their rows.
   data.unknown_rate = 0.001  # 0: no unknown id
   data.prefetch = 4  # batches that wait for the step
+  data.columns = _columns()
+  _add_synthetic(data)
+  return data
 
-  # csv_log: the columns of a CSV or Parquet log.
-  data.columns = columns = ml_collections.ConfigDict()
+
+def _columns() -> ml_collections.ConfigDict:
+  """csv_log: the columns of a CSV or Parquet log."""
+  columns = ml_collections.ConfigDict()
   columns.order = config_dict.placeholder(tuple)  # CSV without header: names
   # Between the fields of a CSV log: ';', 'tab', '::' and the like.
   columns.separator = config_dict.placeholder(str)  # None: where plain, found
@@ -61,8 +77,11 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   columns.context = ()  # categorical fields of a moment, for the head
   columns.label = config_dict.placeholder(str)  # 0/1: rows are impressions
   columns.missing = ()  # texts that stand for a missing value, such as NULL
+  return columns
 
-  # synthetic_lifelong: see configs/synthetic.py for their meaning.
+
+def _add_synthetic(data: ml_collections.ConfigDict) -> None:
+  """synthetic_lifelong: see configs/synthetic.py for their meaning."""
   data.num_users = 2_000  # histories
   data.num_items = 20_000  # the catalogue
   data.num_categories = 200  # of items
@@ -77,7 +96,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   data.category_exponent = 0.8  # Zipf, categories
   data.synthetic_seed = 0  # of the log, whatever the run's seed
 
-  config.model = model = ml_collections.ConfigDict()
+
+def _model() -> ml_collections.ConfigDict:
+  model = ml_collections.ConfigDict()
   model.name = 'dare'  # preset: see dare_jax/models/presets.py
   model.plan = config_dict.placeholder(str)  # None: the preset's
   model.scorer = config_dict.placeholder(str)  # None: the preset's
@@ -122,8 +143,11 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   model.compute_dtype = 'float32'  # or bfloat16
   model.keep_padding = False  # published: padding fills up the top k
   model.published_search = False  # published: hard search counts time twice
+  return model
 
-  config.optim = optim = ml_collections.ConfigDict()
+
+def _optim() -> ml_collections.ConfigDict:
+  optim = ml_collections.ConfigDict()
   optim.learning_rate = 0.01  # of Adam, at the first step
   optim.schedule = 'constant'  # or linear: to 0 at the end of the run
   # lazy_adam, row_adagrad, sgd: rows of the batch; adam, as published: all.
@@ -140,8 +164,11 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   optim.l2_on_norms = False  # published: l2 on norm scales and slopes, too
   optim.loss_epsilon = 0.0  # published: 1e-8, added to probabilities
   optim.published_init = False  # published: all but biases N(0, 0.01^2)
+  return optim
 
-  config.train = train = ml_collections.ConfigDict()
+
+def _train() -> ml_collections.ConfigDict:
+  train = ml_collections.ConfigDict()
   train.batch_size = 683  # moments a step
   # A step takes batch_size / moments_per_window windows, rounded, at least one.
   # Some are not full: a step may train on a little less than batch_size.
@@ -154,21 +181,29 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   # The workdir of a run to go on from, of an older log perhaps: ids that it
   # knew keep their rows. A run that resumes does not look there again.
   train.init_from = config_dict.placeholder(str)  # None: fresh
+  return train
 
-  config.eval = evaluation = ml_collections.ConfigDict()
+
+def _eval() -> ml_collections.ConfigDict:
+  evaluation = ml_collections.ConfigDict()
   evaluation.batch_size = 1024  # moments
   evaluation.every_steps = 150  # 0: at the end only
   evaluation.drop_last = False  # published: leave out the last partial batch
+  return evaluation
 
-  config.checkpoint = checkpoint = ml_collections.ConfigDict()
+
+def _checkpoint() -> ml_collections.ConfigDict:
+  checkpoint = ml_collections.ConfigDict()
   checkpoint.every_steps = 500  # besides those at evaluations; 0: none
   checkpoint.keep_last = 2  # of the newest; one more of the best
+  return checkpoint
 
-  config.runtime = runtime = ml_collections.ConfigDict()
+
+def _runtime() -> ml_collections.ConfigDict:
+  runtime = ml_collections.ConfigDict()
   runtime.compilation_cache = '~/.cache/dare_jax/compiled'  # '': none
   runtime.tune_malloc = True  # keep large CPU buffers mapped (glibc)
-  config.lock()
-  return apply_arg(config, arg)
+  return runtime
 
 
 _SHORTHAND = {

@@ -15,6 +15,6 @@ if getattr(sys, 'argv', [])[:1] == ['-m'] and any(
   argument.removeprefix('-m').startswith(f'{__name__}.')
   for argument in sys.orig_argv
 ):
-  from dare_jax import signals
+  from dare_jax.process import signals
 
   signals.install(signals.leave_before_start)

@@ -25,8 +25,8 @@ from absl import flags
 from absl import logging
 
 from dare_jax import errors
-from dare_jax import library_logs
-from dare_jax import signals
+from dare_jax.process import library_logs
+from dare_jax.process import signals
 
 EXIT_USAGE = 2
 EXIT_STOPPED = 75

@@ -15,8 +15,8 @@ from typing import Any
 from absl import flags
 
 from dare_jax import cli
-from dare_jax import distributed
 from dare_jax import errors
+from dare_jax.process import distributed
 
 
 def evaluate(

@@ -25,7 +25,7 @@ from absl import flags
 
 from dare_jax import cli
 from dare_jax import errors
-from dare_jax import runtime
+from dare_jax.process import runtime
 
 if TYPE_CHECKING:
   from dare_jax.prediction import history_log

@@ -19,11 +19,11 @@ import ml_collections
 from ml_collections import config_flags
 
 from dare_jax import cli
-from dare_jax import distributed
 from dare_jax import errors
-from dare_jax import numerics
-from dare_jax import runtime
-from dare_jax import signals
+from dare_jax.process import distributed
+from dare_jax.process import numerics
+from dare_jax.process import runtime
+from dare_jax.process import signals
 from dare_jax.runs import interrupt
 from dare_jax.runs import report
 

@@ -17,12 +17,12 @@ import polars as pl
 
 from dare_jax import errors
 from dare_jax import models
-from dare_jax import numerics
 from dare_jax import types
 from dare_jax.experiments import experiment as experiment_lib
 from dare_jax.logs import given_values
 from dare_jax.logs import id_map
 from dare_jax.models import store_clusters
+from dare_jax.process import numerics
 from dare_jax.runs import saved_run
 
 

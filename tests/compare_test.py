@@ -156,7 +156,7 @@ def test_a_signal_reaches_the_run_which_saves(fake, tmp_path):
 
 _HOLD = """
 import dataclasses, pathlib, subprocess, sys
-from dare_jax import locks
+from dare_jax.process import locks
 path = pathlib.Path(sys.argv[1])
 path.parent.mkdir(parents=True)
 lock = locks.Lock(path)

@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from dare_jax import locks
+from dare_jax.process import locks
 
 _HOLD = """
 import sys, time
-from dare_jax import locks
+from dare_jax.process import locks
 lock = locks.Lock(sys.argv[1])
 print('held', flush=True)
 time.sleep(100)
@@ -105,7 +105,7 @@ def test_a_disk_without_locks(tmp_path, monkeypatch, number):
 
 _RACE = """
 import sys, time
-from dare_jax import locks
+from dare_jax.process import locks
 held = 0
 end = time.monotonic() + 2
 while time.monotonic() < end:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dare_jax import runtime
 from dare_jax.bench import process
+from dare_jax.process import runtime
 
 _SIZE = 6_000  # 144 MB: more than a thread's arena holds.
 

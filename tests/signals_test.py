@@ -14,7 +14,7 @@ from tests import tiny
 _WORK = """
 import sys, time
 from dare_jax import cli
-from dare_jax import signals
+from dare_jax.process import signals
 
 def main():
   signals.watch()
@@ -80,7 +80,7 @@ _COMMANDS = ('train', 'evaluate', 'prepare', 'compare', 'analyze', 'bench')
 def test_a_command_that_still_imports_ends_in_one_line(command, tmp_path):
   # A library that all commands import, and that takes its time.
   library = 'import time; print("importing", flush=True); time.sleep(60)'
-  (tmp_path / 'ml_collections.py').write_text(library)
+  (tmp_path / 'absl.py').write_text(library)
   for number in (signal.SIGINT, signal.SIGTERM):
     process = _start(
       *('-m', f'dare_jax.{command}'),

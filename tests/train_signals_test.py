@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from dare_jax import locks
 from dare_jax.logs import options as log_options
+from dare_jax.process import locks
 from dare_jax.store import datasets
 from dare_jax.store import history_store
 from tests import tiny

@@ -25,8 +25,8 @@ from absl import flags
 import ml_collections
 
 from dare_jax import cli
-from dare_jax import runtime
 from dare_jax.logs import options as log_options
+from dare_jax.process import runtime
 from dare_jax.store import datasets
 
 if TYPE_CHECKING:  # At run time, after the allocator is set.

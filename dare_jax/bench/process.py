@@ -12,7 +12,7 @@ from typing import Any
 from typing import TypeVar
 
 from dare_jax import errors
-from dare_jax import runtime
+from dare_jax.process import runtime
 
 _held: list[Any] = []  # What the process of a `Worker` keeps.
 

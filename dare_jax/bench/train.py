@@ -22,11 +22,11 @@ import ml_collections
 from dare_jax import cli
 from dare_jax import errors
 from dare_jax import plots
-from dare_jax import runtime
 from dare_jax.bench import process
 from dare_jax.bench import random_log
 from dare_jax.bench import train_figure
 from dare_jax.data import options as data_options
+from dare_jax.process import runtime
 from dare_jax.store import history_store
 
 if TYPE_CHECKING:  # At run time, after the allocator is set.
@@ -189,9 +189,9 @@ def timer_of(
     UsageError: a bad config.
   """
   from dare_jax.bench import step_timing
-  from dare_jax.data import known_ids
   from dare_jax.data import pipeline
   from dare_jax.data import splits
+  from dare_jax.data.ids import known_ids
   from dare_jax.experiments import config_check
   from dare_jax.experiments import experiment
   from dare_jax.experiments import options as run_options

@@ -17,7 +17,6 @@ import ml_collections
 
 from dare_jax import cli
 from dare_jax import errors
-from dare_jax import numerics
 from dare_jax import storage
 from dare_jax.comparison import plan
 from dare_jax.data import options as data_options
@@ -25,6 +24,7 @@ from dare_jax.data import splits
 from dare_jax.evaluation import judge
 from dare_jax.experiments import experiment
 from dare_jax.logs import options as log_options
+from dare_jax.process import numerics
 from dare_jax.runs import memory_plan
 from dare_jax.store import datasets
 from dare_jax.store import history_store

@@ -19,9 +19,9 @@ import sys
 import time
 
 from dare_jax import errors
-from dare_jax import locks
-from dare_jax import signals
 from dare_jax import storage
+from dare_jax.process import locks
+from dare_jax.process import signals
 
 
 class Stop:

@@ -8,12 +8,12 @@ import pathlib
 import numpy as np
 
 from dare_jax import errors
-from dare_jax.data import known_ids
 from dare_jax.data import options
 from dare_jax.data import split_advice
 from dare_jax.data import split_times
 from dare_jax.data import splits
-from dare_jax.data import unknown_report
+from dare_jax.data.ids import known_ids
+from dare_jax.data.ids import unknown_report
 from dare_jax.logs import id_map
 from dare_jax.logs import time_units
 from dare_jax.store import history_store

@@ -24,8 +24,8 @@ from dare_jax.data import options
 from dare_jax.data import slices
 from dare_jax.data import splits
 from dare_jax.data import targets as targets_lib
-from dare_jax.data import unknown_ids
 from dare_jax.data import windows
+from dare_jax.data.ids import unknown_ids
 from dare_jax.logs import id_map
 from dare_jax.store import history_store
 

@@ -14,15 +14,14 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax import models
-from dare_jax import numerics
 from dare_jax import search as searches
 from dare_jax import types
-from dare_jax.data import known_ids
 from dare_jax.data import label_counts
 from dare_jax.data import pipeline
 from dare_jax.data import splits
-from dare_jax.data import unknown_ids
-from dare_jax.data import unknown_report
+from dare_jax.data.ids import known_ids
+from dare_jax.data.ids import unknown_ids
+from dare_jax.data.ids import unknown_report
 from dare_jax.evaluation import judge
 from dare_jax.evaluation import metrics
 from dare_jax.evaluation import retrieval
@@ -31,6 +30,7 @@ from dare_jax.experiments import options as run_options
 from dare_jax.logs.builders import synthetic
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
+from dare_jax.process import numerics
 from dare_jax.store import datasets
 from dare_jax.store import history_store
 from dare_jax.training import clustering

@@ -24,10 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dare_jax import errors
-from dare_jax import locks
 from dare_jax.bundle import scoring
 from dare_jax.prediction import blocks
 from dare_jax.prediction import columns
+from dare_jax.process import locks
 
 _PLAN = 'plan.json'
 _COPY_BYTES = 4 << 20

@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 
 from dare_jax import errors
-from dare_jax import numerics
 from dare_jax import trained
 from dare_jax import types
 from dare_jax.experiments import run_config
@@ -23,6 +22,7 @@ from dare_jax.prediction import asked as asked_lib
 from dare_jax.prediction import history_log
 from dare_jax.prediction import packing
 from dare_jax.prediction import raw_ids
+from dare_jax.process import numerics
 
 _AHEAD = 2  # batches on their way
 

@@ -7,7 +7,7 @@ import contextlib
 import signal
 
 from dare_jax import errors
-from dare_jax import signals
+from dare_jax.process import signals
 
 _NOTHING_TO_SAVE = 'before training, there was nothing to save'
 

@@ -7,13 +7,13 @@ import os
 from typing import Any
 
 from dare_jax import errors
-from dare_jax import library_logs
-from dare_jax import numerics
 from dare_jax import storage
 from dare_jax.checkpoints import checkpoint
 from dare_jax.experiments import experiment
 from dare_jax.experiments import run_config
 from dare_jax.experiments import run_data
+from dare_jax.process import library_logs
+from dare_jax.process import numerics
 from dare_jax.training import state as train_state
 from dare_jax.warm_start import lineage
 

@@ -16,10 +16,10 @@ import jax
 import ml_collections
 
 from dare_jax import errors
-from dare_jax import locks
 from dare_jax import storage
 from dare_jax.experiments import run_config
 from dare_jax.parallel import processes
+from dare_jax.process import locks
 
 T = TypeVar('T')
 _LOCK = 'lock'

@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 
 from dare_jax import errors
-from dare_jax import signals
+from dare_jax.process import signals
 from dare_jax.server import logs
 from dare_jax.server import service as service_lib
 from dare_jax.server import stores

@@ -22,10 +22,10 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from dare_jax import errors
-from dare_jax import locks
 from dare_jax.logs import options as log_options
 from dare_jax.logs import raw_log
 from dare_jax.logs.builders import base
+from dare_jax.process import locks
 from dare_jax.store import history_store
 from dare_jax.store import log_origin
 from dare_jax.store import log_reading

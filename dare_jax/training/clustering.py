@@ -21,7 +21,7 @@ from dare_jax import embeddings
 from dare_jax import tables as tables_lib
 from dare_jax import types
 from dare_jax.data import pipeline
-from dare_jax.data import unknown_ids
+from dare_jax.data.ids import unknown_ids
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
 from dare_jax.store import history_store

@@ -16,9 +16,9 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax import storage
-from dare_jax.data import known_ids
 from dare_jax.data import options as data_options
 from dare_jax.data import splits
+from dare_jax.data.ids import known_ids
 from dare_jax.experiments import experiment
 from dare_jax.experiments import run_config
 from dare_jax.experiments import run_data

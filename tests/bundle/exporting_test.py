@@ -8,13 +8,13 @@ import pytest
 
 from dare_jax import bundle
 from dare_jax import errors
-from dare_jax import locks
 from dare_jax import models
 from dare_jax.bundle.making import exporting
 from dare_jax.bundle.making import placing
 from dare_jax.bundle.making import shape_list
 from dare_jax.bundle.making import verification
 from dare_jax.bundle.making import writing
+from dare_jax.process import locks
 
 
 def _export(root, output, **options):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from dare_jax.data import known_ids
 from dare_jax.data import pipeline
 from dare_jax.data import splits
-from dare_jax.data import unknown_ids
+from dare_jax.data.ids import known_ids
+from dare_jax.data.ids import unknown_ids
 from dare_jax.logs import event_log
 from tests.data import stores
 

@@ -23,7 +23,9 @@ class ByWindowsTest(parameterized.TestCase):
     ('twin', 'projected_concat', 3),
   )
   def test_equals_all_at_once(self, name, plan, size):
-    batch = examples.make_batch(windows=7, clusters=3 * (name == 'twin_v2'))
+    batch = examples.make_batch(windows=7)
+    if name == 'twin_v2':
+      batch = examples.with_clusters(batch, 3)
     whole = examples.build(name, plan=plan)
     variables = examples.make_variables(whole, batch)
     scores = batch.targets.label[0].size * examples.LENGTH

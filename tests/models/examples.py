@@ -59,7 +59,6 @@ def make_batch(
   num_padding: tuple[int, ...] = (0, 2, 5),
   vocab: Mapping[str, int] | None = None,
   context: Mapping[str, int] | None = None,
-  clusters: int = 0,
 ) -> types.Batch:
   """Returns a batch with moments anywhere after the first real behavior.
 
@@ -72,7 +71,6 @@ def make_batch(
     num_padding: padding of the first histories; the others have none.
     vocab: field -> rows; ids are drawn from 1 on.
     context: field -> rows.
-    clusters: of each history, at most; 0 leaves them out.
   """
   rng = np.random.default_rng(seed)
   padding = np.array((*num_padding, *[0] * windows)[:windows])
@@ -99,13 +97,19 @@ def make_batch(
       for field, rows in (context or {}).items()
     },
   )
-  if clusters:
-    grouped = types.Clusters(
-      cluster=(draw(clusters + 1, *mask.shape) - 1) * mask,
-      rank=draw(4, *mask.shape) * mask,
-    )
-    batch = batch.replace(history=batch.history.replace(clusters=grouped))
   return jax.tree.map(jnp.asarray, batch)
+
+
+def with_clusters(batch: types.Batch, count: int, seed: int = 0) -> types.Batch:
+  """Returns a batch whose histories have up to `count` clusters each."""
+  rng = np.random.default_rng(seed)
+  mask = batch.history.mask
+  cluster, rank = (
+    jnp.asarray(rng.integers(low, high, mask.shape), jnp.int32) * mask
+    for low, high in ((0, count), (1, 4))
+  )
+  grouped = types.Clusters(cluster=cluster, rank=rank)
+  return batch.replace(history=batch.history.replace(clusters=grouped))
 
 
 def make_variables(

@@ -55,7 +55,7 @@ _CASES = (
     'testcase_name': 'clusters',
     'plan': 'decoupled',
     'options': _UNEQUAL | {'search': 'clusters', 'num_clusters': 3},
-    'batch': {'clusters': 3},
+    'num_clusters': 3,
   },
   {
     'testcase_name': 'without_auxiliary_head',
@@ -152,9 +152,13 @@ _CASES = (
 )
 
 
-def _example(plan: str, options: Any, batch: Any = None) -> Any:
+def _example(
+  plan: str, options: Any, batch: Any = None, num_clusters: int = 0
+) -> Any:
   model = examples.build('dare', plan=plan, **options)
   data = examples.make_batch(3, **(batch or {}))
+  if num_clusters:
+    data = examples.with_clusters(data, num_clusters)
   # One moment sees nothing, one target is padding.
   weight = data.targets.weight.at[-1, -1, -1].set(0.0)
   end = data.end
@@ -222,10 +226,10 @@ def _check_search(
 
 class ReferenceTest(parameterized.TestCase):
   @parameterized.named_parameters(*_CASES)
-  def test_float32(self, plan, options, batch=None):
+  def test_float32(self, plan, options, batch=None, num_clusters=0):
     # Batch normalisation multiplies the rounding of a feature that hardly
     # varies by up to 1 / sqrt(1e-5) = 316; 2^-24 times that is 2e-5.
-    _check(*_example(plan, options, batch), rtol=1e-4)
+    _check(*_example(plan, options, batch, num_clusters), rtol=1e-4)
 
   @parameterized.named_parameters(*((plan, plan) for plan in embeddings.PLANS))
   def test_float64(self, plan):

@@ -6,8 +6,8 @@ import signal
 import pytest
 
 from dare_jax import errors
-from dare_jax import signals
 from dare_jax.parallel import processes
+from dare_jax.process import signals
 from dare_jax.runs import interrupt
 
 

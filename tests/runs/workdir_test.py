@@ -12,11 +12,11 @@ import time
 import pytest
 
 from dare_jax import errors
-from dare_jax import locks
 from dare_jax import storage
 from dare_jax.checkpoints import checkpoint
 from dare_jax.evaluation import metrics
 from dare_jax.logs import options as log_options
+from dare_jax.process import locks
 from dare_jax.runs import run as run_lib
 from dare_jax.runs import workdir as workdir_lib
 from dare_jax.store import datasets

@@ -24,10 +24,10 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax import plots
-from dare_jax import runtime
 from dare_jax.bench.searching import calls
 from dare_jax.bench.searching import drawing
 from dare_jax.bench.searching import rivals
+from dare_jax.process import runtime
 from dare_jax.serving import user_state
 
 _JUDGED_S = 1e-3

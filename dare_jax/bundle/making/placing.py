@@ -9,8 +9,8 @@ import pathlib
 import shutil
 
 from dare_jax import errors
-from dare_jax import locks
 from dare_jax.bundle import manifest
+from dare_jax.process import locks
 
 
 @contextlib.contextmanager

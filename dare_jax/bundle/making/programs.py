@@ -20,9 +20,9 @@ import jax
 from jax import export
 import jax.numpy as jnp
 
-from dare_jax import numerics
 from dare_jax.bundle import buckets as buckets_lib
 from dare_jax.bundle.making import functions
+from dare_jax.process import numerics
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from dare_jax import errors
-from dare_jax import numerics
 from dare_jax import trained
 from dare_jax import types
 from dare_jax.bundle import reading
@@ -21,6 +20,7 @@ from dare_jax.bundle.making import functions
 from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.evaluation import metrics
+from dare_jax.process import numerics
 
 # Of logits: float32 sums in another order, and those of narrower numbers.
 _TOLERANCE = {'float32': 1e-5, 'bfloat16': 0.03}

@@ -1,0 +1,1 @@
+"""What holds for a whole process: its settings, signals, locks and peers."""
