@@ -264,20 +264,9 @@ def search(
     state, query, bias_by_distance, category_keys, matches.ids
   )
   state_check.backend(backend, BACKENDS)
-  capacity = state.capacity
   query = query * query.shape[-1] ** -0.5
-  # Runs over the positions from the oldest to the most recent, twice: where a
-  # user's ring begins, so does a slice.
-  back = capacity - jnp.arange(capacity, dtype=jnp.int32)
-  bias = jnp.take(bias_by_distance, back)
-  bias = jnp.concatenate([bias, bias])
-
-  of_moment = dataclasses.replace(
-    matches, ids={field: ids[:, 0] for field, ids in matches.ids.items()}
-  )
-  plain = functools.partial(
-    ranking.plainly, k=k, table=category_keys, matching=of_moment
-  )
+  bias = _around(bias_by_distance, state.capacity)
+  plain = _plain(k, category_keys, matches)
   by_kernel = functools.partial(ranking.by_kernel, k=k)
   apart = category_keys is not None or matches.bias
   if apart or not ranking.suits_kernels(state, query, k):
@@ -292,6 +281,33 @@ def search(
     distance=distance,
     matches=ranking.count(state, matches),
   )
+
+
+def _plain(
+  k: int,
+  category_keys: Float[Array, 'n e'] | None,
+  matches: matching_lib.Matching,
+) -> functools.partial[Any]:
+  """Returns the search by plain operations, of the only moment."""
+  of_moment = {field: ids[:, 0] for field, ids in matches.ids.items()}
+  return functools.partial(
+    ranking.plainly,
+    k=k,
+    table=category_keys,
+    matching=dataclasses.replace(matches, ids=of_moment),
+  )
+
+
+def _around(
+  bias_by_distance: Float[Array, ' p'], capacity: int
+) -> Float[Array, ' q']:
+  """Returns the bias of each position, from the oldest to the newest, twice.
+
+  Where a user's ring begins, so does a slice of it.
+  """
+  back = capacity - jnp.arange(capacity, dtype=jnp.int32)
+  bias = jnp.take(bias_by_distance, back)
+  return jnp.concatenate([bias, bias])
 
 
 def in_windows(found: types.SearchResult, length: int) -> types.SearchResult:

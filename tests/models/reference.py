@@ -16,7 +16,7 @@ import numpy as np
 
 from dare_jax import models
 from dare_jax import types
-from tests.models import reference_plans
+from tests.models import reference_parts
 
 _A, _R = 'attention', 'representation'
 _BN_EPSILON = 1e-5
@@ -35,28 +35,9 @@ class Output:
   batch_stats: Mapping[str, Any]
 
 
-def time_id(distance: int, exact: int) -> int:
-  """Distance itself, then 8 ids a doubling: exact * 2^(j/8) <= distance."""
-  if distance <= exact:
-    return distance
-  j = 0
-  while distance**8 >= exact**8 * 2 ** (j + 1) and j < 127:
-    j += 1
-  return exact + 1 + j
-
-
 def top_k(scores: Mapping[int, float], k: int) -> list[int]:
   """The k best of index -> score, best first; of equals the highest index."""
   return sorted(scores, key=lambda i: (-scores[i], -i))[:k]
-
-
-def softmax(scores: list[float]) -> list[float]:
-  """Softmax of a list; of an empty one, an empty one."""
-  if not scores:
-    return []
-  peak = max(scores)
-  powers = [math.exp(score - peak) for score in scores]
-  return [power / sum(powers) for power in powers]
 
 
 def rank(
@@ -214,7 +195,7 @@ class _Ranker:
     return total / rounds
 
   def vector(self, field: str, role: str, side: str, index: int) -> np.ndarray:
-    suffix = reference_plans.TABLES[self.config.plan][role, side]
+    suffix = reference_parts.TABLES[self.config.plan][role, side]
     row = self.tables[f'{field}_{suffix}'][index]
     plan = self.config.plan.removesuffix('_by_role')
     if not plan.startswith('projected') or 'concat' in plan:
@@ -276,7 +257,7 @@ class _Ranker:
     if not self.config.use_time:
       return self.content(role, side, ids, where), np.zeros(0)
     content, joint = self.read(role, side, ids, where), self.joint(role, side)
-    index = time_id(distance, self.config.exact_positions)
+    index = reference_parts.time_id(distance, self.config.exact_positions)
     time = self.vector('time', role, side, index)
     if joint is not None:
       both = np.concatenate([content, time]) @ joint['kernel'] + joint['bias']
@@ -340,7 +321,7 @@ class _Ranker:
 
   def pool(self, b: int, kept: list[int], scores: list[float]) -> np.ndarray:
     total = np.zeros(self.value_width())
-    for i, weight in zip(kept, softmax(scores), strict=True):
+    for i, weight in zip(kept, reference_parts.softmax(scores), strict=True):
       total += weight * self.value(b, i)
     return total
 
