@@ -106,6 +106,9 @@ def _model() -> ml_collections.ConfigDict:
   model.aggregation = config_dict.placeholder(str)  # None: the preset's
   model.target_aware = config_dict.placeholder(bool)  # None: the preset's
   model.top_k = 20  # behaviors kept by the search
+  # Several weigh what was found each in its own way: helps users of many
+  # interests, where one softmax follows only the strongest. docs/losses.md.
+  model.interest_heads = 1  # of attention, the aggregation's own included
   model.attention_dim = 16  # of each field
   model.representation_dim = 16  # of each field
   model.attention_dims = ml_collections.ConfigDict()  # by field, overrides

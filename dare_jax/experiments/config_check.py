@@ -29,6 +29,7 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
       'data.min_item_count',
       'data.prefetch',
       'model.top_k',
+      'model.interest_heads',
       'model.context_dim',
       'model.cluster_size',
       'model.cluster_every_steps',

@@ -133,6 +133,15 @@ def build(
   return ranker.Ranker(config)
 
 
+_POSITIVE = (
+  'top_k',
+  'exact_positions',
+  'hash_bits',
+  'search_dim',
+  'interest_heads',
+)
+
+
 def _dim(
   field: str, default: int, special: Mapping[str, int | None] | None
 ) -> int:
@@ -153,7 +162,7 @@ def _check_fields(fields: Mapping[str, int], dims: Mapping[str, Any]) -> None:
 
 
 def _check(config: ranker_config.RankerConfig) -> None:
-  for option in ('top_k', 'exact_positions', 'hash_bits', 'search_dim'):
+  for option in _POSITIVE:
     value = getattr(config, option)
     if value < 1:
       raise ValueError(f'model.{option}={value}: expected 1 or more.')
@@ -163,6 +172,7 @@ def _check(config: ranker_config.RankerConfig) -> None:
         f'model.hash_width={config.hash_width} must divide'
         f' model.hash_bits={config.hash_bits}.'
       )
+  weighs = aggregate.AGGREGATIONS[config.aggregation].uses_scores
   names = [feature.name for feature in config.content]
   for field in config.match_fields:
     if field not in names:
@@ -174,6 +184,12 @@ def _check(config: ranker_config.RankerConfig) -> None:
   plan = embeddings.PLANS[config.plan]
   for feature in (*config.content, config.time):
     plan.check(feature)
+  if config.interest_heads > 1 and not weighs:
+    raise ValueError(
+      f'model.interest_heads={config.interest_heads}: model.aggregation='
+      f'{config.aggregation!r} does not use scores, which the heads weigh'
+      ' behaviors by; expected 1.'
+    )
   if config.aux_head:
     return
   if search.SEARCHES[config.search].learns_by_aux:
@@ -181,7 +197,6 @@ def _check(config: ranker_config.RankerConfig) -> None:
       f'model.search={config.search!r} learns from the auxiliary loss alone;'
       ' set model.aux_head=True.'
     )
-  weighs = aggregate.AGGREGATIONS[config.aggregation].uses_scores
   if not weighs and not plan.shares_roles:
     raise ValueError(
       f'model.aggregation={config.aggregation!r} does not use scores, so no'

@@ -24,6 +24,7 @@ from dare_jax import types
 from dare_jax.models import batch_check
 from dare_jax.models import by_windows
 from dare_jax.models import head
+from dare_jax.models import interest_heads
 from dare_jax.models import match_terms
 from dare_jax.models import ranker_config
 from dare_jax.models import store_clusters
@@ -69,6 +70,8 @@ class Ranker(nn.Module):
     self.aggregator = aggregate.AGGREGATIONS[config.aggregation](
       aggregate.AggregationOptions(config.hash_bits, config.hash_width)
     )
+    if config.interest_heads > 1:
+      self.more_heads = interest_heads.InterestHeads(config.interest_heads - 1)
     self.head = head.of_config(config, config.hidden)
     if config.aux_head:
       self.aux = head.of_config(config, config.aux_hidden)
@@ -231,6 +234,8 @@ class Ranker(nn.Module):
     """Returns what `_predict` does, given the values of the behaviors found."""
     target = self.encoder.lookup('representation', 'target', batch.targets.ids)
     interest, weights = self.aggregator(result, values, target)
+    if self.config.interest_heads > 1:
+      interest = self.more_heads(interest, result, values, target)
     features = self._features(batch, result, target, interest)
     logits = self.head(features, batch.targets.weight > 0, train)
     return logits, weights

@@ -28,6 +28,8 @@ class RankerConfig:
     scorer: name in `search.SCORERS`.
     search: name in `search.SEARCHES`.
     aggregation: name in `aggregate.AGGREGATIONS`.
+    interest_heads: heads of attention over the behaviors kept, the
+      aggregation's own one included.
     top_k: behaviors kept.
     use_time: whether positions have vectors; False leaves `time` out.
     target_aware: feed the head target * interest as well (the paper's TR).
@@ -70,6 +72,7 @@ class RankerConfig:
   scorer: str = 'dot'
   search: str = 'score'
   aggregation: str = 'softmax'
+  interest_heads: int = 1
   top_k: int = 20
   use_time: bool = True
   target_aware: bool = True
