@@ -51,6 +51,9 @@ def _data() -> ml_collections.ConfigDict:
   data.max_padding = config_dict.placeholder(float)  # None: one length
   data.num_negatives = 2  # sampled for each positive
   data.group_candidates = True  # False: one target a row, shuffled singly
+  # More negatives for little: positives of other moments of the training batch,
+  # for the loss that optim.softmax_weight turns on. docs/losses.md.
+  data.in_batch_negatives = 0  # for each positive
   data.exclude = 'user_log'  # never a negative: or positive_only, none
   data.fresh_negatives = False  # True: drawn anew each epoch
   data.reshuffle = True  # False: the same order in every epoch
@@ -162,6 +165,10 @@ def _optim() -> ml_collections.ConfigDict:
   optim.unique_rows = 'host'  # or device: where a batch's rows are found
   optim.table_dtype = 'float32'  # or bfloat16, rounded stochastically
   optim.aux_weight = 1.0  # of the auxiliary loss
+  optim.pointwise_weight = 1.0  # of the loss of each target by itself
+  # Each positive against the negatives of its moment: helps where order counts
+  # more than probabilities do. docs/losses.md.
+  optim.softmax_weight = 0.0  # of the loss among the candidates of a moment
   optim.l2 = 1e-6  # on dense kernels and projections, sum of squares
   optim.balance_gradients = False  # attention's as long as representation's
   optim.l2_on_norms = False  # published: l2 on norm scales and slopes, too

@@ -51,12 +51,29 @@ class History:
 
 
 @struct.dataclass
+class Contrast:
+  """Candidates that only the loss over a moment's candidates sees.
+
+  `mask` says which are; `log_ratio` is the logarithm of how much likelier each
+  is drawn than a sampled negative would be, 0 elsewhere.
+  """
+
+  mask: Bool[Array, 'b m c']
+  log_ratio: Float[Array, 'b m c']
+
+
+@struct.dataclass
 class Targets:
-  """Targets to score. Weight 0 marks padding: no loss or metric sees it."""
+  """Targets to score. Weight 0 marks padding: no loss or metric sees it.
+
+  `contrast` marks candidates of weight 0 that are no padding; None: there are
+  none.
+  """
 
   ids: Mapping[str, Int[Array, 'b m c']]
   label: Float[Array, 'b m c']
   weight: Float[Array, 'b m c']
+  contrast: Contrast | None = None
 
 
 @struct.dataclass

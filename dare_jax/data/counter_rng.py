@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 # Names of independent streams of draws, beside a seed.
-NEGATIVES, ORDER, UNKNOWN, BATCHES = 1, 2, 3, 4
+NEGATIVES, ORDER, UNKNOWN, BATCHES, IN_BATCH = 1, 2, 3, 4, 5
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)

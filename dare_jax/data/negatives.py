@@ -110,7 +110,7 @@ class NegativeSampler:
       )
       sampled[pending] = row
       pending = pending[
-        self._rejected(items[row], user[pending], positive[pending])
+        self.rejected(items[row], user[pending], positive[pending])
       ]
       if not len(pending):
         break
@@ -167,7 +167,7 @@ class NegativeSampler:
     """Returns the items that may be drawn for a moment."""
     items = self._choices
     pair = np.full(len(items), user), np.full(len(items), positive)
-    return items[~self._rejected(items, *pair)]
+    return items[~self.rejected(items, *pair)]
 
   def _sampled_from_left(
     self, user: np.ndarray, positive: np.ndarray, share: np.ndarray
@@ -214,12 +214,24 @@ class NegativeSampler:
     user = np.searchsorted(self._early_offsets, number, side='right') - 1
     return number + self._late_offsets[user]
 
-  def _rejected(
+  def rejected(
     self, item: np.ndarray, user: np.ndarray, positive: np.ndarray
   ) -> np.ndarray:
-    """Returns bool [n], which of the items may not be negatives."""
+    """Returns bool [n], which of the items may not be negatives.
+
+    Args:
+      item: int32 [n], item ids.
+      user: int32 [n], rows of the users in the store.
+      positive: int32 [n], item ids of the positives.
+    """
     rejected = self._excluded(item, user, positive)
     return rejected if self._known is None else rejected | ~self._known[item]
+
+  def item_counts(self, size: int) -> np.ndarray:
+    """Returns how often each item is in the log that is sampled from."""
+    rows = self._row(np.arange(self._num_rows))
+    items = self._store.behaviors.columns['item_id'][rows]
+    return np.bincount(items, minlength=size)
 
   def _excluded(
     self, item: np.ndarray, user: np.ndarray, positive: np.ndarray

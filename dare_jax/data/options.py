@@ -49,6 +49,8 @@ class PipelineOptions(SplitOptions):
     max_padding: greatest share of padding in the history slots of a batch;
       None: all histories have one length.
     group_candidates: whether the targets of a moment share a row.
+    in_batch_negatives: candidates of a training moment that are positives of
+      other moments of its batch.
     exclude: which items are never negatives, one of `negatives.EXCLUDE`.
     fresh_negatives: whether each epoch draws its own negatives.
     reshuffle: whether each epoch has an order of its own.
@@ -59,6 +61,7 @@ class PipelineOptions(SplitOptions):
   history_length: int
   max_padding: float | None
   group_candidates: bool
+  in_batch_negatives: int
   exclude: str
   fresh_negatives: bool
   reshuffle: bool

@@ -139,6 +139,9 @@ class Pipeline:
       store, data, split, self._seed, known.get('item')
     )
     self._width = self._targets.width
+    self._has_in_batch = is_training and data.in_batch_negatives > 0
+    if self._has_in_batch:
+      self._targets.add_in_batch(moments, data.in_batch_negatives)
     self._rows_a_moment = 1 if data.group_candidates else self._width
     self._moments_per_window = moments_per_window
     self._layout = layout
@@ -206,9 +209,27 @@ class Pipeline:
     """
     rows = self.examples_a_step(batch_size)
     local = self._layout.share.rows(rows)
+    index, epoch, real, length = self._examples(step, rows, local)
+    of_batch = None
+    if self._has_in_batch:  # Whichever process makes which part.
+      every, _, taken, _ = self._examples(step, rows, np.arange(rows))
+      row, taken = self._rows_of(every, taken)
+      of_batch = self._moments.take(row[taken])
+    return self._assemble(index, epoch, real, length, of_batch=of_batch).batch
+
+  def _examples(
+    self, step: int, rows: int, local: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Returns example, epoch, whether it is real, of rows; and their length.
+
+    Args:
+      step: number of the step, from 0 on.
+      rows: rows of the batch of all processes.
+      local: int [b], rows of the batch; those from `rows` on pad it.
+    """
     real = local < rows
     if self._groups is not None:
-      return self._grouped_batch(step, rows, local, real)
+      return self._grouped_examples(step, rows, local, real)
     position = step * rows + np.where(real, local, 0)
     size = self.num_examples
     epoch, index = position // size, position % size
@@ -222,19 +243,12 @@ class Pipeline:
         index[of_epoch] = counter_rng.permute(
           index[of_epoch], size, self._seed * 8 + counter_rng.ORDER, int(value)
         )
-    return self._assemble(index, epoch, real, self._longest).batch
+    return index, epoch, real, self._longest
 
-  def _grouped_batch(
+  def _grouped_examples(
     self, step: int, rows: int, local: np.ndarray, real: np.ndarray
-  ) -> types.Batch:
-    """Returns a batch of histories of about one length.
-
-    Args:
-      step: number of the step, from 0 on.
-      rows: rows of the batch of all processes.
-      local: int [b], rows of the batch that this process makes.
-      real: bool [b], False for rows that pad the batch.
-    """
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Returns `_examples` of a batch of histories of about one length."""
     assert self._groups is not None
     epoch, number = divmod(step, math.ceil(self.num_examples / rows))
     # Without reshuffling all epochs have the order of the first.
@@ -245,8 +259,7 @@ class Pipeline:
     place = np.where(real, place, span.start)
     index = self._groups.shuffled(place, seed + counter_rng.ORDER, order)
     length = self._groups.length_of(span.stop - 1)
-    epochs = np.full_like(index, epoch)
-    return self._assemble(index, epochs, real, length).batch
+    return index, np.full_like(index, epoch), real, length
 
   def eval_batches(
     self, batch_size: int, drop_last: bool = False
@@ -312,12 +325,9 @@ class Pipeline:
     real: np.ndarray,
     length: int,
     with_slices: bool = False,
+    of_batch: splits.Moments | None = None,
   ) -> EvalBatch:
-    if self._windows is None:
-      row, real = index[:, None], real[:, None]
-    else:
-      row, filled = self._windows.moments(index)
-      real = real[:, None] & filled
+    row, real = self._rows_of(index, real)
     shape = row.shape  # [b, m]; what is made for each moment comes flat first.
     moments = self._moments.take(row.ravel() // self._rows_a_moment)
     last = moments.take(np.arange(shape[1] - 1, row.size, shape[1]))
@@ -325,12 +335,13 @@ class Pipeline:
     back = last.end[:, None] - moments.end.reshape(shape)
     end = (length - back).astype(np.int32)
     start = None if self._windows is None else end - self._data.history_length
-    ids, label, weight = jax.tree.map(
+    ids, label, weight, contrast = jax.tree.map(
       lambda array: array.reshape(*shape, -1),
       self._targets(
         moments,
         row.ravel() // self._rows_a_moment,
         np.repeat(epoch, shape[1]) * bool(self._data.fresh_negatives),
+        of_batch,
       ),
     )
     seen: dict[str, np.ndarray] = {}
@@ -343,16 +354,27 @@ class Pipeline:
       field: ids.pop(field)[..., 0] for field in self._store.context_fields
     }
     weight = weight * real[..., None].astype(np.float32)
+    if contrast is not None:
+      contrast = contrast.replace(mask=contrast.mask & real[..., None])
     stored = types.Batch(
       history=history,
       end=end,
-      targets=types.Targets(ids=ids, label=label, weight=weight),
+      targets=types.Targets(ids, label, weight, contrast),
       context=context,
       start=start,
     )
     batch = self._unknown(stored, unknown_ids.Places(index, epoch, row))
     user = np.broadcast_to(moments.user.reshape(*shape, 1), label.shape)
     return EvalBatch(batch, stored, user, seen)
+
+  def _rows_of(
+    self, index: np.ndarray, real: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows of the split behind examples, and which are real."""
+    if self._windows is None:
+      return index[:, None], real[:, None]
+    row, filled = self._windows.moments(index)
+    return row, real[:, None] & filled
 
   def _history(self, moments: splits.Moments, length: int) -> types.History:
     """The last behaviors before each moment, right-aligned, [b, length]."""

@@ -50,9 +50,12 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
       'data.min_events',
       'data.min_history',
       'data.num_negatives',
+      'data.in_batch_negatives',
       'model.attention_init',
       'model.representation_init',
       'optim.aux_weight',
+      'optim.pointwise_weight',
+      'optim.softmax_weight',
       'optim.l2',
       'optim.loss_epsilon',
       'optim.table_weight_decay',
@@ -140,10 +143,31 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
       f'train.moments_per_window={config.train.moments_per_window} needs'
       ' data.group_candidates=True: single targets do not share a window.'
     )
+  _check_losses(config)
   if config.model.top_k > config.data.history_length:
     raise errors.UsageError(
       f'model.top_k={config.model.top_k} exceeds data.history_length='
       f'{config.data.history_length}; lower the one or raise the other.'
+    )
+
+
+def _check_losses(config: ml_collections.ConfigDict) -> None:
+  optim, data = config.optim, config.data
+  if optim.softmax_weight > 0 and not data.group_candidates:
+    raise errors.UsageError(
+      f'optim.softmax_weight={optim.softmax_weight} needs'
+      ' data.group_candidates=True: single targets have no other candidates'
+      ' beside them.'
+    )
+  if data.in_batch_negatives > 0 and not optim.softmax_weight > 0:
+    raise errors.UsageError(
+      f'data.in_batch_negatives={data.in_batch_negatives} needs'
+      ' optim.softmax_weight above 0: no other loss sees them.'
+    )
+  if not optim.pointwise_weight + optim.softmax_weight > 0:
+    raise errors.UsageError(
+      'optim.pointwise_weight=0 and optim.softmax_weight=0: nothing would be'
+      ' learned; expected one of them above 0.'
     )
 
 

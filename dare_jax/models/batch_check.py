@@ -37,6 +37,9 @@ def check(
         f' {windows} has, and {moments[1]} moments as end {moments} has.'
       )
   _has('targets.label', targets.label, shape)
+  if targets.contrast is not None:
+    _has('targets.contrast.mask', targets.contrast.mask, shape)
+    _has('targets.contrast.log_ratio', targets.contrast.log_ratio, shape)
   if batch.start is not None:
     _has('start', batch.start, moments)
   for feature in content:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Float
 
+from dare_jax import types
+
 
 def binary_cross_entropy(
   logits: Float[Array, '*shape'],
@@ -31,6 +33,40 @@ def binary_cross_entropy(
   if epsilon:
     return -jnp.log(jax.nn.sigmoid(signed) + epsilon)
   return -jax.nn.log_sigmoid(signed)
+
+
+def candidate_cross_entropy(
+  logits: Float[Array, 'b m c'],
+  targets: types.Targets,
+) -> tuple[Float[Array, 'b m c'], Float[Array, 'b m c']]:
+  """Returns -log softmax of each positive, and the weight of each value.
+
+  A positive with logit s stands against the negatives n of its moment, not
+  against its other positives: log(1 + sum_n exp(s_n - log_ratio_n - s)).
+
+  Args:
+    logits: of the candidates.
+    targets: their labels and weights. Candidates of `targets.contrast` are
+      negatives too, with their `log_ratio`.
+
+  Returns:
+    Values, float32 or wider, and weights: those of the targets for positives
+    that have a negative beside them; 0 elsewhere.
+  """
+  logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+  negative = (targets.weight > 0) & (targets.label < 0.5)
+  against = logits
+  if targets.contrast is not None:
+    negative |= targets.contrast.mask
+    against = logits - targets.contrast.log_ratio
+  some = jnp.any(negative, axis=-1, keepdims=True)
+  # Where there is none any value will do, but its gradient must be a number.
+  total = jax.nn.logsumexp(
+    against, axis=-1, keepdims=True, where=negative | ~some
+  )
+  values = jax.nn.softplus(total - logits)
+  counted = (targets.label > 0.5) & some
+  return values, jnp.where(counted, targets.weight, 0.0)
 
 
 def weighted_mean(

@@ -41,6 +41,8 @@ class Options:
   unique_rows: str
   table_dtype: str
   aux_weight: float
+  pointwise_weight: float
+  softmax_weight: float
   l2: float
   balance_gradients: bool
   l2_on_norms: bool

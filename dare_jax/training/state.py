@@ -307,7 +307,7 @@ class Trainer:
   def _loss(
     self, params: Any, tables: Any, rest: Any, batch: types.Batch
   ) -> tuple[jax.Array, Any]:
-    """The training loss: main + aux_weight * auxiliary + l2."""
+    """The training loss: pointwise, among candidates, auxiliary, l2."""
     narrow = layers.narrow(params, self.model.config.compute_dtype)
     applied: Any = self._learner.apply(
       {'params': narrow, 'tables': tables, **rest},
@@ -326,7 +326,14 @@ class Trainer:
         output.aux_logits, label, epsilon
       )
       aux = losses.weighted_mean(aux_entropy, weight, mesh_lib.AXIS)
-    loss = main + self._options.aux_weight * aux
+    loss = self._options.pointwise_weight * main
+    if self._options.softmax_weight > 0:
+      values, counted = losses.candidate_cross_entropy(
+        output.logits, batch.targets
+      )
+      among = losses.weighted_mean(values, counted, mesh_lib.AXIS)
+      loss += self._options.softmax_weight * among
+    loss += self._options.aux_weight * aux
     norms = self._options.l2_on_norms
     loss += self._options.l2 * losses.l2_penalty(params, norms)
     sums = {

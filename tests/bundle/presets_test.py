@@ -34,7 +34,11 @@ _CASES: dict[str, dict[str, Any]] = {
   'narrow_compute': {'model__compute_dtype': 'bfloat16'},
   'narrow_tables': {'optim__table_dtype': 'bfloat16'},
   'no_time': {'model__use_time': False},
-  'interest_heads': {'model__interest_heads': 3},
+  'interest_heads': {
+    'model__interest_heads': 3,
+    'optim__softmax_weight': 1.0,
+    'data__in_batch_negatives': 1,
+  },
   'few_positions': {'model__exact_positions': 4},
   'matches': {'model__match_fields': ('item', 'category')},
 }

@@ -12,6 +12,7 @@ import pytest
 
 from dare_jax import errors
 from dare_jax import search
+from dare_jax import types
 from dare_jax.aot import traffic
 from dare_jax.checkpoints import checkpoint
 from dare_jax.parallel import mesh as mesh_lib
@@ -95,6 +96,31 @@ def test_observed_gradients_of_one_device():
   for one, many in zip(*map(jax.tree.leaves, seen), strict=True):
     np.testing.assert_allclose(many, one, rtol=1e-3, atol=1e-5)
   assert seen[0][0]['item_shared'][:, 0].sum() > 10
+
+
+def test_losses_among_candidates_of_one_device():
+  """With candidates of the batch; moments without a positive are anywhere."""
+  batch = parity.batch_of(3)
+  rng = np.random.default_rng(0)
+  mask = rng.random(batch.targets.weight.shape) < 0.3
+  weight = batch.targets.weight * ~mask
+  ratio = rng.normal(size=mask.shape).astype(np.float32) * mask
+  targets = batch.targets.replace(
+    weight=weight, contrast=types.Contrast(mask, ratio)
+  )
+  batch = jax.tree.map(np.asarray, batch.replace(targets=targets))
+  found = []
+  for count in (1, 2):
+    trainer = _trainer(count, softmax_weight=0.7, pointwise_weight=0.5)
+    state = trainer.init(0, batch)
+    placed = mesh_lib.place(trainer.mesh, batch)
+    losses = []
+    for _ in range(3):
+      state, loss = trainer.train_step(state, placed)
+      losses.append(float(loss))
+    found.append((losses, jax.device_get(state.params)))
+  for one, many in zip(*map(jax.tree.leaves, found), strict=True):
+    np.testing.assert_allclose(many, one, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('preset', ['dare', 'twin', 'eta', 'sdim'])

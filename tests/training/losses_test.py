@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dare_jax import types
 from dare_jax.training import losses
 
 
@@ -82,6 +83,65 @@ class L2Test(absltest.TestCase):
 
   def test_no_kernels(self):
     assert losses.l2_penalty({}) == 0
+
+
+def _targets(seed=0):
+  """Moments with none, one and several positives, padding, and contrast."""
+  rng = np.random.default_rng(seed)
+  shape = (3, 2, 5)
+  label = rng.integers(0, 2, shape).astype(np.float32)
+  label[0, 0], label[0, 1] = 0, 1
+  weight = (rng.random(shape) < 0.8).astype(np.float32)
+  mask = (weight == 0) & (rng.random(shape) < 0.6)
+  mask[0] = False
+  contrast = types.Contrast(mask, rng.normal(size=shape) * mask)
+  logits = rng.normal(size=shape)
+  return logits, types.Targets({}, label * ~mask, weight, contrast)
+
+
+def _slowly(logits, targets):
+  """Positive by positive, in float64; value and gradient of the mean."""
+  total, count = 0.0, 0.0
+  grad = np.zeros(logits.shape)
+  for place in np.argwhere((targets.label > 0.5) & (targets.weight > 0)):
+    b, m, c = place
+    scores = {c: logits[b, m, c]}
+    for other in range(logits.shape[-1]):
+      if targets.weight[b, m, other] > 0 and targets.label[b, m, other] < 0.5:
+        scores[other] = logits[b, m, other]
+      if targets.contrast.mask[b, m, other]:
+        ratio = targets.contrast.log_ratio[b, m, other]
+        scores[other] = logits[b, m, other] - ratio
+    if len(scores) == 1:
+      continue
+    norm = sum(math.exp(score) for score in scores.values())
+    total -= math.log(math.exp(scores[c]) / norm)
+    count += 1
+    for other, score in scores.items():
+      grad[b, m, other] += math.exp(score) / norm - (other == c)
+  return total / count, grad / count
+
+
+class CandidateCrossEntropyTest(absltest.TestCase):
+  def test_equals_the_slow_twin_in_value_and_gradient(self):
+    for seed in range(4):
+      logits, targets = _targets(seed)
+
+      def mean(logits, targets=targets):
+        found = losses.candidate_cross_entropy(logits, targets)
+        return losses.weighted_mean(*found)
+
+      value, grad = jax.value_and_grad(mean)(jnp.asarray(logits, jnp.float32))
+      expected, slope = _slowly(logits, targets)
+      np.testing.assert_allclose(value, expected, rtol=1e-5)
+      np.testing.assert_allclose(grad, slope, atol=1e-6)
+
+  def test_never_overflows(self):
+    label = np.array([[[1.0, 0.0]]], np.float32)
+    targets = types.Targets({}, label, np.ones_like(label))
+    for logits, expected in (([200.0, -200.0], 0.0), ([-200.0, 200.0], 400.0)):
+      value, _ = losses.candidate_cross_entropy(jnp.array([[logits]]), targets)
+      np.testing.assert_allclose(value[0, 0, 0], expected)
 
 
 if __name__ == '__main__':

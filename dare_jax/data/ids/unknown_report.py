@@ -95,7 +95,7 @@ def _shares(
   count = min(len(moments), _MOMENTS)
   number = np.arange(count) * len(moments) // count
   build = targets.TargetBuilder(store, data, split, seed=0)
-  ids, label, weight = build(
+  ids, label, weight, _ = build(
     moments.take(number), number, np.zeros_like(number)
   )
   parts = [(weight > 0) & (label > 0.5), (weight > 0) & (label < 0.5)]
