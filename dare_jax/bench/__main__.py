@@ -3,7 +3,7 @@
     python -m dare_jax.bench NAME [flags]
 
 NAME: train, search, recall, kernels, peer, prepare, tree, pod, runs, memory,
-serve, predict, information, planted or matches.
+serve, predict, information, planted, matches or lead.
 --help after a name shows that benchmark's flags; --output=FILE writes JSON.
 """
 
@@ -32,6 +32,7 @@ MODULES = {
   'information': 'bench.information',
   'planted': 'bench.planted',
   'matches': 'bench.searching.matches',
+  'lead': 'bench.lead',
 }
 
 
