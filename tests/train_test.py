@@ -155,6 +155,7 @@ _CHECKS = {
 }
 
 
+@pytest.mark.slow
 def test_training_by_rows_is_the_same_bit_for_bit(root, tmp_path, monkeypatch):
   """Again, stopped, and killed two steps after its last save."""
   made = tiny.config(root, optim__tables='lazy_adam', optim__row_sparse_from=1)

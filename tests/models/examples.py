@@ -164,6 +164,7 @@ class Evaluated:
   """What one call in eval mode gives; `interest` is the aggregation's."""
 
   output: types.RankerOutput
+  batch_stats: Any
   interest: Any
 
 
@@ -226,8 +227,8 @@ def _evaluate(
     return value
 
   with nn.intercept_methods(keep):
-    output = model.apply(variables, batch)
-  return Evaluated(output, found['interest'])
+    output, updated = model.apply(variables, batch, mutable=['batch_stats'])
+  return Evaluated(output, updated['batch_stats'], found['interest'])
 
 
 def predict(

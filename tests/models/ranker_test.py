@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from absl.testing import absltest
@@ -169,41 +170,39 @@ def _example(
   return model, examples.make_variables(model, data), data
 
 
+def _outputs(model: Any) -> Any:
+  """Returns one program of both modes: what they share is compiled once."""
+
+  @jax.jit
+  def run(variables: Any, batch: types.Batch) -> Any:
+    train = model.apply(variables, batch, train=True, mutable=['batch_stats'])
+    return train, examples.evaluate(model, variables, batch)
+
+  return run
+
+
 def _check(model: Any, variables: Any, batch: Any, rtol: float) -> None:
-  for train in (False, True):
-    expected = reference.rank(model, variables, batch, train)
-    output, updated = model.apply(
-      variables, batch, train=train, mutable=['batch_stats']
-    )
-    # In training, normalisation does not read what stands for no target.
-    told = np.asarray(batch.targets.weight) > 0
-    told |= not train
-    chex.assert_tree_all_finite(output.logits)
-    chex.assert_trees_all_close(
-      output.logits[told], expected.logits[told], rtol=rtol, atol=rtol
-    )
-    if train:
-      assert (output.aux_logits is None) == (not model.config.aux_head)
-    if output.aux_logits is not None:
-      chex.assert_trees_all_close(
-        output.aux_logits[told], expected.aux_logits[told], rtol=rtol, atol=rtol
-      )
-    if train:
-      chex.assert_trees_all_close(
-        updated['batch_stats'], expected.batch_stats, rtol=rtol, atol=rtol
-      )
-    else:
-      assert output.aux_logits is None
-      chex.assert_trees_all_equal(
-        updated['batch_stats'], variables['batch_stats']
-      )
-    _check_search(output.search, expected, rtol)
-  chex.assert_trees_all_close(
-    examples.evaluate(model, variables, batch).interest,
-    expected.interest,
-    rtol=rtol,
-    atol=rtol,
-  )
+  close = functools.partial(chex.assert_trees_all_close, rtol=rtol, atol=rtol)
+  expected = reference.rank(model, variables, batch, train=True)
+  (output, updated), evaluated = _outputs(model)(variables, batch)
+  chex.assert_tree_all_finite(output.logits)
+  # Normalisation does not read what stands for no target.
+  told = np.asarray(batch.targets.weight) > 0
+  close(output.logits[told], expected.logits[told])
+  assert (output.aux_logits is None) == (not model.config.aux_head)
+  if output.aux_logits is not None:
+    close(output.aux_logits[told], expected.aux_logits[told])
+  close(updated['batch_stats'], expected.batch_stats)
+  _check_search(output.search, expected, rtol)
+
+  expected = reference.rank(model, variables, batch, train=False)
+  output = evaluated.output
+  chex.assert_tree_all_finite(output.logits)
+  close(output.logits, expected.logits)
+  assert output.aux_logits is None
+  chex.assert_trees_all_equal(evaluated.batch_stats, variables['batch_stats'])
+  _check_search(output.search, expected, rtol)
+  close(evaluated.interest, expected.interest)
 
 
 def _check_search(

@@ -51,6 +51,7 @@ def test_published_init_is_small_everywhere_but_in_biases():
   assert np.abs(scale).max() < 0.06
 
 
+@pytest.mark.slow
 def test_l2_on_norms_and_epsilon():
   batch = examples.make_batch()
   model = examples.build('dare')

@@ -58,6 +58,7 @@ def _on_host(batch: Any) -> Any:
   return batch_rows.BatchRows(_VOCAB)(host)
 
 
+@pytest.mark.slow
 def test_sgd_by_rows_is_sgd():
   # In float64: in float32 an input of PReLU came within rounding of its kink
   # at 0 after 97 steps, and the two went on along different sides.

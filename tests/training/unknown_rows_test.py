@@ -62,6 +62,7 @@ def _log(root):
     return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_unknown_rows_of_all_fields_are_trained(root):
   run = trained.load(root / 'first')
   fresh = run.experiment.init_state()
@@ -149,6 +150,7 @@ def _known(run, field):
   return {raw[i - 2] for i in np.flatnonzero(run.known[field]) if i > 1}
 
 
+@pytest.mark.slow
 def test_what_the_run_before_knew_is_known(root, second):
   config, folder, _ = second
   first = trained.load(root / 'first').experiment
@@ -195,6 +197,7 @@ def test_a_run_can_be_read_without_those_before_it(root, second, tmp_path):
     evaluate.evaluate(copy, 'test')
 
 
+@pytest.mark.slow
 def test_resuming_goes_on_bit_for_bit(root, second, tmp_path):
   config, folder, _ = second
   with pytest.raises(errors.Stopped):

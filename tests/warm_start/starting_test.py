@@ -286,6 +286,7 @@ def test_ids_of_another_kind_are_refused(older, tmp_path):
     _start(config, tmp_path / 'run', older(optim__row_sparse_from=4096)[0])
 
 
+@pytest.mark.slow
 def test_a_run_that_resumes_does_not_look_back(root, older, tmp_path, capsys):
   origin = tmp_path / 'origin'
   shutil.copytree(older(optim__row_sparse_from=4096)[0], origin)
