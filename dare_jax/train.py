@@ -37,7 +37,7 @@ def train_and_evaluate(
   """Runs, or resumes, a whole training; returns what `result.json` holds.
 
   Args:
-    config: as `configs/base.py`.
+    config: a config with the fields of `configs/base.py`.
     workdir: a folder, on a disk or in a bucket; takes config.json,
       metrics.jsonl, result.json, predictions_test.npz, checkpoints/ and
       tensorboard/.

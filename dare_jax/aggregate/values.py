@@ -49,7 +49,7 @@ class Values:
 
   Attributes:
     content: item, category and further fields.
-    time: of the positions; None without time.
+    time: vectors of the positions; None without time.
     mixed: whether a whole vector is content + time instead of content | time.
   """
 

@@ -55,6 +55,7 @@ def logits(run: trained.Trained, batches: Iterable[types.Batch]) -> np.ndarray:
   """Returns the logits of the real targets, float32 [n]."""
 
   def apply(variables: Any, batch: types.Batch) -> dict[str, Any]:
+    """Returns the logits of a batch."""
     output: Any = run.model.apply(variables, batch)
     return {'logit': output.logits}
 
@@ -70,9 +71,11 @@ def head_inputs(run: trained.Trained, batches: Iterable[types.Batch]) -> Arrays:
   """
 
   def apply(variables: Any, batch: types.Batch) -> dict[str, Any]:
+    """Returns the inputs of a batch's main head."""
     seen: list[Any] = []
 
     def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+      """Keeps the first input of the main head."""
       is_main = context.module.name == 'head' and not seen
       if is_main and isinstance(context.module, head.Head):
         seen.append(args[0])
@@ -148,6 +151,7 @@ def _grid(
   module: models.Ranker, target: Any, behavior: Any, position: Any, length: int
 ) -> Any:
   def ids_of(category: Any) -> dict[str, Any]:
+    """Returns field -> ids: the category, else the unknown id."""
     fields = (feature.name for feature in module.config.content)
     unknown = jnp.ones_like(category)
     return {f: category if f == 'category' else unknown for f in fields}
@@ -171,6 +175,7 @@ def _grid(
 
 def _rankings(keep: int) -> Callable[..., dict[str, Any]]:
   def rank(module: models.Ranker, batch: types.Batch) -> dict[str, Any]:
+    """Returns name -> array of what is found in a batch, and of its scores."""
     view = _view(module, batch)
     result = module.searcher(view, module.scores)[0]
     indices, mask = found.best(result, keep)

@@ -76,6 +76,7 @@ class Rows:
   end: np.ndarray
 
   def take(self, rows: np.ndarray) -> Rows:
+    """Returns the rows at these indices."""
     return Rows(
       self.target[rows], self.label[rows], self.user[rows], self.end[rows]
     )
@@ -87,12 +88,12 @@ class Cells:
 
   Attributes:
     target: the category.
-    length: of histories.
+    length: behaviors in a history, at most.
     key: int64 [n], category * length + position - 1, ascending.
     clicked: int64 [n], clicked rows with this behavior there.
-    other: the same, of rows that were not clicked.
-    num_clicked: all clicked rows.
-    num_other: all others.
+    other: int64 [n], rows with this behavior there that were not clicked.
+    num_clicked: number of all clicked rows.
+    num_other: number of all rows that were not clicked.
   """
 
   target: int
@@ -105,10 +106,12 @@ class Cells:
 
   @property
   def category(self) -> np.ndarray:
+    """The category of the behavior of each cell, int64 [n]."""
     return self.key // self.length
 
   @property
   def position(self) -> np.ndarray:
+    """Places back from the target, int64 [n]; 1 is the last behavior."""
     return self.key % self.length + 1
 
   def information(self, missing: float = 0.0) -> np.ndarray:
@@ -179,8 +182,8 @@ class Significance:
   not independent, so that more than that are.
 
   Attributes:
-    cells: with `MIN_SAMPLES` rows or more that have the behavior.
-    above: those of them above the bound.
+    cells: number of cells with `MIN_SAMPLES` rows or more.
+    above: number of these cells whose statistic is above the bound.
   """
 
   MIN_SAMPLES = 50
@@ -197,6 +200,7 @@ class Significance:
     self.above += int((statistic > _CRITICAL).sum())
 
   def share(self) -> float | None:
+    """Returns the share of cells above the bound; None without cells."""
     return self.above / self.cells if self.cells else None
 
 

@@ -55,7 +55,7 @@ class Quality:
 
     Args:
       lists: label -> what `forward.rankings` returned.
-      rows: of the test split, in the same order.
+      rows: the rows of the test split, in the order of the lists.
       histories: what they see.
     """
     self._lists = lists
@@ -217,10 +217,12 @@ class _Mean:
     self._count = np.zeros(size, np.int64)
 
   def add(self, curves: np.ndarray) -> None:
+    """Adds curves, float [rows, points]; NaN is left out."""
     self._sum += np.nansum(curves, axis=0)
     self._count += (~np.isnan(curves)).sum(axis=0)
 
   def values(self) -> list[float] | None:
+    """Returns the mean of each point; None where one was never defined."""
     if not self._count.all():
       return None
     return (self._sum / self._count).tolist()

@@ -72,6 +72,7 @@ class Source:
 
   @property
   def searches_clusters(self) -> bool:
+    """Whether its model searches over clusters of behaviors."""
     return bool(self.run.experiment.clusters_history)
 
   def read(self, name: str) -> bytes | None:
@@ -123,6 +124,7 @@ class Sources:
 
   @property
   def labels(self) -> list[str]:
+    """The name of each run, in order."""
     return [source.label for source in self.all]
 
   @property
@@ -139,10 +141,12 @@ class Sources:
 
   @property
   def store(self) -> history_store.HistoryStore:
+    """The history store that all runs were trained on."""
     return self._first.run.experiment.store
 
   @functools.cached_property
   def histories(self) -> information.Histories:
+    """The categories of all behaviors, user by user."""
     table = self.store.behaviors
     return information.Histories(
       table.columns['category_id'],
@@ -153,6 +157,7 @@ class Sources:
 
   @functools.cached_property
   def test(self) -> Targets:
+    """The targets of the test split."""
     return self._targets('test')
 
   @functools.cached_property

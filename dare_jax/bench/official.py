@@ -100,9 +100,9 @@ class Training:
     """Builds the model of its published command line for DARE.
 
     Args:
-      checkout: as `check` returns.
-      batches: as `single_rows` makes them, all of as many rows.
-      sizes: of the model.
+      checkout: folder of the official code, from `check`.
+      batches: arrays by name, from `single_rows`, equally many rows in each.
+      sizes: the widths of the model.
 
     Raises:
       UsageError: its model does not take these arguments.

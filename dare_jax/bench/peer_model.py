@@ -28,9 +28,9 @@ class Side(official.Training):
     """Reads some batches and builds the model.
 
     Args:
-      config: of our side, for the sizes.
-      checkout: as `official.check` returns.
-      store: the log's.
+      config: the config of our side, which gives the sizes.
+      checkout: folder of the official code, from `official.check`.
+      store: folder of the history store.
 
     Raises:
       UsageError: the official model does not take these sizes.

@@ -27,8 +27,8 @@ def run_fresh(
   Args:
     settings: of the process, applied before anything is imported that starts
       threads; None leaves all at its default.
-    function: of a module.
-    *args: can be pickled.
+    function: a function that a module defines.
+    *args: arguments, which can be pickled.
 
   Raises:
     UsageError: the process was killed.
@@ -46,9 +46,9 @@ class Worker:
     """Makes the object there: `make(*args)`; raises what that raises.
 
     Args:
-      settings: of the process, or None, as `run_fresh` takes them.
-      make: of a module.
-      *args: can be pickled.
+      settings: settings of the process; None leaves all at its default.
+      make: a class or function that a module defines.
+      *args: arguments, which can be pickled.
     """
     self._pool = _pool(settings)
     try:

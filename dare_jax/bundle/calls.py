@@ -25,8 +25,8 @@ class Calls:
     """Reads nothing yet.
 
     Args:
-      folder: of the bundle.
-      manifest: of the same.
+      folder: the folder of the bundle.
+      manifest: the manifest of that bundle.
       variables: what each program takes first.
     """
     self._folder = folder
@@ -51,9 +51,9 @@ class Calls:
     """Returns what the program of a kind makes of arguments.
 
     Args:
-      kind: of the programs.
+      kind: which programs: predict, encode_history, append, search or score.
       sizes: a static program is for; any other: the symbolic one is taken.
-      *args: after the variables.
+      *args: arguments of the program behind the variables.
     """
     file = self._file(kind, sizes)
     call = self._loaded.get(file) or self.load(file)
@@ -66,7 +66,8 @@ class Calls:
 
     Args:
       sizes: users, candidates of each, and slots.
-      *args: of `_search_and_score`, after the programs and the variables.
+      *args: arguments of `_search_and_score` behind the programs and the
+        variables.
     """
     files = self._file('search', sizes), self._file('score', sizes[:2])
     call = self._joined.get(files) or self._join(files)

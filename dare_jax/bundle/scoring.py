@@ -86,7 +86,8 @@ class Plan:
     has_cached_keys: whether keys are searched, and then what was found scored.
     keeps_all: whether the model keeps all behaviors.
     scores_alone: whether the logits of a request depend on all of it.
-    match_fields: those of which a search takes the ids of behaviors.
+    match_fields: names of the fields of which a search takes the ids of
+      behaviors.
   """
 
   top_k: int
@@ -289,7 +290,7 @@ def _searched(states: Sequence[State], count: np.ndarray) -> dict[str, Any]:
   """Returns states as programs take them.
 
   Args:
-    states: of users.
+    states: the states of the users, at most as many as `count` has rows.
     count: int32 [b], behaviors of each, with spare places.
   """
   spare = len(count) - len(states)
@@ -370,7 +371,7 @@ def _heaviest(
 
   Args:
     weight: [c, slots], of right-aligned histories.
-    length: of the history.
+    length: number of behaviors in the history.
     top_k: behaviors to return.
   """
   order = np.argsort(-weight[:, ::-1], axis=1, kind='stable')[:, :top_k]

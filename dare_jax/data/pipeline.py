@@ -39,7 +39,8 @@ class EvalBatch:
     stored: the batch with the ids of the store, where `batch` has the unknown
       id for all that training does not read.
     user: int32 [b, m, c], row of the user in the store.
-    seen: as `slices.seen`, of each moment: bool [b, m].
+    seen: field -> whether a positive of the moment is in its history, bool [b,
+      m].
   """
 
   batch: types.Batch

@@ -34,7 +34,7 @@ def show(ended: Sequence[parts.Ended], rows: Sequence[dict[str, Any]]) -> str:
 
   Args:
     ended: how each part ended.
-    rows: of all parts.
+    rows: the rows that all parts made.
   """
   texts = []
   for end in ended:

@@ -33,7 +33,7 @@ def take(table: Any, ids: Int[Array, ...]) -> Float[Array, '... d']:
 
   Args:
     table: an array [rows, width], or `ScaledRows`.
-    ids: of any shape.
+    ids: integer ids, of any shape.
   """
   if not isinstance(table, ScaledRows):
     return jnp.take(table, ids, axis=0, mode='clip')

@@ -88,7 +88,7 @@ def features(
 
   Args:
     target: representation vectors of the targets, time included.
-    interest: of the users.
+    interest: the interest of the users, [b, m, c, v].
     context: field -> vectors of the moments.
     config: says which parts the heads see.
   """

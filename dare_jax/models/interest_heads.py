@@ -41,7 +41,7 @@ class InterestHeads(nn.Module):
     """Returns the interest, of the same shape; 0 where nothing was kept.
 
     Args:
-      interest: of the aggregation.
+      interest: the interest that the aggregation gave.
       result: the behaviors kept, and their scores, which carry gradient.
       values: their representation vectors.
       target: the targets' content vectors.

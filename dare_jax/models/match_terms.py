@@ -74,8 +74,8 @@ class MatchTerms(nn.Module):
     """Returns a search's result with the matches in whole histories.
 
     Args:
-      result: of the search.
-      matches: of the targets.
+      result: what the search found.
+      matches: the matches of the targets.
       batch: histories and moments.
     """
     start = jnp.zeros_like(batch.end) if batch.start is None else batch.start

@@ -30,7 +30,7 @@ def scale(content_dim: int, time_dim: int, dtype: str) -> Float[Array, ' d']:
   Args:
     content_dim: dimensions in the place of content; they come first.
     time_dim: those in the place of time.
-    dtype: as `layers.narrow` takes.
+    dtype: dtype of the result, one of `layers.COMPUTE_DTYPES`.
   """
   parts = np.repeat([content_dim, time_dim], [content_dim, time_dim])
   factor = ((content_dim + time_dim) / parts) ** 0.25
@@ -49,7 +49,7 @@ def position_scores(
     query: content vectors of the targets, times the factor.
     origin: the target's time vector.
     rows: time vectors of the positions.
-    factor: as `scale` gives it.
+    factor: float32 [d], from `scale`.
   """
   query = query + jnp.expand_dims(origin * factor, (0, 1, 2))
   rows = rows * (factor * rows.shape[-1] ** -0.5)[None]
@@ -66,6 +66,6 @@ def behavior_scores(
   Args:
     keys: content vectors of the behaviors, times the factor.
     origin: the target's time vector.
-    factor: as `scale` gives it.
+    factor: float32 [d], from `scale`.
   """
   return keys @ (origin * factor * keys.shape[-1] ** -0.5)

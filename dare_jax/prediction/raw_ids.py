@@ -20,9 +20,9 @@ class Column:
   """A column of a block.
 
   Attributes:
-    values: as the file has them.
-    name: of the column.
-    path: of the file.
+    values: the values of the column, in the type that the file has.
+    name: the name of the column.
+    path: the path of the file.
     first: number of the first row, from 0 on.
   """
 
@@ -46,7 +46,7 @@ def plain(
   """Returns values as numbers or text; null where one is missing.
 
   Args:
-    values: of any type of a file.
+    values: values of any type that a file can hold.
     missing: texts that stand for a missing value, besides the empty one.
     if_empty: what a missing value is; None: null.
   """

@@ -56,7 +56,7 @@ class Candidates:
 
     Args:
       which: int64 [rows * kept], of each row the best first.
-      scores: as `output.scores`.
+      scores: columns from `output.scores`, a row for each of `which`.
     """
     rank = np.tile(np.arange(1, self.kept + 1), len(which) // self.kept)
     ranks = pl.DataFrame({columns_lib.RANK: rank.astype(np.int32)})
@@ -120,7 +120,7 @@ def best(
   Args:
     candidates: the list.
     reader: with the model and the log.
-    moments: of the rows.
+    moments: the moments of the rows, one each.
     check_stop: called between batches.
 
   Returns:

@@ -67,7 +67,7 @@ def count(
   """Returns how often, and how far back, targets occur in histories.
 
   Args:
-    ids: of the behaviors, oldest first.
+    ids: ids of the behaviors, oldest first.
     targets: ids, `NOTHING` for none.
     start: index of the first behavior that each moment sees.
     end: index behind the last.

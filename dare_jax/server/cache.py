@@ -48,7 +48,7 @@ class StateCache:
   """Least recently used entries go first. Safe to be used by many threads.
 
   Attributes:
-    nbytes: of all entries.
+    nbytes: bytes that all entries hold.
   """
 
   def __init__(self, max_bytes: int) -> None:

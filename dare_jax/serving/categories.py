@@ -33,9 +33,9 @@ def suit(
   Args:
     num_categories: rows of the table of category keys.
     dim: its width.
-    length: of histories.
+    length: behaviors in a history.
     candidates: targets of a search.
-    precision: of the keys.
+    precision: precision of the keys, one of `products.PRECISIONS`.
 
   >>> suit(num_categories=300, dim=16, length=10_000)
   True
@@ -74,7 +74,8 @@ def scores(
 
   Args:
     query: the category's part of it.
-    category: of behaviors; one beyond the table counts as its last.
+    category: categories of the behaviors; one beyond the table counts as its
+      last row.
     table: keys of all categories.
   """
   if are_looked_up(query.shape[1], table):

@@ -50,7 +50,7 @@ def plainly(
       where a user's ring begins, so does a slice.
     k: behaviors to keep.
     table: keys of all categories, where the state holds categories.
-    matching: of one moment, so with ids [b, c].
+    matching: what the targets of one moment match, with ids [b, c].
   """
   users, candidates, width = query.shape
   if not shapes.are_known(users, candidates, state.capacity):

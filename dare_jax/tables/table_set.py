@@ -114,7 +114,7 @@ class TableSet:
     """Returns where the rows of a field's ids lie in storage.
 
     Args:
-      field: of the ids.
+      field: the field of the ids.
       ids: integers of any shape, NumPy or JAX, below the rows of its tables.
     """
     if field not in self.vocab_sizes:
@@ -208,8 +208,8 @@ class TableSet:
     """Returns the tables that a model reads: of split ones the batch's rows.
 
     Args:
-      tables: as stored.
-      rows: of `UniqueRows`.
+      tables: name -> [stored rows, dim], rows in the order of storage.
+      rows: `UniqueRows.rows`: field -> int32 [u].
 
     Returns:
       float32 [u, dim] of each split table, in the order of `rows`; the other

@@ -108,7 +108,7 @@ class RowFinder:
     The processes of a mesh agree in this way on the shape of their batch.
 
     Args:
-      rows: of `UniqueRows`.
+      rows: `UniqueRows.rows`: field -> int32 [u].
       capacities: for each field, in the order of `capacities`, the row capacity
         that each device shall have; not less than it has.
     """

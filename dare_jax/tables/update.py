@@ -106,9 +106,10 @@ class TableUpdater:
     its owner can know.
 
     Args:
-      name: of the table.
-      grads: each as in `update`.
-      rows: that the batch reads.
+      name: the name of the table.
+      grads: gradients of the table's elements as `gather` made them, [u, dim]
+        each.
+      rows: field -> int32 [u], the rows that the batch reads.
     """
 
     def owner(rows: Any, grads: Any, carry: Any) -> Any:
@@ -130,9 +131,10 @@ class TableUpdater:
     """Returns sums over the rows of a table's gradients, of the whole batch.
 
     Args:
-      name: of the table.
-      grads: each as in `update`.
-      rows: that the batch reads.
+      name: the name of the table.
+      grads: gradients of the table's elements as `gather` made them, [u, dim]
+        each.
+      rows: field -> int32 [u], the rows that the batch reads.
       owner: gets rows of its own block, those to leave out beyond it, or None
         for all rows in order; the gradients of these rows, summed over all
         devices; and sums, to which it adds its own.
@@ -161,10 +163,10 @@ class TableUpdater:
 
     Args:
       tables: whole tables, blocks of split ones.
-      slots: of their optimizers.
+      slots: name -> the slots of the table's optimizer.
       grads: by the elements of what `gather` made; of split tables those of
         this device's part of the batch.
-      rows: that the batch reads.
+      rows: field -> int32 [u], the rows that the batch reads.
       step: int32, the number of the step; seeds the rounding of bfloat16.
     """
     new_tables, new_slots = {}, {}

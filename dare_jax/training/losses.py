@@ -45,7 +45,7 @@ def candidate_cross_entropy(
   against its other positives: log(1 + sum_n exp(s_n - log_ratio_n - s)).
 
   Args:
-    logits: of the candidates.
+    logits: logits of the candidates, float [b, m, c].
     targets: their labels and weights. Candidates of `targets.contrast` are
       negatives too, with their `log_ratio`.
 

@@ -26,7 +26,7 @@ def by_role(model: models.Ranker, field: str) -> models.Ranker:
 
   Args:
     model: a ranker.
-    field: of the config, which asks for it.
+    field: name of the config field that asks for it.
 
   Raises:
     UsageError: no table of its plan serves both roles.
@@ -47,7 +47,7 @@ def copies(
 
   Args:
     tables: by name.
-    plan: of the model that `by_role` made.
+    plan: the plan of the model that `by_role` made.
   """
   return {
     f'{name.removesuffix("_shared")}_{suffix}': table
@@ -60,7 +60,7 @@ def pair(grads: Mapping[str, jax.Array], name: str) -> list[jax.Array]:
   """Returns a table's gradients of attention and of representation.
 
   Args:
-    grads: of the copies.
+    grads: name -> gradient of each copy of a table, [rows, dim].
     name: of the table that was copied.
   """
   field = name.removesuffix('_shared')
@@ -77,9 +77,10 @@ def merge(
   The attention gradient is rescaled to the norm of the representation one.
 
   Args:
-    grads: of the copies.
+    grads: name -> gradient of each copy of a table, [rows, dim].
     tables: names of those that were copied.
-    squared_norms: returns those of gradients of a table, of the whole batch.
+    squared_norms: returns the squared norms of gradients of a table, over the
+      whole batch.
   """
   merged = {}
   for name in tables:

@@ -44,8 +44,9 @@ class RoleGradients:
       model: a ranker whose plan shares tables between the roles.
       tables: its tables.
       updater: moves them.
-      balance: as `optim.balance_gradients`.
-      observe: as `train.observe_gradients`.
+      balance: whether attention's gradients are made as long as
+        representation's.
+      observe: whether lengths and angles of the gradients are kept.
 
     Raises:
       UsageError: no table of its plan serves both roles; or no gradient of

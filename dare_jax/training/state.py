@@ -40,7 +40,7 @@ class Trainer:
     mesh: the mesh of all devices.
     tables: the ranker's tables, and how they are stored.
     updater: moves them.
-    observes_gradients: as given.
+    observes_gradients: whether states are `state_parts.ObservedState`.
     train_step: (state, batch) -> (state, loss), jitted.
     predict_step: (state, batch) -> (logits, what the search found), jitted.
   """
@@ -59,7 +59,7 @@ class Trainer:
       model: the ranker.
       options: how it is trained.
       total_steps: length of the run, for the learning rate's schedule.
-      mesh: as `parallel.mesh.make` makes by default.
+      mesh: the mesh of all devices; None makes it by `parallel.mesh.make`.
       observe_gradients: whether states are `state_parts.ObservedState`.
 
     Raises:
@@ -94,9 +94,10 @@ class Trainer:
     """Returns a fresh state on the mesh.
 
     Args:
-      seed: of random values.
+      seed: seed of the initial values.
       batch: gives the shapes only.
-      counts: as `gradient_statistics.fresh`, which need them.
+      counts: field -> how often each id occurs in the log, int [rows]; needed
+        where gradients are observed.
     """
     shapes = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch

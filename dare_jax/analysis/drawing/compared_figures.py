@@ -57,6 +57,7 @@ def _panels(data: Data) -> list[panels_lib.Panel]:
   intervals = panels_lib.intervals(rows, shown)
 
   def draw(axes: Any) -> None:
+    """Draws into the axes of a panel."""
     axes.axvline(0, color=panels_lib.QUIET, linewidth=1)
     intervals(axes)
 

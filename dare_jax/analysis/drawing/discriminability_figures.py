@@ -56,6 +56,7 @@ def _panels(data: Data) -> list[panels_lib.Panel]:
 
 def _band(clusters: list[int], series: dict[str, Any]) -> Any:
   def draw(axes: Any) -> None:
+    """Draws into the axes of a panel."""
     for index, (label, values) in enumerate(series.items()):
       color = panels_lib.color(index)
       low, high = np.min(values, axis=1), np.max(values, axis=1)

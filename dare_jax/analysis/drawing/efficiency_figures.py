@@ -68,6 +68,7 @@ def _panels(data: Data) -> list[panels_lib.Panel]:
 
 def _points(models: Data, x: str, words: str) -> Any:
   def draw(axes: Any) -> None:
+    """Draws into the axes of a panel."""
     for index, (label, of) in enumerate(models.items()):
       if of['auc'] is None:
         continue
@@ -84,6 +85,7 @@ def _points(models: Data, x: str, words: str) -> Any:
 
 def _curves(models: Data, name: str, unit: str) -> Any:
   def draw(axes: Any) -> None:
+    """Draws into the axes of a panel."""
     for index, (label, of) in enumerate(models.items()):
       if name not in of['curves']:
         continue

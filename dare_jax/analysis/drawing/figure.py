@@ -65,6 +65,12 @@ class Analysis:
   files: Sequence[str] = ()
 
 
+def nothing(data: Any) -> list[Any]:
+  """Returns the panels or tables of a figure that has none."""
+  del data
+  return []
+
+
 def listed(words: Sequence[str]) -> str:
   """Returns words as a sentence lists them.
 

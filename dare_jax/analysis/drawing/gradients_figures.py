@@ -87,6 +87,7 @@ def _panels(data: Data) -> list[panels_lib.Panel]:
 
 def _norms(series: Data) -> Any:
   def draw(axes: Any) -> None:
+    """Draws into the axes of a panel."""
     for index, role in enumerate(('representation', 'attention')):
       axes.plot(
         series['step'],
@@ -106,6 +107,7 @@ def _cosines(histograms: Data) -> Any:
   names = {'row_cosine': 'mean of rows', 'cosine': 'whole table'}
 
   def draw(axes: Any) -> None:
+    """Draws into the axes of a panel."""
     for index, (kind, words) in enumerate(names.items()):
       counts = histograms[kind]['counts']
       edges = np.linspace(-1, 1, len(counts) + 1)
@@ -128,6 +130,7 @@ def _cosines(histograms: Data) -> Any:
 
 def _popularity(groups: list[Data]) -> Any:
   def draw(axes: Any) -> None:
+    """Draws into the axes of a panel."""
     color = panels_lib.color(0)
     axes.plot(
       [group['from'] for group in groups],

@@ -69,6 +69,7 @@ def _panels(data: Data) -> list[panels_lib.Panel]:
 
 def _lines(series: Data, words: str) -> Any:
   def draw(axes: Any) -> None:
+    """Draws into the axes of a panel."""
     for index, (label, of) in enumerate(series.items()):
       axes.plot(
         of['number'],

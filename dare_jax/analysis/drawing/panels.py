@@ -136,6 +136,7 @@ def lines(
   """Returns what draws a line for each label from 0 on, with a legend."""
 
   def draw(axes: Any) -> None:
+    """Draws into the axes of a panel."""
     for index, (label, y) in enumerate(series.items()):
       axes.plot(
         x, y, style(index), color=color(index), linewidth=2, label=label
@@ -149,6 +150,7 @@ def lines(
 
 
 def legend(axes: Any) -> None:
+  """Adds a legend without a frame."""
   axes.legend(frameon=False, fontsize=8, labelcolor=INK)
 
 
@@ -164,6 +166,7 @@ def intervals(
   """
 
   def draw(axes: Any) -> None:
+    """Draws into the axes of a panel."""
     step = 0.6 / max(1, len(series))
     for index, (label, estimates) in enumerate(series.items()):
       name: str | None = label
@@ -195,6 +198,7 @@ def heat(
   """Returns what draws a grid of values from 0 to 1, the first row on top."""
 
   def draw(axes: Any) -> None:
+    """Draws into the axes of a panel."""
     axes.grid(False)
     axes.pcolormesh(grid, cmap='viridis', vmin=0, vmax=1, edgecolors='none')
     axes.invert_yaxis()

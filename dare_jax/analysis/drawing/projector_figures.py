@@ -18,11 +18,6 @@ def _sentence(data: Data) -> str:
   )
 
 
-def _nothing(data: Data) -> list[Any]:
-  del data
-  return []
-
-
 def _tables(data: Data) -> list[figure.Table]:
   rows = [
     [
@@ -39,7 +34,7 @@ FIGURES = (
     'projector',
     "Embeddings for TensorBoard's projector",
     _sentence,
-    _nothing,
+    figure.nothing,
     _tables,
   ),
 )

@@ -127,6 +127,7 @@ def _section(section: Section) -> str:
 
 def _table(table: figure.Table) -> str:
   def row(cells: Sequence[str], kind: str) -> str:
+    """Returns a row of cells, each an element of this kind."""
     inside = ''.join(f'<{kind}>{html.escape(c)}</{kind}>' for c in cells)
     return f'<tr>{inside}</tr>'
 

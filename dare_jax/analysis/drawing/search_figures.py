@@ -203,6 +203,7 @@ def _planted_panels(data: Data) -> list[panels_lib.Panel]:
     return made
 
   def draw_cells(axes: Any) -> None:
+    """Draws the bits of cells over their planted relevance."""
     low, middle, high = zip(*data['bits'], strict=True)
     color = panels_lib.color(0)
     axes.fill_between(data['relevance'], low, high, color=color, alpha=0.2)
@@ -214,11 +215,6 @@ def _planted_panels(data: Data) -> list[panels_lib.Panel]:
   note = 'median and middle half of cells, by relevance'
   made.append(panels_lib.Panel('Mutual information', note, draw_cells))
   return made
-
-
-def _nothing(data: Data) -> list[Any]:
-  del data
-  return []
 
 
 FIGURES = (
@@ -234,20 +230,20 @@ FIGURES = (
     'Attention beside mutual information',
     _maps_sentence,
     _maps_panels,
-    _nothing,
+    figure.nothing,
   ),
   figure.Figure(
     'planted',
     'Against the planted relevance',
     _planted_sentence,
     _planted_panels,
-    _nothing,
+    figure.nothing,
   ),
   figure.Figure(
     'search_cases',
     'Where the searches disagree most',
     _cases_sentence,
-    _nothing,
+    figure.nothing,
     _cases_tables,
   ),
 )

@@ -123,6 +123,7 @@ def _calibration_sentence(data: Data) -> str:
 
 def _calibration_panels(data: Data) -> list[panels_lib.Panel]:
   def draw(axes: Any) -> None:
+    """Draws into the axes of a panel."""
     axes.plot([0, 1], [0, 1], color=panels_lib.QUIET, linewidth=1)
     for index, (label, curve) in enumerate(data['curves'].items()):
       color = panels_lib.color(index)

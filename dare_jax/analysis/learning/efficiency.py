@@ -90,6 +90,7 @@ def search_time(source: sources_lib.Source, batch: Any) -> float:
   batch = source.run.experiment.batch_as_read(batch)
 
   def search(module: models.Ranker, keys: Any, batch: Any) -> Any:
+    """Returns indices, scores and mask of what a search finds."""
     found = module.search(keys, batch)
     return found.indices, found.scores, found.mask
 

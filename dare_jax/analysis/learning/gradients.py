@@ -107,6 +107,7 @@ def over_steps(lines: list[dict[str, Any]], table: str) -> dict[str, Any]:
   }
 
   def ratio(kind: str, chosen: np.ndarray) -> float | None:
+    """Returns representation's sum over attention's; None where it has none."""
     if not chosen.any():
       return None
     sums = [

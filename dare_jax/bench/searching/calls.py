@@ -100,9 +100,9 @@ class _States:
   """Users' cached keys.
 
   Attributes:
-    state: of all users.
+    state: the state of all users.
     table: keys of categories, float32 [n, e], where they are apart.
-    exact: of a few users: whole keys, float32.
+    exact: the state of a few users, with whole keys in float32.
   """
 
   state: user_state.UserState

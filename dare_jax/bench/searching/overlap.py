@@ -10,7 +10,7 @@ def shares(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
   Args:
     found: indices [..., k]; below 0, none.
-    wanted: the same of the exact search.
+    wanted: indices [..., k] of the exact search; below 0, none.
 
   Returns:
     [...], NaN where nothing is wanted.

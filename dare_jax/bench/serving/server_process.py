@@ -28,9 +28,9 @@ class Reading:
   """What a server has used until now.
 
   Attributes:
-    cpu_s: of all its threads.
+    cpu_s: CPU seconds of all its threads.
     stage_s: stage -> seconds, of all requests.
-    cache_bytes: of encoded histories.
+    cache_bytes: bytes of the encoded histories that it holds.
   """
 
   cpu_s: float

@@ -110,7 +110,7 @@ class Served:
 
     Args:
       variables: name -> array.
-      state: as `encode_history` gives it.
+      state: arrays by name, from `encode_history`.
       behavior: field -> int32 [b].
     """
     ids = {field: ids[:, None] for field, ids in behavior.items()}
@@ -170,7 +170,7 @@ class Served:
     Args:
       variables: name -> array.
       found_ids: field -> int32 [b, c, k], ids of the behaviors found.
-      found: as `search` gives it.
+      found: arrays by name, from `search`.
       targets: field -> int32 [b, c].
       real: bool [b, c], False for what fills up.
       context: field -> int32 [b].

@@ -19,7 +19,7 @@ def text(
   """Returns a screen about a bundle that was written.
 
   Args:
-    opened: as it was verified.
+    opened: the bundle that was verified.
     verified: what was found.
     place: where it lies now.
   """

@@ -37,8 +37,8 @@ class Verified:
   """What was compared.
 
   Attributes:
-    moments: of the test split, drawn at random.
-    candidates: of each.
+    moments: number of moments of the test split, drawn at random.
+    candidates: number of candidates of each moment.
     worst: largest difference of a logit, relative to those above 1.
     change: largest change of a logit by narrower tables; 0 without.
     auc: of test rows, by the run and by the bundle's tables; None where they
@@ -75,8 +75,8 @@ def verify(
 
   Args:
     opened: the bundle.
-    run: of which it was made.
-    variables: those of the bundle by name, in float32 tables or narrower.
+    run: the run of which the bundle was made.
+    variables: name -> array of the bundle, in float32 tables or narrower.
 
   Raises:
     UsageError: they differ.

@@ -250,7 +250,7 @@ def newest(
 
   Args:
     head: of the user.
-    lengths: of all chunks.
+    lengths: number of events in each of all chunks, the oldest first.
     last: how many events are asked for; None: all.
 
   Returns:

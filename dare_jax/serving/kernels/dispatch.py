@@ -71,8 +71,9 @@ def best(
   Args:
     kernel: one of `KERNELS`.
     query: attention vectors of the targets, times 1 / sqrt(d), float32.
-    keys: as `products.narrow` gives them.
-    scale: the same.
+    keys: keys of the behaviors, [b, d, l], in a precision of `products.narrow`.
+    scale: float32 [b, l], what the products with int8 keys are multiplied by;
+      None for other precisions.
     bias: float32, of each slot; -inf is never kept.
     newest: slot of each user's most recent behavior.
     k: behaviors to keep, at most l.

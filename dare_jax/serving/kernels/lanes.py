@@ -114,7 +114,7 @@ def exact(
     run: returns indices, scores, and above 0 where a list ran out.
     k: behaviors kept of each row.
     length: behaviors of a row.
-    rows: of all, for the choice of the depth.
+    rows: number of all rows, from which the depth is chosen.
     lanes: lists of a row.
   """
   first, full = depth(k, length, rows, lanes), full_depth(k, length, lanes)
@@ -217,8 +217,8 @@ def insert(
   """Returns the lists with one more entry in each, and the worst left out.
 
   Args:
-    values: of each depth, descending, without NaN.
-    steps: of the same entries, all below `step`.
+    values: entries of each list by depth, descending, without NaN.
+    steps: step at which each of these entries came, all below `step`.
     new: the next value of each list.
     step: its step.
   """
