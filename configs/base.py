@@ -33,6 +33,14 @@ def _data() -> ml_collections.ConfigDict:
   data.max_malformed_share = 0.001  # of a log's rows; above: an error
   data.sort_by_time = True  # False keeps the file's order in a user
   data.min_item_count = 1  # rarer items become the unknown item
+  # Further fields of a log that offers some: of complete_journey brand,
+  # manufacturer, department, product_category, package_size and price. Each
+  # helps where an item is too rare for a vector of its own to be learned.
+  data.fields = ()  # each has attention and representation tables
+  # Vectors of items from their text, images or graph: NAME.npy beside
+  # NAME.items.npy, or Parquet with item and vector. Worth it where many
+  # targets are items that training sees rarely or never.
+  data.item_vectors = config_dict.placeholder(str)  # None: none
 
   # How moments become training, validation and test rows.
   data.split = 'leave_last_session'  # or leave_last, by_time
@@ -78,6 +86,8 @@ def _columns() -> ml_collections.ConfigDict:
   columns.category = 'category_id'  # of which kind
   columns.fields = ()  # further categorical fields of a behavior
   columns.context = ()  # categorical fields of a moment, for the head
+  # Of these, those with numbers, such as a price: near ones share a value.
+  columns.numbers = ()  # buckets, two to a doubling
   columns.label = config_dict.placeholder(str)  # 0/1: rows are impressions
   columns.missing = ()  # texts that stand for a missing value, such as NULL
   return columns
@@ -118,10 +128,14 @@ def _model() -> ml_collections.ConfigDict:
   model.attention_dims.item = config_dict.placeholder(int)  # None: as above
   model.attention_dims.category = config_dict.placeholder(int)  # same
   model.attention_dims.time = config_dict.placeholder(int)  # same
+  model.attention_dims.item_vector = config_dict.placeholder(int)  # same
   model.representation_dims = ml_collections.ConfigDict()  # by field
   model.representation_dims.item = config_dict.placeholder(int)  # same
   model.representation_dims.category = config_dict.placeholder(int)  # same
   model.representation_dims.time = config_dict.placeholder(int)  # same
+  model.representation_dims.item_vector = config_dict.placeholder(int)  # same
+  model.vectors_in = ('attention', 'representation')  # of data.item_vectors
+  model.tune_vectors = False  # True: they are trained on, as other tables
   # Fields that tell where a target's equals a behavior's, item,category say:
   # where people come back to the same things. See docs/parts.md.
   model.match_fields = ()  # none

@@ -121,6 +121,7 @@ def _check(request: Request) -> pathlib.Path:
 
 def open_reader(request: Request) -> reading.Reader:
   """Returns what reads an input for the model of a run or of a bundle."""
+  from dare_jax.logs import derived_fields
   from dare_jax.prediction import columns
   from dare_jax.prediction import histories
   from dare_jax.prediction import history_log
@@ -129,7 +130,8 @@ def open_reader(request: Request) -> reading.Reader:
 
   scorer, own, data = (_of_run if request.workdir else _of_bundle)(request)
   of_log = data.columns if data is not None and data.name == 'csv_log' else None
-  further = (*scorer.fields[2:], *scorer.context_fields)
+  of_behaviors = derived_fields.given(scorer.fields)[2:]
+  further = (*of_behaviors, *scorer.context_fields)
   names = columns.names_of(of_log, further, request.columns)
   logs = own
   if request.history:
@@ -137,10 +139,11 @@ def open_reader(request: Request) -> reading.Reader:
     if data is None:  # A bundle does not know how its log named them.
       own_names = names.given & {'user', 'item', 'category', 'time'}
       given = {k: names.by_role[k][0] for k in own_names if names.by_role[k]}
-    how = histories.Reading(scorer.fields[2:], data, given, request.data_dir)
+    how = histories.Reading(of_behaviors, data, given, request.data_dir)
     store = histories.open_store(request.history, how)
     translated = history_log.translated(
       store,
+      scorer.fields,
       lambda field, raw: scorer.ids(
         field, raw_ids.Column(raw, field, store.path)
       ),

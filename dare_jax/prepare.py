@@ -30,9 +30,16 @@ def prepare(config: ml_collections.ConfigDict) -> str:
   from dare_jax.experiments import config_check
   from dare_jax.logs import options as log_options
   from dare_jax.store import datasets
+  from dare_jax.store import item_vectors
+  from dare_jax.store import vector_store
 
   config_check.check(config)
   store = datasets.prepare(log_options.of_section(config.data))
+  if config.data.item_vectors is not None:
+    vectors = item_vectors.open_or_prepare(
+      config.data.item_vectors, config.data.data_dir
+    )
+    store = vector_store.attach(store, vectors)
   return data_card.data_card(store, data_options.of_section(config.data))
 
 

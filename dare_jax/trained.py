@@ -19,8 +19,11 @@ from dare_jax import errors
 from dare_jax import models
 from dare_jax import types
 from dare_jax.experiments import experiment as experiment_lib
+from dare_jax.logs import derived_fields
 from dare_jax.logs import given_values
 from dare_jax.logs import id_map
+from dare_jax.logs import number_buckets
+from dare_jax.logs import plain_values
 from dare_jax.models import store_clusters
 from dare_jax.process import numerics
 from dare_jax.runs import saved_run
@@ -61,7 +64,8 @@ class Trained:
     and so is a missing one (None, NaN); padding is `id_map.PADDING`.
 
     Args:
-      field: 'item', 'category', or a further field of the log.
+      field: 'item', 'category', or a further field of the log; or
+        'item_vector', whose raw values are items.
       raw: a list, an array of NumPy, or a series of pandas or Polars. 5, 5.0
         and '5' are the same value.
 
@@ -75,6 +79,8 @@ class Trained:
     if field not in self.known:
       self.known[field] = store.raw_ids(field)
     known = self.known[field]
+    if field in store.numbers:
+      raw = number_buckets.labels(plain_values.plain(field, raw))
     asked = given_values.as_known(field, raw, known)
     found = id_map.lookup(known, asked).fill_null(id_map.UNKNOWN).to_numpy()
     return self.experiment.as_read(field, found).astype(np.int32)
@@ -148,8 +154,11 @@ class Trained:
   ) -> dict[str, Int32[np.ndarray, ' n']]:
     """Returns the ids of columns, which are all fields, of one length."""
     fields = self.experiment.store.fields
-    _check_fields(name, columns, fields)
-    found = {field: self.ids(field, columns[field]) for field in fields}
+    _check_fields(name, columns, derived_fields.given(fields))
+    found = {
+      field: self.ids(field, columns[derived_fields.source(field)])
+      for field in fields
+    }
     if len({len(ids) for ids in found.values()}) > 1:
       lengths = [f'{len(ids)} of {field}' for field, ids in found.items()]
       raise errors.UsageError(

@@ -3,7 +3,7 @@
     python -m dare_jax.bench NAME [flags]
 
 NAME: train, search, recall, kernels, peer, prepare, tree, pod, runs, memory,
-serve, predict, information, planted, matches or lead.
+serve, predict, information, planted, matches, lead or content.
 --help after a name shows that benchmark's flags; --output=FILE writes JSON.
 """
 
@@ -33,6 +33,7 @@ MODULES = {
   'planted': 'bench.planted',
   'matches': 'bench.searching.matches',
   'lead': 'bench.lead',
+  'content': 'bench.searching.content',
 }
 
 

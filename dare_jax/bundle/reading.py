@@ -19,6 +19,8 @@ from dare_jax.bundle import calls as calls_lib
 from dare_jax.bundle import manifest as manifest_lib
 from dare_jax.bundle import raw_ids
 from dare_jax.bundle import scoring
+from dare_jax.logs import number_buckets
+from dare_jax.logs import plain_values
 
 # What a model reads in place of values that training has not seen.
 _UNKNOWN_ROW = 1
@@ -128,6 +130,8 @@ class Bundle:
     if field not in self._raw_ids:
       known = ', '.join(sorted(self._raw_ids))
       raise errors.UsageError(f'field {field!r}: expected one of {known}.')
+    if field in self.manifest.get('numbers', ()):  # Older bundles have none.
+      raw = number_buckets.labels(plain_values.plain(field, raw))
     return self._raw_ids[field](raw, _UNKNOWN_ROW)
 
   def known_values(self, field: str, count: int) -> list[Any]:

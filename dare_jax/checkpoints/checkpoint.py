@@ -1,6 +1,7 @@
 """Checkpoints: the last ones to go on from, and the best, written by orbax.
 
-A checkpoint holds the whole training state and a JSON with the position, the
+A checkpoint holds the training state, without tables that are never trained,
+and a JSON with the position, the
 config, the code version and the data's fingerprint. The data position and all
 random numbers follow from (seed, step), so nothing else is needed to go on.
 Orbax writes to a temporary folder and renames it: a kill at any moment leaves
@@ -28,6 +29,7 @@ from dare_jax.checkpoints import leaves
 from dare_jax.parallel import barriers
 from dare_jax.parallel import processes
 from dare_jax.training import state as train_state
+from dare_jax.training import state_parts
 
 T = TypeVar('T')
 TrainState = train_state.TrainState
@@ -125,6 +127,7 @@ class Checkpoints:
       return  # The same step has the same state.
     self._settle(manager)
     self._try_out(manager)
+    state = state_parts.with_given(state, {})
     sealed = description_lib.seal(description, checksum.of_values(state))
     try:
       manager.save(
@@ -267,7 +270,7 @@ class Checkpoints:
     """
     path = self.manager_of(step).directory / str(step)
     expected = _describe(path, fingerprint).pop(description_lib.VALUES)
-    abstract = jax.tree.map(_abstract, template)
+    abstract = _saved_part(template)
     found = leaves.read(path / 'state', abstract)
     own = 0
     for number, (name, _) in enumerate(jax.tree.leaves_with_path(abstract)):
@@ -316,7 +319,7 @@ def _restore(
   path = manager.directory / str(step)
   description = _describe(path, fingerprint)
   expected = description.pop(description_lib.VALUES)
-  abstract = jax.tree.map(_abstract, template)
+  abstract = _saved_part(template)
   found = _read(path, lambda: list(leaves.read(path / 'state', abstract)))
   state = jax.tree.unflatten(jax.tree.structure(abstract), found)
   if checksum.of_values(state) != expected:
@@ -377,6 +380,11 @@ def _reason(error: BaseException) -> str:
 
 def _damaged(path: epath.Path, reason: str) -> DamagedError:
   return DamagedError(f'checkpoint {path} is damaged: {reason}')
+
+
+def _saved_part(template: TrainState) -> TrainState:
+  """Returns the shapes of what is saved of a state: not tables as given."""
+  return jax.tree.map(_abstract, state_parts.with_given(template, {}))
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:

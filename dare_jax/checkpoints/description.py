@@ -14,6 +14,7 @@ from dare_jax import storage
 
 # Of the values, which orbax does not check, and of the description itself.
 VALUES = 'values_checksum'
+DATA, VECTORS = 'data_fingerprint', 'vectors_fingerprint'
 _CHECKSUM = 'crc32'
 
 
@@ -36,11 +37,12 @@ def read(path: epath.Path) -> dict[str, Any]:
   return sealed
 
 
-def trained_on(directory: epath.Path) -> str | None:
+def trained_on(directory: epath.Path, key: str = DATA) -> str | None:
   """Returns the fingerprint of the data that checkpoints were trained on.
 
   Args:
     directory: folder of the checkpoints of a run; damaged ones are passed over.
+    key: `DATA`, or `VECTORS` for that of content vectors.
 
   Returns:
     None if there is no checkpoint that tells.
@@ -49,7 +51,7 @@ def trained_on(directory: epath.Path) -> str | None:
     names = storage.names(directory / kind)
     for step in sorted((int(n) for n in names if n.isdigit()), reverse=True):
       try:
-        return str(read(directory / kind / str(step))['data_fingerprint'])
+        return str(read(directory / kind / str(step))[key])
       except Exception:  # Whatever a damaged file makes orbax raise.
         continue
   return None

@@ -14,9 +14,11 @@ from dare_jax.data import split_times
 from dare_jax.data import splits
 from dare_jax.data.ids import known_ids
 from dare_jax.data.ids import unknown_report
+from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
 from dare_jax.logs import time_units
 from dare_jax.store import history_store
+from dare_jax.store import vector_store
 
 _QUANTILES = (0, 10, 50, 90, 99, 100)
 
@@ -34,6 +36,7 @@ def data_card(
   lines = [
     *_source_lines(store),
     *_size_lines(store),
+    *_vector_lines(store),
     *_split_lines(store, data),
     *_store_lines(store),
   ]
@@ -70,7 +73,7 @@ def _size_lines(store: history_store.HistoryStore) -> Iterator[tuple[str, str]]:
   table = store.behaviors
   yield 'users:', f'{store.num_users:,}'
   for field, size in store.vocab_sizes.items():
-    if field != 'user':
+    if field != 'user' and not derived_fields.is_derived(field):
       plural = {'item': 'items', 'category': 'categories'}.get(field, field)
       yield f'{plural}:', f'{size - id_map.FIRST:,}'
   yield 'behaviors:', f'{len(table):,}'
@@ -98,6 +101,13 @@ def _size_lines(store: history_store.HistoryStore) -> Iterator[tuple[str, str]]:
     yield 'time range:', _time_range(store, stamps)
     yield 'time unit:', _time_unit(store)
     yield from _distinct_times(store)
+
+
+def _vector_lines(
+  store: history_store.HistoryStore,
+) -> Iterator[tuple[str, str]]:
+  if isinstance(store, vector_store.VectorStore):
+    yield 'item vectors:', vector_store.coverage(store)
 
 
 def _num_repeated(table: history_store.Table) -> int:
@@ -189,6 +199,7 @@ def _split_lines(
     users = len(np.unique(moments.user))
     yield f'{name} moments:', f'{len(moments):,} of {users:,} users'
   known = known_ids.of_training(store, made['train'], data)
+  known = {field: known[field] for field in derived_fields.given(known)}
   try:
     yield from unknown_report.lines(store, made, data, known)
   except errors.UsageError as error:

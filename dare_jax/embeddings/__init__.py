@@ -1,5 +1,7 @@
 """Embedding tables, the plans that share them, and positions in time."""
 
+from dare_jax.embeddings.content_vectors import GivenVectors
+from dare_jax.embeddings.content_vectors import VectorFeature
 from dare_jax.embeddings.encoder import FeatureEncoder
 from dare_jax.embeddings.plans import Feature
 from dare_jax.embeddings.plans import Plan
@@ -14,11 +16,13 @@ from dare_jax.embeddings.projections import Projection
 __all__ = [
   'Feature',
   'FeatureEncoder',
+  'GivenVectors',
   'KERNEL_INITS',
   'PLANS',
   'Plan',
   'Projection',
   'ROLES',
+  'VectorFeature',
   'ids_up_to',
   'num_position_ids',
   'position_ids',

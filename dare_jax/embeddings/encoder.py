@@ -14,6 +14,7 @@ from jaxtyping import Int
 import numpy as np
 
 from dare_jax import layers
+from dare_jax.embeddings import content_vectors
 from dare_jax.embeddings import plans
 from dare_jax.embeddings import projections
 from dare_jax.embeddings import scaled_rows
@@ -50,10 +51,17 @@ class FeatureEncoder(nn.Module):
     variables = {}
     for feature in features:
       self.plan.check(feature)
-      for suffix in self.plan.suffixes:
-        name = f'{feature.name}_{suffix}'
+      for name, suffix in feature.tables(self.plan).items():
         variables[name] = self._table(feature, suffix, name)
     self._tables = variables
+    self.vector_map = {
+      role: content_vectors.VectorMap(
+        feature.dim(role), self.init_std[role], self.compute_dtype
+      )
+      for feature in features
+      for role in plans.ROLES
+      if feature.is_given and feature.dim(role)
+    }
     shape = self.plan.projection
     if shape is None:
       return
@@ -64,6 +72,7 @@ class FeatureEncoder(nn.Module):
         f'{feature.name}_{use}': projections.FieldMap(shape.hidden, kernel_init)
         for feature in features
         for use in uses
+        if not feature.is_given
       }
     else:
       width = {role: sum(f.dim(role) for f in features) for role in plans.ROLES}
@@ -73,9 +82,10 @@ class FeatureEncoder(nn.Module):
       }
 
   def _table(self, feature: plans.Feature, suffix: str, name: str) -> Any:
-    role = self.plan.role_of(suffix)
-    shape = (feature.vocab_size, feature.dim(role))
-    std = self.init_std[role]
+    shape = (feature.vocab_size, feature.table_dim(self.plan, suffix))
+    if feature.is_given:  # What is trained, or read, brings them along.
+      return self.variable(COLLECTION, name, jnp.zeros, shape)
+    std = self.init_std[self.plan.role_of(suffix)]
     return self.variable(
       COLLECTION,
       name,
@@ -199,6 +209,11 @@ class FeatureEncoder(nn.Module):
   def _use(
     self, feature: plans.Feature, role: str, side: str, ids: Any
   ) -> Float[Array, '... d']:
+    if feature.is_given:
+      if not feature.dim(role):
+        return jnp.zeros((*ids.shape, 0), self.compute_dtype)
+      table = self._tables[content_vectors.TABLE].value
+      return self.vector_map[role](table, ids)
     suffix = self.plan.table_of[role, side]
     table = self._tables[f'{feature.name}_{suffix}'].value
     vectors = scaled_rows.take(table, ids)

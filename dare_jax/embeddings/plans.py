@@ -49,6 +49,19 @@ class Feature:
       return self.attention_dim
     return self.representation_dim
 
+  def tables(self, plan: Plan) -> dict[str, str]:
+    """Returns name -> suffix of the tables of this feature under a plan."""
+    return {f'{self.name}_{suffix}': suffix for suffix in plan.suffixes}
+
+  def table_dim(self, plan: Plan, suffix: str) -> int:
+    """Returns the width of one of its tables."""
+    return self.dim(plan.role_of(suffix))
+
+  @property
+  def is_given(self) -> bool:
+    """Whether its vectors are given; see `content_vectors`."""
+    return False
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -92,6 +105,8 @@ class Plan:
 
   def check(self, feature: Feature) -> None:
     """Raises ValueError if a feature's widths contradict the sharing."""
+    if feature.is_given:
+      return
     if (
       self.shares_roles and feature.attention_dim != feature.representation_dim
     ):

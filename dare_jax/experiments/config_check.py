@@ -14,6 +14,7 @@ from dare_jax.data import negatives
 from dare_jax.data import options as data_options
 from dare_jax.data import split_times
 from dare_jax.data import splits
+from dare_jax.embeddings import content_vectors
 from dare_jax.training import options as train_options
 
 # What is expected, when that is met, and of which fields. None is checked
@@ -144,6 +145,7 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
       ' data.group_candidates=True: single targets do not share a window.'
     )
   _check_losses(config)
+  _check_vectors(config)
   if config.model.top_k > config.data.history_length:
     raise errors.UsageError(
       f'model.top_k={config.model.top_k} exceeds data.history_length='
@@ -168,6 +170,20 @@ def _check_losses(config: ml_collections.ConfigDict) -> None:
     raise errors.UsageError(
       'optim.pointwise_weight=0 and optim.softmax_weight=0: nothing would be'
       ' learned; expected one of them above 0.'
+    )
+
+
+def _check_vectors(config: ml_collections.ConfigDict) -> None:
+  try:
+    content_vectors.check_roles(tuple(config.model.vectors_in))
+  except ValueError as error:
+    raise errors.UsageError(str(error)) from None
+  if config.data.item_vectors is not None and config.data.min_item_count > 1:
+    raise errors.UsageError(
+      f'data.min_item_count={config.data.min_item_count} forgets which the rare'
+      ' items are, so that these would have no vector of data.item_vectors;'
+      ' leave it at 1: ids that training does not read are the unknown id'
+      ' anyway.'
     )
 
 

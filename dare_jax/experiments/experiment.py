@@ -9,9 +9,11 @@ import dataclasses
 import functools
 import math
 
+import jax
 import ml_collections
 import numpy as np
 
+from dare_jax import embeddings
 from dare_jax import errors
 from dare_jax import models
 from dare_jax import search as searches
@@ -22,21 +24,27 @@ from dare_jax.data import splits
 from dare_jax.data.ids import known_ids
 from dare_jax.data.ids import unknown_ids
 from dare_jax.data.ids import unknown_report
+from dare_jax.embeddings import content_vectors
 from dare_jax.evaluation import judge
 from dare_jax.evaluation import metrics
 from dare_jax.evaluation import retrieval
 from dare_jax.experiments import config_check
 from dare_jax.experiments import options as run_options
+from dare_jax.logs import derived_fields
 from dare_jax.logs.builders import synthetic
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
 from dare_jax.process import numerics
 from dare_jax.store import datasets
 from dare_jax.store import history_store
+from dare_jax.store import item_vectors
+from dare_jax.store import vector_store
 from dare_jax.training import clustering
 from dare_jax.training import feed
+from dare_jax.training import given_tables
 from dare_jax.training import prediction
 from dare_jax.training import state as train_state
+from dare_jax.training import state_parts
 
 Known = Mapping[str, np.ndarray]
 
@@ -110,13 +118,32 @@ class Experiment:
     state = self.trainer.init(self.options.seed, self.first_batch(), counts)
     if self.clusters_history:
       state = clustering.blank(state, self.store, self.trainer.mesh)
-    return state
+    if content_vectors.TABLE in self.trainer.trained_tables.specs:
+      tables = {**state.tables['encoder'], **self._vectors()}
+      return dataclasses.replace(state, tables={'encoder': tables})
+    return self.with_given(state)
+
+  def with_given(self, state: train_state.TrainState) -> train_state.TrainState:
+    """Returns a state with the tables that checkpoints do not have."""
+    if content_vectors.TABLE in self.trainer.trained_tables.specs:
+      return state
+    return state_parts.with_given(state, self._vectors())
+
+  def _vectors(self) -> dict[str, jax.Array]:
+    """Returns the table of content vectors by its name, where there is one."""
+    if not isinstance(self.store, vector_store.VectorStore):
+      return {}
+    vectors, trainer = self.store.vectors.vectors, self.trainer
+    made = given_tables.load(trainer.tables, trainer.mesh, vectors)
+    return {content_vectors.TABLE: made}
 
   def _counts(self) -> dict[str, np.ndarray]:
     """Returns how often each id of a field occurs in the log, as it is read."""
     return {
       field: np.bincount(
-        self.as_read(field, self.store.behaviors.columns[f'{field}_id']),
+        self.as_read(
+          field, np.asarray(self.store.behaviors.columns[f'{field}_id'])
+        ),
         minlength=self.store.vocab_sizes[field],
       )
       for field in self.store.fields
@@ -128,7 +155,11 @@ class Experiment:
     if self.clusters_history:
       shapes = clustering.shapes(self.store, self.trainer.mesh)
       state = dataclasses.replace(state, clusters=shapes)
-    return state
+    trainer = self.trainer
+    if trainer.tables.specs.keys() == trainer.trained_tables.specs.keys():
+      return state
+    shape = given_tables.shape(trainer.tables, trainer.mesh)
+    return state_parts.with_given(state, {content_vectors.TABLE: shape})
 
   @numerics.of_runs()
   def predict(
@@ -152,9 +183,9 @@ class Experiment:
   def unknown_report(self) -> str:
     """Returns how many ids are unknown, and what share of the targets is."""
     moments = {name: made.moments for name, made in self.pipelines.items()}
-    return unknown_report.short(
-      self.store, moments, self.options.data, self.known
-    )
+    fields = derived_fields.given(self.known)
+    known = {field: self.known[field] for field in fields}
+    return unknown_report.short(self.store, moments, self.options.data, known)
 
   def as_read(self, field: str, ids: np.ndarray) -> np.ndarray:
     """Returns ids as the model reads them: unknown ones for those not known."""
@@ -234,8 +265,7 @@ def load(
   build_options(config, dict.fromkeys(fields, 2))
   is_first = processes.is_first()
   store = processes.in_turn(
-    open_store
-    or (lambda: datasets.open_or_prepare(options.log, check_input=is_first))
+    open_store or (lambda: _open_store(config, options, is_first))
   )
   processes.agree_on({'the fingerprint of the data': store.fingerprint})
   moments = splits.make_splits(store, options.data)
@@ -281,6 +311,21 @@ def load(
   return Experiment(config, options, store, pipelines, trainer, steps, known)
 
 
+def _open_store(
+  config: ml_collections.ConfigDict,
+  options: run_options.RunOptions,
+  check_input: bool,
+) -> history_store.HistoryStore:
+  """Opens what was prepared of the log and the vectors of a config."""
+  store = datasets.open_or_prepare(options.log, check_input=check_input)
+  if config.data.item_vectors is None:
+    return store
+  vectors = item_vectors.open_or_prepare(
+    config.data.item_vectors, options.log.data_dir
+  )
+  return vector_store.attach(store, vectors)
+
+
 def model_of(
   config: ml_collections.ConfigDict, store: history_store.HistoryStore
 ) -> models.Ranker:
@@ -290,6 +335,7 @@ def model_of(
     config,
     {field: vocab[field] for field in store.fields},
     {field: vocab[field] for field in store.context_fields},
+    vector_width=vector_store.width_of(store),
     num_clusters=int(np.diff(store.behaviors.offsets).max(initial=1)),
   )
 
@@ -307,6 +353,7 @@ def build_options(
   vocab_sizes: Mapping[str, int],
   context: Mapping[str, int] | None = None,
   num_clusters: int = 1,
+  vector_width: int | None = None,
 ) -> models.Ranker:
   """Returns the model of the config's model section.
 
@@ -315,11 +362,16 @@ def build_options(
     vocab_sizes: field -> table rows.
     context: field -> table rows, of the fields that only the head sees.
     num_clusters: upper bound of the number of clusters of one user.
+    vector_width: of the vectors of the field `item_vector`; None: it has none.
   """
   options = config.model.to_dict()
   name = options.pop('name')
   for field in ('cluster_size', 'cluster_every_steps'):
     options.pop(field)
+  roles, tuned = options.pop('vectors_in'), options.pop('tune_vectors')
+  vectors = None
+  if vector_width is not None:
+    vectors = embeddings.GivenVectors(vector_width, tuple(roles), tuned)
   if options.pop('published_search'):
     options = models.published_options(name, options)
   try:
@@ -328,6 +380,7 @@ def build_options(
       vocab_sizes=vocab_sizes,
       context=context,
       num_clusters=num_clusters,
+      vectors=vectors,
       **options,
     )
   except ValueError as error:

@@ -23,8 +23,16 @@ from dare_jax.checkpoints import description
 from dare_jax.logs import options as log_options
 from dare_jax.store import datasets
 from dare_jax.store import history_store
+from dare_jax.store import item_vectors
+from dare_jax.store import vector_files
+from dare_jax.store import vector_store
 
-_FIELDS = ('data.data_dir', 'data.input', 'train.init_from')
+_FIELDS = (
+  'data.data_dir',
+  'data.input',
+  'data.item_vectors',
+  'train.init_from',
+)
 # In config.json: field -> absolute path, and that of the workdir.
 _KEY = 'absolute_paths'
 
@@ -80,7 +88,7 @@ def open_store(
       ' it back there, or where it lies now, give its folder to the command'
       ' that trained the run, --config.data.data_dir=DIR.'
     )
-  return history_store.open_store(path)
+  return _with_vectors(history_store.open_store(path), config, workdir)
 
 
 def open_or_prepare(
@@ -97,10 +105,54 @@ def open_or_prepare(
   """
   path = _find(config, workdir)
   if path is None:
-    return datasets.open_or_prepare(
-      log_options.of_section(config.data), check_input=False
+    log = log_options.of_section(config.data)
+    store = datasets.open_or_prepare(log, check_input=False)
+  else:
+    store = history_store.open_store(path)
+  return _with_vectors(store, config, workdir, is_given=True)
+
+
+def _with_vectors(
+  store: history_store.HistoryStore,
+  config: ml_collections.ConfigDict,
+  workdir: epath.Path,
+  is_given: bool = False,
+) -> history_store.HistoryStore:
+  """Returns a run's store with the vectors that the run was trained with.
+
+  Args:
+    store: the run's.
+    config: its config.
+    workdir: its folder.
+    is_given: whether the file is given now, so that it must be the same.
+
+  Raises:
+    UsageError: other vectors, or none.
+  """
+  given = config.data.item_vectors
+  if given is None:
+    return store
+  wanted = description.trained_on(workdir / 'checkpoints', description.VECTORS)
+  now = vector_files.fingerprint(given)
+  if is_given and wanted and now and now != wanted:
+    raise vector_files.refuse(
+      given,
+      f'is not the file that the run in {workdir} was trained with (fingerprint'
+      f' {now}, expected {wanted}); give that one, or choose another --workdir',
     )
-  return history_store.open_store(path)
+  folders = [path.parent for path in _places(config, workdir)]
+  for folder in folders if wanted else ():
+    path = item_vectors.folder_of(str(wanted), str(folder))
+    if path.exists():
+      return vector_store.attach(store, item_vectors.open_prepared(path))
+  if now is None or wanted not in (None, now):
+    raise vector_files.refuse(
+      given,
+      f'the vectors that the run was trained with (fingerprint {wanted}) are'
+      f' neither there nor prepared in {folders[0]}; put the file back',
+    )
+  vectors = item_vectors.open_or_prepare(given, str(folders[0]))
+  return vector_store.attach(store, vectors)
 
 
 def _find(

@@ -26,6 +26,7 @@ class LogSchema:
     sort_by_time: order a user's rows by time (stable); else keep file order.
     shuffle_sessions: shuffle rows of one user with equal time stamps (seeded),
       where the file's order inside a session means nothing.
+    numbers: those of the further fields that hold buckets of numbers.
   """
 
   fields: tuple[str, ...] = ()
@@ -33,6 +34,7 @@ class LogSchema:
   has_labels: bool = False
   sort_by_time: bool = True
   shuffle_sessions: bool = False
+  numbers: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
     if self.shuffle_sessions and not self.sort_by_time:

@@ -22,6 +22,7 @@ class Columns:
   fields: tuple[str, ...] = ()
   context: tuple[str, ...] = ()
   label: str | None = None
+  numbers: tuple[str, ...] = ()
   missing: tuple[str, ...] = ()
 
 
@@ -36,6 +37,7 @@ class LogOptions:
     max_malformed_share: of the rows, from 0 to 1; more are an error.
     sort_by_time: False keeps the order of the file within a user.
     min_item_count: items with fewer events become the unknown item.
+    fields: further fields of a behavior, of those that the dataset offers.
     columns: names of the columns, for the dataset `csv_log`.
     synthetic: the process of the dataset `synthetic_lifelong`; None for others.
   """
@@ -46,6 +48,7 @@ class LogOptions:
   max_malformed_share: float = 0.001
   sort_by_time: bool = True
   min_item_count: int = 1
+  fields: tuple[str, ...] = ()
   columns: Columns = Columns()
   synthetic: synthetic.Spec | None = None
 
@@ -57,10 +60,11 @@ def of_section(section: ml_collections.ConfigDict) -> LogOptions:
     UsageError: a synthetic log with a field out of its range.
   """
   is_made = section.name == 'synthetic_lifelong'
-  own = ('columns', 'synthetic')
+  own = ('columns', 'fields', 'synthetic')
   names = [field.name for field in dataclasses.fields(LogOptions)]
   return LogOptions(
     **{name: section[name] for name in names if name not in own},
+    fields=tuple(section.fields),
     columns=Columns(**section.columns),
     synthetic=synthetic.Spec.from_section(section) if is_made else None,
   )

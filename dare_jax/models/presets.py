@@ -11,6 +11,7 @@ from dare_jax import aggregate
 from dare_jax import embeddings
 from dare_jax import layers
 from dare_jax import search
+from dare_jax.embeddings import content_vectors
 from dare_jax.models import ranker
 from dare_jax.models import ranker_config
 
@@ -112,14 +113,7 @@ def build(
     'representation': (representation_dim, representation_dims),
   }
   _check_fields(fields, dims)
-  *content, time = [
-    embeddings.Feature(
-      field,
-      rows,
-      **{f'{role}_dim': _dim(field, *choice) for role, choice in dims.items()},
-    )
-    for field, rows in fields.items()
-  ]
+  *content, time = _features(fields, dims, preset.get('vectors'))
   config = ranker_config.RankerConfig(
     content=tuple(content),
     time=time,
@@ -131,6 +125,35 @@ def build(
   )
   _check(config)
   return ranker.Ranker(config)
+
+
+def _features(
+  fields: Mapping[str, int],
+  dims: Mapping[str, Any],
+  vectors: embeddings.GivenVectors | None,
+) -> list[embeddings.Feature]:
+  found: list[embeddings.Feature] = []
+  for field, rows in fields.items():
+    own = {f'{role}_dim': _dim(field, *width) for role, width in dims.items()}
+    if vectors is not None and field == content_vectors.FIELD:
+      found.append(_vector_feature(rows, vectors, own))
+    else:
+      found.append(embeddings.Feature(field, rows, **own))
+  return found
+
+
+def _vector_feature(
+  rows: int, vectors: embeddings.GivenVectors, widths: Mapping[str, int]
+) -> embeddings.VectorFeature:
+  own = dict.fromkeys(widths, 0)
+  own |= {f'{role}_dim': widths[f'{role}_dim'] for role in vectors.roles}
+  return embeddings.VectorFeature(
+    content_vectors.FIELD,
+    rows,
+    **own,
+    width=vectors.width,
+    tuned=vectors.tuned,
+  )
 
 
 _POSITIVE = (
@@ -156,8 +179,8 @@ def _check_fields(fields: Mapping[str, int], dims: Mapping[str, Any]) -> None:
         f'vocab_sizes lacks {required!r}; it has {list(fields)}.'
       )
   for role, (_, special) in dims.items():
-    for field in special or {}:
-      if field not in fields:
+    for field, width in (special or {}).items():
+      if width is not None and field not in fields:
         raise ValueError(_unknown(f'field in {role}_dims', field, fields))
 
 

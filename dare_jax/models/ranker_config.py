@@ -59,6 +59,7 @@ class RankerConfig:
     keep_padding: whether padding takes part where fewer than `top_k` behaviors
       are there, as was published.
     scores_at_once: scores of behaviors for which memory is taken at once.
+    vectors: how the field `item_vector` is read, if its vectors are given.
     compute_dtype: name in `layers.COMPUTE_DTYPES`, of vectors and activations;
       scores, softmax and batch statistics are float32 or wider anyway.
     axis_name: of the devices that share a batch, inside `jax.shard_map`: batch
@@ -94,6 +95,7 @@ class RankerConfig:
   norm_momentum: float | None = None
   keep_padding: bool = False
   scores_at_once: int = 2**20
+  vectors: embeddings.GivenVectors | None = None
   compute_dtype: str = 'float32'
   axis_name: str | None = None
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 import functools
 
 import numpy as np
 import polars as pl
 
+from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
 from dare_jax.prediction import raw_ids
 from dare_jax.prediction import times
@@ -35,7 +37,8 @@ class HistoryLog:
 
     Args:
       store: of the log.
-      translated: field of a behavior -> int32 [ids], the model's id of each.
+      translated: field of a behavior -> int32 [ids], the model's id of each id
+        of the field, or of the one that it follows from.
     """
     self.store = store
     self._translated = translated
@@ -68,7 +71,8 @@ class HistoryLog:
 
   def behaviors(self, field: str, rows: np.ndarray) -> np.ndarray:
     """Returns the model's ids of a field at rows of the store: int32."""
-    ids = self.store.behaviors.columns[f'{field}_id'][rows]
+    source = derived_fields.source(field)
+    ids = self.store.behaviors.columns[f'{source}_id'][rows]
     return self._translated[field][ids]
 
   def last_values(self, field: str, item: raw_ids.Column) -> np.ndarray:
@@ -92,17 +96,20 @@ class HistoryLog:
 
 
 def translated(
-  store: history_store.HistoryStore, translate: Translate
+  store: history_store.HistoryStore,
+  fields: Sequence[str],
+  translate: Translate,
 ) -> dict[str, np.ndarray]:
   """Returns what `HistoryLog` needs for a log that is not the model's own.
 
   Args:
     store: of the log.
+    fields: of a behavior, which the model reads.
     translate: gives the model's ids.
   """
   found = {}
-  for field in store.fields:
-    ids = translate(field, store.raw_ids(field))
+  for field in fields:
+    ids = translate(field, store.raw_ids(derived_fields.source(field)))
     first = [id_map.PADDING, id_map.UNKNOWN]
     found[field] = np.concatenate([first, ids]).astype(np.int32)
   return found

@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 import polars as pl
 
+from dare_jax.logs import derived_fields
 from dare_jax.prediction import asked as asked_lib
 from dare_jax.prediction import blocks
 from dare_jax.prediction import columns as columns_lib
@@ -103,6 +104,9 @@ class Reader:
     is_unknown = self.scorer.is_unknown('item', ids['item'])
     unknown.note('items', is_unknown, item.values)
     for field in self.scorer.fields[1:]:
+      if derived_fields.source(field) == 'item':
+        ids[field] = self.scorer.ids(field, item)
+        continue
       if found.get(field) is None:
         ids[field] = self._last_values(field, item)
         continue
@@ -148,4 +152,5 @@ def roles(
   needed = ['user', *scorer.context_fields]
   if not has_items:
     return needed, ['time']
-  return ['user', 'item', *scorer.context_fields], ['time', *scorer.fields[1:]]
+  further = derived_fields.given(scorer.fields)[1:]
+  return ['user', 'item', *scorer.context_fields], ['time', *further]

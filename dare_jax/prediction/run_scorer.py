@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import dataclasses
 import functools
 from typing import Any
 import zlib
@@ -16,7 +17,9 @@ from dare_jax import errors
 from dare_jax import trained
 from dare_jax import types
 from dare_jax.experiments import run_config
+from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
+from dare_jax.logs import number_buckets
 from dare_jax.models import store_clusters
 from dare_jax.prediction import asked as asked_lib
 from dare_jax.prediction import history_log
@@ -76,6 +79,9 @@ class RunScorer:
 
   def ids(self, field: str, column: raw_ids.Column) -> np.ndarray:
     """Returns the model's ids of raw values: int32 [n]."""
+    if field in self._run.experiment.store.numbers:
+      values = number_buckets.of_series(column.values)
+      column = dataclasses.replace(column, values=values)
     found = self._raw_ids(field)(column)
     return self._run.experiment.as_read(field, found).astype(np.int32)
 
@@ -101,8 +107,10 @@ class RunScorer:
     translated = {
       field: parts.as_read(field, np.arange(size)).astype(np.int32)
       for field, size in parts.store.vocab_sizes.items()
-      if field in parts.store.fields
+      if field in derived_fields.given(self.fields)
     }
+    for field in filter(derived_fields.is_derived, self.fields):
+      translated[field] = parts.store.item_values[field]
     return history_log.HistoryLog(parts.store, translated)
 
   def score(

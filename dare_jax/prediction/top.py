@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from dare_jax import errors
+from dare_jax.logs import derived_fields
 from dare_jax.prediction import asked as asked_lib
 from dare_jax.prediction import blocks
 from dare_jax.prediction import columns as columns_lib
@@ -78,9 +79,8 @@ def read(reader: reading.Reader, given: str, count: int) -> Candidates:
   if count < 1:
     raise errors.UsageError(f'--top={count}: expected 1 or more.')
   source = columns_lib.open_source('candidates', given, reader.names)
-  found = columns_lib.find(
-    source, reader.names, ['item'], reader.scorer.fields[1:]
-  )
+  further = derived_fields.given(reader.scorer.fields)[1:]
+  found = columns_lib.find(source, reader.names, ['item'], further)
   for name in (
     columns_lib.RANK,
     columns_lib.LOGIT,

@@ -30,7 +30,7 @@ def of_window(sums: Mapping[str, Any], trainer: Any) -> metrics.Report | None:
   """Returns the means of a log window; None where nothing is observed."""
   if not trainer.observes_gradients:
     return None
-  names = trainer.tables.specs
+  names = trainer.trained_tables.specs
   return metrics.Report(gradient_statistics.summarize(sums, names), {})
 
 

@@ -14,6 +14,7 @@ from dare_jax import errors
 from dare_jax import tables as tables_lib
 from dare_jax import types
 from dare_jax.training import state as train_state
+from dare_jax.training import state_parts
 
 # Besides those that wait: one being made, one in use, one just used.
 _MORE_BATCHES = 3
@@ -77,14 +78,15 @@ def of_state(state: train_state.TrainState) -> MemoryPlan:
   device: Any = next(iter(sharding.addressable_devices))
   is_cpu = device.platform == 'cpu'
   whole = _bytes(state)
-  tables, slots = _bytes(state.tables), _bytes(state.table_slots)
+  given = _bytes(state_parts.given_tables(state))  # Never saved.
+  tables, slots = _bytes(state.tables) + given, _bytes(state.table_slots)
   parts = {
     'tables': tables,
     'optimizer slots': slots,
     'heads and other state': whole - tables - slots,
   }
   if is_cpu:  # Elsewhere it is not in the device's memory.
-    parts['copy while a checkpoint is written'] = whole
+    parts['copy while a checkpoint is written'] = whole - given
   limit = available() if is_cpu else _device_limit(device)
   devices = jax.local_device_count() if is_cpu else 1
   return MemoryPlan(parts, limit, devices, device.platform)

@@ -12,6 +12,7 @@ import numpy as np
 
 from dare_jax.data import split_times
 from dare_jax.experiments import experiment
+from dare_jax.store import vector_store
 from dare_jax.training import state as train_state
 from dare_jax.training import state_summary
 
@@ -103,6 +104,8 @@ def _data(parts: experiment.Experiment) -> Iterator[tuple[str, str]]:
     f'up to {data.history_length} behaviors before it; to score {targets}',
   )
   yield 'unknown ids', parts.unknown_report()
+  if isinstance(store, vector_store.VectorStore):
+    yield 'item vectors', vector_store.coverage(store)
 
 
 def _sizes(
@@ -117,7 +120,7 @@ def _sizes(
     f'{role}: {", ".join(sizes)}' for role, sizes in by_role.items()
   )
   yield 'rows x width', tables
-  counts = state_summary.count_parameters(shapes, parts.trainer.tables)
+  counts = state_summary.count_parameters(shapes, parts.trainer.trained_tables)
   yield (
     'parameters',
     f'{counts["attention_tables"]:,} in attention tables,'

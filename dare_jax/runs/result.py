@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from dare_jax.checkpoints import description as described
 from dare_jax.evaluation import metrics
 from dare_jax.experiments import experiment
 from dare_jax.experiments import run_config
 from dare_jax.runs import environment
 from dare_jax.runs import progress as progress_lib
 from dare_jax.store import log_origin
+from dare_jax.store import vector_store
 
 
 def description(
   parts: experiment.Experiment, progress: progress_lib.Progress
 ) -> dict[str, Any]:
   """Returns what is saved beside a checkpoint."""
-  return {
+  told = {
     'progress': dataclasses.asdict(progress),
     'config': run_config.flatten(parts.config),
     'code_version': environment.code_version(),
@@ -26,6 +28,9 @@ def description(
       log_origin.path_of(parts.store) or parts.options.log.name
     ),
   }
+  if isinstance(parts.store, vector_store.VectorStore):
+    told[described.VECTORS] = parts.store.vectors.fingerprint
+  return told
 
 
 def make(

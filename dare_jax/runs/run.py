@@ -104,7 +104,8 @@ class Run:
       shapes, self.experiment.store.fingerprint
     )
     if restored is not None:
-      state, saved = restored
+      saved = restored[1]
+      state = self.experiment.with_given(restored[0])
       progress = Progress(**saved['progress'])
       progress.resumed_from.append(progress.step)
       if processes.is_first():

@@ -65,7 +65,7 @@ def restore(
   state, description = checkpoints.restore(
     step, loaded.abstract_state(), loaded.store.fingerprint
   )
-  return SavedRun(loaded, step, state, description)
+  return SavedRun(loaded, step, loaded.with_given(state), description)
 
 
 def _step(

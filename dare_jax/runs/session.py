@@ -205,13 +205,14 @@ class Session:
     parts, progress = self._experiment, self.progress
     self.wait()
     parameters = state_summary.count_parameters(
-      self.state, parts.trainer.tables
+      self.state, parts.trainer.trained_tables
     )
     for leaf in jax.tree.leaves(self.state):
       leaf.delete()
     best, _ = self.files.checkpoints.restore(
       progress.tested_step, parts.abstract_state(), parts.store.fingerprint
     )
+    best = parts.with_given(best)
     predictions = parts.predict(best, 'test', check_stop)
     test = predictions.report()
     self.files.metric_log.write(progress, 'test', test)

@@ -64,6 +64,7 @@ def server_description() -> dict[str, Any]:
 def describe(slot: served_lib.Slot) -> messages.ModelDescription:
   """Returns a model's metadata; -1 in a shape is any number."""
   bundle = slot.known.bundle
+  fields = slot.known.messages.fields
   tensor = messages.TensorDescription
   return messages.ModelDescription(
     name=bundle.name,
@@ -71,16 +72,16 @@ def describe(slot: served_lib.Slot) -> messages.ModelDescription:
     platform='dare_jax',
     inputs=[
       tensor('user_id', 'BYTES', [-1]),
-      *[tensor(f'history.{f}', 'BYTES', [-1, -1]) for f in bundle.fields],
+      *[tensor(f'history.{f}', 'BYTES', [-1, -1]) for f in fields],
       tensor('history_length', 'INT64', [-1]),
-      *[tensor(f'candidates.{f}', 'BYTES', [-1, -1]) for f in bundle.fields],
+      *[tensor(f'candidates.{f}', 'BYTES', [-1, -1]) for f in fields],
       *[tensor(f'context.{f}', 'BYTES', [-1]) for f in bundle.context_fields],
     ],
     outputs=[
-      tensor(name, kind, [-1, -1, *_last_axis(bundle, name)])
+      tensor(name, kind, [-1, -1, *_last_axis(slot.known, name)])
       for name, kind in OUTPUTS.items()
     ],
-    fields=list(bundle.fields),
+    fields=list(fields),
     context_fields=list(bundle.context_fields),
     history_length=bundle.history_length,
     top_k=bundle.top_k,
@@ -88,10 +89,10 @@ def describe(slot: served_lib.Slot) -> messages.ModelDescription:
   )
 
 
-def _last_axis(bundle: Any, name: str) -> list[int]:
+def _last_axis(served: served_lib.Served, name: str) -> list[int]:
   if name == 'unknown':
-    return [len(bundle.fields)]
-  return [bundle.top_k] if name.startswith('found') else []
+    return [len(served.messages.fields)]
+  return [served.bundle.top_k] if name.startswith('found') else []
 
 
 def infer(
@@ -289,7 +290,7 @@ def _requests(
 ) -> list[Any]:
   """Returns a `ScoreRequest` for each user."""
   bundle, made = served.bundle, served.messages
-  first = f'candidates.{bundle.fields[0]}'
+  first = f'candidates.{made.fields[0]}'
   shape = inputs.get(first, ([0],))[0]
   count = shape[0] if shape else 0
   if not 0 < count <= _MOST_USERS or len(shape) != 2:
@@ -303,7 +304,7 @@ def _requests(
   rows = _Rows(inputs, count)
   users = rows.take('user_id', 1) if rows.has('user_id') else None
   histories = [msgspec.UNSET] * count if users else _histories(rows, served)
-  candidates = _structs(rows, 'candidates', bundle.fields, made.Candidate)
+  candidates = _structs(rows, 'candidates', made.fields, made.Candidate)
   context = [
     made.Context(*values)
     for values in zip(
@@ -328,7 +329,7 @@ def _histories(rows: _Rows, served: served_lib.Served) -> list[Any]:
   lengths = None
   if rows.has('history_length'):
     lengths = rows.take('history_length', 1)
-  fields, kind = served.bundle.fields, served.messages.Behavior
+  fields, kind = served.messages.fields, served.messages.Behavior
   histories = _structs(rows, 'history', fields, kind)
   if lengths is None:
     return histories
@@ -360,7 +361,7 @@ def _arrays(
   served: served_lib.Served, scored: Sequence[scorer_lib.Scored]
 ) -> dict[str, np.ndarray]:
   logits = np.stack([np.asarray(one.scores.logit) for one in scored])
-  fields = served.bundle.fields
+  fields = served.messages.fields
   arrays = {
     'logit': logits,
     'probability': scoring.probabilities(logits),

@@ -175,7 +175,8 @@ def explain(served: served_lib.Served, scored: Scored) -> list[list[Any]]:
   """Returns, for each candidate, the found behaviors, the weightiest first."""
   events = scored.shown.events
   assert events is not None
-  columns = [events.column(field) for field in served.bundle.fields]
+  fields = served.messages.fields
+  columns = [events.column(field) for field in fields]
   times = events.times.tolist()
   scores = scored.scores
   weights = np.where(scores.mask, scores.weight, -1.0)

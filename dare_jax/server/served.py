@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from dare_jax.logs import derived_fields
 from dare_jax.server import cache as cache_lib
 from dare_jax.server import messages as messages_lib
 from dare_jax.server import problems
@@ -28,7 +29,9 @@ class Served:
       bundle,
       cache_lib.StateCache(cache_bytes),
       messages_lib.Messages(
-        bundle.fields, bundle.context_fields, max_candidates
+        derived_fields.given(bundle.fields),
+        bundle.context_fields,
+        max_candidates,
       ),
     )
 

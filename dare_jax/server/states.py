@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dare_jax import errors
+from dare_jax.logs import derived_fields
 from dare_jax.server import cache as cache_lib
 from dare_jax.server import events as events_lib
 from dare_jax.server import metrics as metrics_lib
@@ -46,7 +47,8 @@ def ids_of(bundle: Any, side: str, columns: Mapping[str, Sequence[Any]]) -> Ids:
   found = {}
   for field in bundle.fields:
     try:
-      found[field] = bundle.ids(field, columns[field])
+      values = columns[derived_fields.source(field)]
+      found[field] = bundle.ids(field, values)
     except errors.UsageError as error:
       raise problems.bad(f'{side}[].{field}', str(error)) from None
   return found
@@ -180,7 +182,7 @@ class States:
     """Returns field -> whether each value is unknown, and counts these."""
     unknown = {
       field: served.bundle.unknown(field, ids[field])
-      for field in served.bundle.fields
+      for field in derived_fields.given(served.bundle.fields)
     }
     for field, flags in unknown.items():
       if count := int(flags.sum()):
@@ -191,4 +193,5 @@ class States:
 def _columns(
   bundle: Any, events: events_lib.Events
 ) -> dict[str, Sequence[events_lib.Raw]]:
-  return {field: events.column(field) for field in bundle.fields}
+  fields = derived_fields.given(bundle.fields)
+  return {field: events.column(field) for field in fields}

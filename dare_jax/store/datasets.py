@@ -51,7 +51,7 @@ _SYNTHETIC_FIELDS = (
   'synthetic_seed',
 )
 DATASETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-  'complete_journey': ('complete_journey.CompleteJourney', ()),
+  'complete_journey': ('complete_journey.CompleteJourney', ('fields',)),
   'taobao': ('taobao.Taobao', _LOG_FIELDS),
   'tmall': ('tmall.Tmall', _LOG_FIELDS),
   'movielens_1m': ('movielens_1m.Movielens1m', ()),
@@ -61,7 +61,7 @@ DATASETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
   ),
   'csv_log': ('csv_log.CsvLog', (*_LOG_FIELDS, 'columns')),
 }
-_LATER_COLUMNS = ('missing', 'separator')
+_LATER_COLUMNS = ('missing', 'numbers', 'separator')
 _READ_USERS = 512
 _WAIT_SECONDS = 0.2
 
@@ -91,6 +91,8 @@ def shaping_hash(data: log_options.LogOptions, fields: tuple[str, ...]) -> str:
   values = dataclasses.asdict(data)
   values |= values.pop('synthetic') or {}
   shaping = {field: values[field] for field in fields}
+  if not shaping.get('fields'):
+    shaping.pop('fields', None)
   for name in _LATER_COLUMNS:
     if 'columns' in shaping and not shaping['columns'][name]:
       del shaping['columns'][name]
@@ -130,14 +132,21 @@ def open_or_prepare(
         return _prepare(data)
   store = history_store.open_store(path)
   if check_input:
-    _check_reads_input(data)
+    _check_offers(data)
     log_origin.check(data, store)
     log_reading.check(data, store)
   return store
 
 
-def _check_reads_input(data: log_options.LogOptions) -> None:
+def _check_offers(data: log_options.LogOptions) -> None:
   cls, _ = builder_class(data.name)
+  for place, field in enumerate(data.fields):
+    if field not in cls.FIELDS or field in data.fields[:place]:
+      offer = ', '.join(cls.FIELDS) or 'none; csv_log has data.columns.fields'
+      raise errors.UsageError(
+        f'data.fields={data.fields}: {field!r}: expected some of those that'
+        f' {data.name} offers, each once ({offer}).'
+      )
   if data.input and not cls.READS_INPUT:
     raise errors.UsageError(
       f'data.input={data.input}: data.name={data.name} reads no log; for one'
@@ -200,7 +209,7 @@ def _unwritable(
 
 def _prepare(data: log_options.LogOptions) -> history_store.HistoryStore:
   cls, fields = builder_class(data.name)
-  _check_reads_input(data)
+  _check_offers(data)
   path = store_path(data)
   origin = log_origin.look_at(data.input)
   records = path.parent / 'tfds'
@@ -249,6 +258,7 @@ def _write_store(
     ('item', 'category', *schema.fields),
     schema.context_fields,
     schema.has_labels,
+    schema.numbers,
   )
   try:
     return _fill_store(writer, builder, data, origin)

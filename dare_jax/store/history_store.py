@@ -86,6 +86,11 @@ class HistoryStore:
     return tuple(self.manifest['context_fields'])
 
   @property
+  def numbers(self) -> tuple[str, ...]:
+    """Fields whose values are `logs.number_buckets`."""
+    return tuple(self.manifest.get('numbers', ()))
+
+  @property
   def vocab_sizes(self) -> dict[str, int]:
     """Table rows by field, padding and unknown rows included."""
     return dict(self.manifest['vocab_sizes'])

@@ -26,6 +26,7 @@ class StoreWriter:
     fields: tuple[str, ...],
     context_fields: tuple[str, ...],
     has_labels: bool,
+    numbers: tuple[str, ...] = (),
   ) -> None:
     self._path = path
     # Its own for each process: two may prepare the same log at once.
@@ -35,6 +36,7 @@ class StoreWriter:
     self._fields = fields
     self._context_fields = context_fields
     self._has_labels = has_labels
+    self._numbers = numbers
     self._parts: dict[str, list[np.ndarray]] = {}
 
   def add(self, examples: Iterable[Mapping[str, np.ndarray]]) -> None:
@@ -111,6 +113,7 @@ class StoreWriter:
       'fields': self._fields,
       'context_fields': self._context_fields,
       'has_labels': self._has_labels,
+      'numbers': self._numbers,
       'vocab_sizes': vocab,
       'unknown_id': id_map.UNKNOWN,
       'files': files,

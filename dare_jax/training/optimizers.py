@@ -10,6 +10,7 @@ import optax
 from dare_jax import embeddings
 from dare_jax import models
 from dare_jax import tables as tables_lib
+from dare_jax.embeddings import content_vectors
 from dare_jax.training import options as train_options
 
 
@@ -31,17 +32,27 @@ def table_set(
     return tables_lib.TableSpec(
       field=feature.name,
       rows=feature.vocab_size,
-      dim=feature.dim(plan.role_of(suffix)),
+      dim=feature.table_dim(plan, suffix),
       split=split,
       dtype=options.table_dtype if split else 'float32',
     )
 
   return tables_lib.TableSet(
     {
-      f'{feature.name}_{suffix}': of(feature, suffix)
+      name: of(feature, suffix)
       for feature in config.features
-      for suffix in plan.suffixes
+      for name, suffix in feature.tables(plan).items()
     }
+  )
+
+
+def trained_set(
+  config: models.RankerConfig, tables: tables_lib.TableSet
+) -> tables_lib.TableSet:
+  """Returns those of a ranker's tables that training moves."""
+  frozen = {f.name for f in config.features if content_vectors.is_frozen(f)}
+  return tables_lib.TableSet(
+    {n: spec for n, spec in tables.specs.items() if spec.field not in frozen}
   )
 
 

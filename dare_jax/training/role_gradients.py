@@ -19,6 +19,7 @@ from dare_jax import embeddings
 from dare_jax import errors
 from dare_jax import models
 from dare_jax import tables as tables_lib
+from dare_jax.embeddings import content_vectors
 from dare_jax.training import gradient_statistics as statistics_lib
 from dare_jax.training import role_balance
 
@@ -42,7 +43,7 @@ class RoleGradients:
 
     Args:
       model: a ranker whose plan shares tables between the roles.
-      tables: its tables.
+      tables: those of its tables that are trained.
       updater: moves them.
       balance: whether attention's gradients are made as long as
         representation's.
@@ -53,6 +54,11 @@ class RoleGradients:
         attention reaches one that would be observed.
     """
     field = 'train.observe_gradients' if observe else 'optim.balance_gradients'
+    if content_vectors.TABLE in tables.specs:
+      raise errors.UsageError(
+        f'{field}=True is about tables of roles, and model.tune_vectors=True'
+        ' trains one that is given; leave out one of the two.'
+      )
     self.model = role_balance.by_role(model, field)
     if observe:
       _check_attention(model.config)

@@ -17,7 +17,6 @@ from dare_jax import tables as tables_lib
 from dare_jax import types
 from dare_jax.evaluation import found as found_lib
 from dare_jax.models import published
-from dare_jax.models import store_clusters
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.training import batch_rows
 from dare_jax.training import gradient_statistics
@@ -39,6 +38,7 @@ class Trainer:
     model: the ranker.
     mesh: the mesh of all devices.
     tables: the ranker's tables, and how they are stored.
+    trained_tables: those of them that training moves.
     updater: moves them.
     observes_gradients: whether states are `state_parts.ObservedState`.
     train_step: (state, batch) -> (state, loss), jitted.
@@ -71,15 +71,17 @@ class Trainer:
     self.observes_gradients = observe_gradients
     self._dense = optimizers.dense_optimizer(options, total_steps)
     self.tables = optimizers.table_set(model.config, options)
+    self.trained_tables = optimizers.trained_set(model.config, self.tables)
+    names = self.trained_tables.specs
     self.updater = tables_lib.TableUpdater(
-      self.tables,
-      optimizers.table_optimizers(options, self.tables.specs, total_steps),
+      self.trained_tables,
+      optimizers.table_optimizers(options, names, total_steps),
     )
     balance = options.balance_gradients
     self._roles: role_gradients.RoleGradients | None = None
     if balance or observe_gradients:
       self._roles = role_gradients.RoleGradients(
-        model, self.tables, self.updater, balance, observe_gradients
+        model, self.trained_tables, self.updater, balance, observe_gradients
       )
     self._learner = _on_axis(model if not self._roles else self._roles.model)
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
@@ -122,7 +124,8 @@ class Trainer:
     )
     if not self.observes_gradients:
       return state
-    seen = gradient_statistics.fresh(self.tables, counts or {}, self.mesh)
+    trained = self.trained_tables
+    seen = gradient_statistics.fresh(trained, counts or {}, self.mesh)
     return state_parts.with_seen(state, seen)
 
   def abstract_state(self, batch: types.Batch) -> TrainState:
@@ -134,7 +137,7 @@ class Trainer:
     found = self._abstract(batch)
     if not self.observes_gradients:
       return found
-    seen = gradient_statistics.abstract(self.tables, self.mesh)
+    seen = gradient_statistics.abstract(self.trained_tables, self.mesh)
     return state_parts.with_seen(found, seen)
 
   def _abstract(self, batch: types.Batch) -> TrainState:
@@ -156,19 +159,24 @@ class Trainer:
     whole = jax.tree.map(lambda _: mesh_lib.WHOLE, state)
     found = dataclasses.replace(
       whole,
-      tables={'encoder': self.tables.partition_specs()},
+      tables={'encoder': self.trained_tables.partition_specs()},
       table_slots=self.updater.partition_specs(),
     )
+    every = self.tables.partition_specs()
+    given = {name: every[name] for name in state_parts.given_tables(state)}
+    found = state_parts.with_given(found, given)
     if state.seen is None:
       return found
-    return state_parts.with_seen(found, gradient_statistics.specs(self.tables))
+    seen = gradient_statistics.specs(self.trained_tables)
+    return state_parts.with_seen(found, seen)
 
   def variables(self, state: TrainState) -> dict[str, Any]:
     """Returns a state as the model has it outside training: row = id.
 
     The model predicts with them what `predict_step` does.
     """
-    return self._variables(state, self.tables.by_id(state.tables['encoder']))
+    stored = state_parts.every_table(state)
+    return self._variables(state, self.tables.by_id(stored))
 
   def _variables(
     self, state: TrainState, tables: Mapping[str, jax.Array]
@@ -180,7 +188,7 @@ class Trainer:
     return {
       'params': layers.narrow(state.params, self.model.config.compute_dtype),
       'tables': {'encoder': tables},
-      **_untrained(state),
+      **state_parts.untrained(state),
     }
 
   def empty_sums(self) -> dict[str, jax.Array]:
@@ -189,7 +197,7 @@ class Trainer:
     return jax.jit(self._zero_sums, out_shardings=sharding)()
 
   def _zero_sums(self) -> dict[str, jax.Array]:
-    observed = self.tables.specs if self.observes_gradients else ()
+    observed = self.trained_tables.specs if self.observes_gradients else ()
     return log_window.zero_sums() | gradient_statistics.zero_sums(observed)
 
   def _init_model(self, rng: jax.Array, batch: types.Batch) -> TrainState:
@@ -198,10 +206,12 @@ class Trainer:
     variables = self._stored_model().init(rng, zeros)
     if self._options.published_init:
       variables = published.redraw(jax.random.fold_in(rng, 1), variables)
+    made = variables['tables']['encoder']
+    trained = {name: made[name] for name in self.trained_tables.specs}
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=variables['params'],
-      tables={'encoder': self.tables.as_stored(variables['tables']['encoder'])},
+      tables={'encoder': self.trained_tables.as_stored(trained)},
       batch_stats=variables['batch_stats'],
       dense_slots=None,
       table_slots=None,
@@ -259,22 +269,27 @@ class Trainer:
     The three parts of a step are for use inside `jax.shard_map`.
     """
     batch = batch_rows.find(batch, self.tables)
-    return batch, self.tables.gather(state.tables['encoder'], batch.rows)
+    return batch, self.tables.gather(state_parts.every_table(state), batch.rows)
 
   def gradient_part(
     self, state: TrainState, batch: types.Batch, compact: Mapping[str, Any]
   ) -> Gradients:
     """Returns the gradients of what `gather_part` made."""
-    rest = _untrained(state)
-    read = compact if self._roles is None else self._roles.copies(compact)
-    grad = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)
-    (loss, (batch_stats, sums)), (params, tables) = grad(
-      state.params, {'encoder': read}, rest, batch
-    )
-    of_tables, observed = tables['encoder'], state.seen
+    rest = state_parts.untrained(state)
+    names = self.trained_tables.specs
+    trained = {name: compact[name] for name in compact if name in names}
+    given = {name: compact[name] for name in compact if name not in names}
+    read = trained if self._roles is None else self._roles.copies(trained)
+
+    def loss_of(params: Any, read: Any) -> tuple[jax.Array, Any]:
+      return self._loss(params, {'encoder': {**read, **given}}, rest, batch)
+
+    grad = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
+    (loss, (batch_stats, sums)), (params, of_tables) = grad(state.params, read)
+    observed = state.seen
     if self._roles is not None:
       of_tables, observed, seen = self._roles.join(
-        of_tables, compact, batch.rows, observed
+        of_tables, trained, batch.rows, observed
       )
       sums |= seen
     return Gradients(loss, params, of_tables, batch_stats, sums, observed)
@@ -369,7 +384,7 @@ class Trainer:
   ) -> tuple[jax.Array, Any]:
     """Returns logits and, where `keep` is above 0, `evaluation.found.best`."""
     batch = batch_rows.find(batch, self.tables)
-    tables = self.tables.gather(state.tables['encoder'], batch.rows)
+    tables = self.tables.gather(state_parts.every_table(state), batch.rows)
     variables = self._variables(state, tables)
     output: Any = _on_axis(self.model).apply(variables, batch)
     found = None
@@ -383,11 +398,3 @@ def _on_axis(model: models.Ranker) -> models.Ranker:
   """Returns the same model for one of the devices that share a batch."""
   config = dataclasses.replace(model.config, axis_name=mesh_lib.AXIS)
   return models.Ranker(config)
-
-
-def _untrained(state: TrainState) -> dict[str, Any]:
-  """Returns the collections that no gradient moves."""
-  found = {'batch_stats': state.batch_stats, 'constants': state.constants}
-  if state.clusters is not None:
-    found[store_clusters.COLLECTION] = store_clusters.collection(state.clusters)
-  return found

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 from typing import Any
 from typing import TypeAlias
 
 from flax import struct
 
+from dare_jax.models import store_clusters
+
 # A tree of arrays; elsewhere of their shapes, shardings or partition specs.
 Tree: TypeAlias = Any
+_GIVEN = 'given'
 
 
 @struct.dataclass
 class TrainState:
   """All that changes in training; saved and restored as a whole.
 
-  `constants` are the model's fixed random directions. `clusters` is entry by
+  `constants` are the model's fixed random directions, and, by the name `given`,
+  tables that are never trained: these are not saved. `clusters` is entry by
   entry of `History.row`: entry 0 is padding, entry r + 1 row r of the store;
   None where the search does not group behaviors.
   """
@@ -60,6 +65,33 @@ def with_seen(state: TrainState, seen: Tree) -> TrainState:
     for field in dataclasses.fields(TrainState)
   }
   return ObservedState(**parts, observed=seen)
+
+
+def given_tables(state: TrainState) -> dict[str, Any]:
+  """Returns name -> table as stored, of those that are never trained."""
+  return dict(state.constants.get(_GIVEN, {}))
+
+
+def every_table(state: TrainState) -> dict[str, Any]:
+  """Returns name -> table as stored, trained or given."""
+  return {**state.tables['encoder'], **given_tables(state)}
+
+
+def untrained(state: TrainState) -> dict[str, Any]:
+  """Returns the model's collections that no gradient moves, but tables."""
+  constants = with_given(state, {}).constants
+  found = {'batch_stats': state.batch_stats, 'constants': constants}
+  if state.clusters is not None:
+    found[store_clusters.COLLECTION] = store_clusters.collection(state.clusters)
+  return found
+
+
+def with_given(state: TrainState, tables: Mapping[str, Any]) -> TrainState:
+  """Returns a state with tables that are never trained; none: without."""
+  constants = {k: v for k, v in state.constants.items() if k != _GIVEN}
+  if tables:
+    constants[_GIVEN] = dict(tables)
+  return dataclasses.replace(state, constants=constants)
 
 
 @struct.dataclass

@@ -15,9 +15,9 @@ from dare_jax.warm_start import narrowing
 def table_names(config: models.RankerConfig) -> dict[str, tuple[str, str]]:
   """Returns field and suffix of each table, by its name."""
   return {
-    f'{feature.name}_{suffix}': (feature.name, suffix)
+    name: (feature.name, suffix)
     for feature in config.features
-    for suffix in embeddings.PLANS[config.plan].suffixes
+    for name, suffix in feature.tables(embeddings.PLANS[config.plan]).items()
   }
 
 
@@ -91,6 +91,17 @@ def check_widths(old: models.RankerConfig, new: models.RankerConfig) -> None:
         f' of train.init_from only {a.attention_dim}; set model.attention_dim'
         ' to that, or to less.'
       )
+    widths = [getattr(feature, 'width', None) for feature in (a, b)]
+    if widths[0] != widths[1]:
+      raise errors.UsageError(
+        f'data.item_vectors are {widths[1]} wide, but those of the run of'
+        f' train.init_from {widths[0]}; they must be of the same model.'
+      )
+  if is_narrower(old, new) and any(f.is_given for f in new.features):
+    raise errors.UsageError(
+      'train.init_from does not make attention vectors narrower where there are'
+      ' data.item_vectors; set model.attention_dim as in that run.'
+    )
   if is_narrower(old, new) and (old.scorer, new.scorer) != ('dot', 'dot'):
     raise errors.UsageError(
       'train.init_from makes attention vectors narrower only where scores are'

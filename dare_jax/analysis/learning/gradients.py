@@ -62,7 +62,7 @@ def of_run(
   seen: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
   """Returns what was seen of each table of a run, the categories' first."""
-  specs = source.run.experiment.trainer.tables.specs
+  specs = source.run.experiment.trainer.trained_tables.specs
   lines = source.metric_lines()
   order = sorted(specs, key=lambda name: specs[name].field != 'category')
   found = {}

@@ -13,6 +13,7 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax.bench.serving import load
+from dare_jax.logs import derived_fields
 
 # Events of one body: it stays below what a server takes.
 _EVENTS = 5_000
@@ -94,7 +95,7 @@ class Traffic:
     self._case = case
     self._values = {
       field: np.array(bundle.known_values(field, _MOST_VALUES), dtype=object)
-      for field in bundle.fields
+      for field in derived_fields.given(bundle.fields)
     }
     self._contexts = {
       field: bundle.known_values(field, 1)[0] for field in bundle.context_fields

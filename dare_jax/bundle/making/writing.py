@@ -25,6 +25,7 @@ from dare_jax.bundle.making import readme
 from dare_jax.bundle.making import shape_list
 from dare_jax.experiments import experiment
 from dare_jax.experiments import run_config
+from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
 from dare_jax.runs import environment
 
@@ -125,6 +126,7 @@ def _description(source: Source, served: functions.Served) -> dict[str, Any]:
     'fields': list(served.fields),
     'context_fields': list(served.context_fields),
     'match_fields': list(served.match_fields),
+    'numbers': list(parts.store.numbers),
     'vocab_sizes': {field: vocab[field] for field in fields},
     'attention_dims': dims('attention'),
     'representation_dims': dims('representation'),
@@ -216,7 +218,7 @@ def _example(run: trained.Trained) -> readme.Example:
   }
   items = np.arange(id_map.FIRST, store.vocab_sizes['item'])[:_EXAMPLE_ROWS]
   columns = {}
-  for field in store.fields:
+  for field in derived_fields.given(store.fields):
     own = items if field == 'item' else store.item_values[field][items]
     known = store.raw_ids(field).to_list()
     # Unknown categories have no raw value.

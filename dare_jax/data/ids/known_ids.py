@@ -8,6 +8,7 @@ import numpy as np
 
 from dare_jax.data import options
 from dare_jax.data import splits
+from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
 from dare_jax.store import history_store
 
@@ -24,7 +25,8 @@ def of_training(
   That is in the history that the moment sees, as its positive or as one of its
   logged impressions; for context fields, at the moment itself. What is a
   sampled negative and nothing else is not known: its label is always 0, which
-  says nothing about it. Padding and the unknown id are known.
+  says nothing about it. Padding and the unknown id are known, and all ids of
+  fields whose vectors are given.
 
   Args:
     store: the history store.
@@ -46,6 +48,9 @@ def of_training(
   for field in (*store.fields, *store.context_fields):
     flags = np.zeros(store.vocab_sizes[field], bool)
     flags[: id_map.FIRST] = True
+    if derived_fields.is_derived(field):  # It is given, not learned.
+      known[field] = np.ones_like(flags)
+      continue
     reads = [(events, target)]
     if field in store.fields:
       reads.append((table, visible))

@@ -37,6 +37,7 @@ class LogBuilder(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version('1.0.0')
   BUILDER_CONFIG_CLASS: ClassVar[type]
   READS_INPUT: ClassVar[bool] = True  # the log that `data.input` names
+  FIELDS: ClassVar[tuple[str, ...]] = ()  # that `data.fields` may ask for
 
   def __init__(
     self, *, options: options_lib.LogOptions | None = None, **kwargs: Any

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import importlib.resources
 
 import polars as pl
 
 from dare_jax import errors
 from dare_jax.logs import event_log
+from dare_jax.logs import number_buckets
 from dare_jax.logs import raw_log
 from dare_jax.logs.builders import base
+
+# Field -> the column of a product that it is.
+_OF_PRODUCT: Mapping[str, str] = {
+  'brand': 'brand',
+  'manufacturer': 'manufacturer_id',
+  'department': 'department',
+  'product_category': 'product_category',
+  'package_size': 'package_size',
+}
+_PRICE = 'price'
+_NONE = '(none)'
 
 
 class CompleteJourney(base.LogBuilder):
@@ -19,13 +32,24 @@ class CompleteJourney(base.LogBuilder):
   whose README calls it simulated; other sources call it real. An item is a
   product, its category the product type. All items of a basket share a time
   stamp and the file sorts them by product id, so they are shuffled in a basket.
+
+  `data.fields` adds what else is known of a product: its brand (the shop's own
+  or not), manufacturer, department, product category (between department and
+  type), package size and price. The price is that of a piece over the whole
+  year, in `number_buckets`: a product has one, so that it does not tell a
+  purchase from a product that is drawn as a negative.
   """
 
   READS_INPUT = False
+  FIELDS = (*_OF_PRODUCT, _PRICE)
 
   @property
   def schema(self) -> event_log.LogSchema:
-    return event_log.LogSchema(shuffle_sessions=True)
+    return event_log.LogSchema(
+      fields=self.options.fields,
+      shuffle_sessions=True,
+      numbers=tuple({_PRICE} & {*self.options.fields}),
+    )
 
   def read_log(self) -> event_log.EventLog:
     try:
@@ -38,12 +62,18 @@ class CompleteJourney(base.LogBuilder):
     with importlib.resources.as_file(package / 'data') as folder:
       products = pl.read_parquet(
         folder / 'products.parquet',
-        columns=['product_id', 'product_type'],
+        columns=['product_id', 'product_type', *_OF_PRODUCT.values()],
         glob=False,
       )
       rows = pl.read_parquet(
         folder / 'transactions.parquet',
-        columns=['household_id', 'product_id', 'transaction_timestamp'],
+        columns=[
+          'household_id',
+          'product_id',
+          'transaction_timestamp',
+          'sales_value',
+          'quantity',
+        ],
         glob=False,
       )
     report = raw_log.RowReport(rows_read=len(rows))
@@ -51,6 +81,7 @@ class CompleteJourney(base.LogBuilder):
       "the package's README calls this data simulated; other sources call"
       ' it real'
     )
+    products = products.join(_prices(rows), on='product_id', how='left')
     joined = rows.join(
       products, on='product_id', how='left', maintain_order='left'
     )
@@ -64,5 +95,24 @@ class CompleteJourney(base.LogBuilder):
       item='product_id',
       category=pl.col('product_type').fill_null('UNTYPED'),
       time=pl.col('transaction_timestamp').dt.epoch('s'),
+      **{
+        field: pl.col(_OF_PRODUCT.get(field, field))
+        .cast(pl.String)
+        .fill_null(_NONE)
+        for field in self.options.fields
+      },
     )
     return event_log.encode([block], self.schema, report)
+
+
+def _prices(rows: pl.DataFrame) -> pl.DataFrame:
+  """Returns product_id and price: the bucket of what a piece costs."""
+  sums = rows.group_by('product_id').agg(
+    pl.col('sales_value', 'quantity').sum()
+  )
+  piece = pl.col('sales_value') / pl.col('quantity')
+  prices = sums.select(
+    'product_id',
+    pl.when(piece.is_finite() & (piece > 0)).then(piece).alias(_PRICE),
+  )
+  return prices.with_columns(number_buckets.of_series(prices[_PRICE]))

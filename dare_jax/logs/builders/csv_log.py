@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from collections.abc import Iterator
+
+import polars as pl
+
 from dare_jax import errors
 from dare_jax.logs import event_log
 from dare_jax.logs import log_files
 from dare_jax.logs import log_parts
+from dare_jax.logs import number_buckets
 from dare_jax.logs import raw_log
 from dare_jax.logs import raw_times
 from dare_jax.logs import value_notes
@@ -20,7 +26,10 @@ _IF_EMPTY = (
 )
 _ROLES = ('user', 'item', 'category', 'time')
 # Names that the records and the store use themselves.
-_RESERVED = (*_ROLES, 'timestamp', 'label', 'offsets', 'sorted_item')
+_RESERVED = (
+  *_ROLES,
+  *('timestamp', 'label', 'offsets', 'sorted_item', 'item_vector'),
+)
 
 
 class CsvLog(base.LogBuilder):
@@ -29,7 +38,8 @@ class CsvLog(base.LogBuilder):
   `data.columns` says which column holds the user, item, category and time of a
   behavior; `fields` and `context` name further categorical columns, `label` a
   column of 0 and 1 if rows are impressions. Ids and categories are compared as
-  text; an empty further field is a value of its own. Times are numbers, or
+  text; an empty further field is a value of its own. `numbers` names those of
+  the further columns that are put into buckets. Times are numbers, or
   dates in ISO 8601 or of a Parquet file's own types.
   """
 
@@ -41,6 +51,7 @@ class CsvLog(base.LogBuilder):
       context_fields=tuple(columns.context),
       has_labels=columns.label is not None,
       sort_by_time=self.options.sort_by_time,
+      numbers=tuple(columns.numbers),
     )
 
   @property
@@ -69,10 +80,18 @@ class CsvLog(base.LogBuilder):
       self.options.max_malformed_share,
       _IF_EMPTY,
     )
-    log = event_log.encode(checked, self.schema, report)
+    log = event_log.encode(self._bucketed(checked), self.schema, report)
     value_notes.add(log, self._missing)
     value_notes.add_joined(log, select)
     return log
+
+  def _bucketed(self, blocks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yields blocks with the buckets of numbers."""
+    for block in blocks:
+      yield block.with_columns(
+        number_buckets.of_series(block[name])
+        for name in self.options.columns.numbers
+      )
 
   def _select(self) -> dict[str, str]:
     """Returns column of the file -> its name in a block.
@@ -87,6 +106,12 @@ class CsvLog(base.LogBuilder):
     ]
     pairs += [('columns.fields', name, name) for name in columns.fields]
     pairs += [('columns.context', name, name) for name in columns.context]
+    for name in columns.numbers:
+      if name not in (*columns.fields, *columns.context):
+        raise errors.UsageError(
+          f'data.columns.numbers: {name!r} is no further field; name it in'
+          ' data.columns.fields or data.columns.context as well.'
+        )
     if columns.label is not None:
       pairs.append(('columns.label', columns.label, 'label'))
     select: dict[str, str] = {}
