@@ -97,9 +97,11 @@ if __name__ == '__main__':
     'beside', None, 'Bundle of another model, to compare with on the page.'
   )
   _HOST = flags.DEFINE_string('host', '127.0.0.1', 'Address to listen at.')
-  _PORT = flags.DEFINE_integer('port', 8080, 'Port; 0 takes a free one.', 0)
+  _PORT = flags.DEFINE_integer(
+    'port', 8080, 'Port; 0 takes a free one.', 0, 65535
+  )
   _GRPC_PORT = flags.DEFINE_integer(
-    'grpc_port', None, 'Port for gRPC as well; 0 takes a free one.', 0
+    'grpc_port', None, 'Port for gRPC as well; 0 takes a free one.', 0, 65535
   )
   _STATE = flags.DEFINE_string(
     'state', 'memory', 'Where events are kept: memory, sqlite:PATH, redis://..'
