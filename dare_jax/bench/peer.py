@@ -24,11 +24,11 @@ from absl import flags
 import ml_collections
 
 from dare_jax import cli
-from dare_jax.bench import official
-from dare_jax.bench import peer_model
 from dare_jax.bench import process
 from dare_jax.bench import random_log
 from dare_jax.bench import train
+from dare_jax.bench.published import official
+from dare_jax.bench.published import peer_model
 from dare_jax.data import options as data_options
 from dare_jax.process import runtime
 from dare_jax.store import history_store

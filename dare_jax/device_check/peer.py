@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from dare_jax import errors
-from dare_jax.bench import official
+from dare_jax.bench.published import official
 from dare_jax.device_check import made
 from dare_jax.device_check import reporting
 from dare_jax.device_check import sizes as sizes_lib

@@ -11,7 +11,7 @@ import numpy as np
 
 from dare_jax import aggregate
 from dare_jax import types
-from tests.models import reference
+from tests.models import reference_parts
 
 _LENGTH = 5
 
@@ -28,7 +28,7 @@ class MaskedSoftmaxTest(absltest.TestCase):
     weights = aggregate.masked_softmax(jnp.array(scores), jnp.array(mask))
     kept = np.flatnonzero(mask)
     expected = np.zeros(_LENGTH)
-    expected[kept] = reference.softmax([scores[i] for i in kept])
+    expected[kept] = reference_parts.softmax([scores[i] for i in kept])
     # exp of a difference of up to 100, whose rounding is 100 * 2^-24.
     np.testing.assert_allclose(weights, expected, rtol=2e-5, atol=1e-12)
     assert not np.any(np.asarray(weights)[~np.array(mask)])
@@ -106,7 +106,7 @@ class PoolingTest(absltest.TestCase):
     )
     for where in np.ndindex(2, 2, 3):
       kept = np.flatnonzero(mask[where])
-      weights = reference.softmax(scores[where][kept].tolist())
+      weights = reference_parts.softmax(scores[where][kept].tolist())
       expected = np.zeros(5)
       for i, weight in zip(kept, weights, strict=True):
         expected += weight * values[where][i]

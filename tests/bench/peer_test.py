@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from dare_jax import errors
-from dare_jax.bench import official
 from dare_jax.bench import peer
 from dare_jax.bench import process
+from dare_jax.bench.published import official
 from dare_jax.configs import base
 from tests.models import examples
 

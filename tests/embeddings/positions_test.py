@@ -10,7 +10,7 @@ import numpy as np
 
 from dare_jax import embeddings
 from dare_jax.embeddings import positions
-from tests.models import reference
+from tests.models import reference_parts
 
 
 class PositionsTest(absltest.TestCase):
@@ -20,7 +20,7 @@ class PositionsTest(absltest.TestCase):
     assert ids.shape == (length + 1,) and ids.dtype == np.int32
     rng = np.random.default_rng(length)
     for distance in {0, length, *rng.integers(0, length + 1, 20).tolist()}:
-      assert ids[distance] == reference.time_id(distance, exact)
+      assert ids[distance] == reference_parts.time_id(distance, exact)
     assert (np.diff(ids) >= 0).all()
     assert ids.max() < embeddings.num_position_ids(exact)
 

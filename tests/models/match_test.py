@@ -42,8 +42,9 @@ def _example(name: str, **options: Any) -> Any:
   model = examples.build(
     name, **({'vocab_sizes': _VOCAB, 'match_fields': _FIELDS} | options)
   )
-  clusters = options.get('num_clusters', 0)
-  batch = examples.make_batch(5, vocab=_VOCAB, clusters=clusters)
+  batch = examples.make_batch(5, vocab=_VOCAB)
+  if 'num_clusters' in options:
+    batch = examples.with_clusters(batch, options['num_clusters'])
   # One moment sees nothing.
   batch = batch.replace(end=batch.end.at[0, 0].set(0))
   return model, examples.make_variables(model, batch), batch

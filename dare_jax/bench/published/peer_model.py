@@ -7,7 +7,7 @@ import pathlib
 import ml_collections
 import numpy as np
 
-from dare_jax.bench import official
+from dare_jax.bench.published import official
 from dare_jax.data import options as data_options
 from dare_jax.data import pipeline
 from dare_jax.data import splits

@@ -1,0 +1,1 @@
+"""The official code: found, checked, and run beside ours."""
