@@ -178,6 +178,9 @@ def _optim() -> ml_collections.ConfigDict:
   optim.row_sparse_from = 4096  # rows; smaller tables are on each device whole
   optim.unique_rows = 'host'  # or device: where a batch's rows are found
   optim.table_dtype = 'float32'  # or bfloat16, rounded stochastically
+  # apart: each table and slot by itself. joined: those of a field row by row in
+  # one array. In memory only: checkpoints fit either.
+  optim.table_layout = config_dict.placeholder(str)  # None: joined on TPUs
   optim.aux_weight = 1.0  # of the auxiliary loss
   optim.pointwise_weight = 1.0  # of the loss of each target by itself
   # Each positive against the negatives of its moment: helps where order counts

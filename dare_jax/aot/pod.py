@@ -12,6 +12,7 @@ and needs no TPU. Nothing is run: tables of any size take no memory here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import metadata
 import os
 import pathlib
 import re
@@ -150,7 +151,14 @@ def measure_one(
   )
   state = trainer.abstract_state(batch)
   begin = time.perf_counter()
-  told = _compile(lambda: trainer.train_step.lower(state, batch).compile())
+  height = max(
+    leaf.sharding.shard_shape(leaf.shape)[0]
+    for leaf in jax.tree.leaves((state.tables, state.table_slots))
+    if leaf.shape and leaf.sharding.spec == mesh_lib.SPLIT
+  )
+  told = _compile(
+    lambda: trainer.train_step.lower(state, batch).compile(), height
+  )
   seconds = time.perf_counter() - begin
   memory = _MEMORY_GIB.get(devices[0].device_kind)
   needed = told.pop('needed_mb')
@@ -161,6 +169,7 @@ def measure_one(
     'rows': num_items,
     'dim': config.model.attention_dim,
     'windows_per_chip': windows,
+    'compiler': _compiler(topology),
     'needed_mb': needed,
     'chip_mb': memory and memory * 2**30 / 1e6,
     # What does not fit is refused by the compiler, which sets some aside.
@@ -171,16 +180,30 @@ def measure_one(
   }
 
 
-def _compile(make: Callable[[], Any]) -> dict[str, Any]:
+def _compiler(topology: str) -> str:
+  """Returns what compiles for a topology, and its version."""
+  name = 'jaxlib' if topology.startswith('cpu:') else 'libtpu'
+  try:
+    return f'{name} {metadata.version(name)}'
+  except metadata.PackageNotFoundError:  # Not installed by pip.
+    return name
+
+
+def _compile(make: Callable[[], Any], height: int) -> dict[str, Any]:
   """Returns what a compiled program says of itself; None where it says none.
 
   A program that the compiler refuses, because the chip's memory is too small,
   says only what it needs.
+
+  Args:
+    make: compiles.
+    height: of a chip's part of the item tables.
   """
   told: dict[str, Any] = dict.fromkeys(
     (
       *('needed_mb', 'state_and_batch_mb', 'temporary_mb', 'all_to_all_mb'),
-      *('other_collectives_mb', 'gflop', 'bytes_accessed_mb', 'estimate_ms'),
+      *('other_collectives_mb', 'table_copies', 'gflop'),
+      *('bytes_accessed_mb', 'estimate_ms'),
     )
   )
   try:
@@ -202,15 +225,15 @@ def _compile(make: Callable[[], Any]) -> dict[str, Any]:
     'needed_mb': (arguments + temporary + beside + code) / 1e6,
     'state_and_batch_mb': arguments / 1e6,
     'temporary_mb': temporary / 1e6,
-    **_sent(compiled),
+    **_read(compiled, height),
     'gflop': cost.get('flops', 0.0) / 1e9,
     'bytes_accessed_mb': cost.get('bytes accessed', 0.0) / 1e6,
     'estimate_ms': estimate * 1e3 if estimate > 0 else None,
   }
 
 
-def _sent(compiled: Any) -> dict[str, float]:
-  """Returns the bytes of exchanges, where the program can be printed.
+def _read(compiled: Any, height: int) -> dict[str, float]:
+  """Returns what the text of a program says, where it can be printed.
 
   The compiler for TPU v5p fuses exchanges into forms that jaxlib 0.10 cannot.
   """
@@ -219,13 +242,15 @@ def _sent(compiled: Any) -> dict[str, float]:
   from dare_jax.aot import traffic
 
   try:
-    sent = traffic.collective_bytes(compiled.as_text() or '')
+    text = compiled.as_text() or ''
   except jax.errors.JaxRuntimeError:
     return {}
+  sent = traffic.collective_bytes(text)
   swapped = sent.get('all-to-all', 0)
   return {
     'all_to_all_mb': swapped / 1e6,
     'other_collectives_mb': (sum(sent.values()) - swapped) / 1e6,
+    'table_copies': traffic.count_copies(text, height),
   }
 
 

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from its text."""
+"""What a compiled program moves, read from its text."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _KINDS = (
 _LINE = re.compile(
   rf'= (?P<shapes>.*?) (?P<kind>{"|".join(_KINDS)})(?P<start>-start)?\('
 )
+_COPY = re.compile(r'= (?P<shapes>[^=]*?) (?:copy|copy-start|transpose)\(')
 _SHAPE = re.compile(r'(?P<kind>pred|[a-z]+\d+)\[(?P<sizes>[\d,]*)\]')
 
 
@@ -37,6 +38,25 @@ def collective_bytes(text: str) -> dict[str, int]:
     size = sum(sizes) // 2 if match['start'] else sum(sizes)
     total[match['kind']] = total.get(match['kind'], 0) + size
   return total
+
+
+def count_copies(text: str, height: int) -> int:
+  """Returns how many operations do nothing but copy an array of some height.
+
+  >>> count_copies('%a = f32[16,800]{0,1:T(8,128)} copy(%b)', 800)
+  1
+
+  Args:
+    text: HLO, as above.
+    height: the size of the array along an axis, any: it may be turned.
+  """
+  return sum(
+    any(
+      str(height) in shape['sizes'].split(',')
+      for shape in _SHAPE.finditer(match['shapes'])
+    )
+    for match in _COPY.finditer(text)
+  )
 
 
 def _bytes(shape: re.Match[str]) -> int:

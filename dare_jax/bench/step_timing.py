@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dare_jax import tables as tables_lib
 from dare_jax import types
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.training import feed
@@ -132,7 +133,7 @@ class Timer:
     """Returns the jitted parts of the step."""
     trainer = self._trainer
     specs = trainer.specs(self._state)
-    tables: Any = trainer.tables.partition_specs()
+    tables: Any = trainer.tables.gathered_specs()
     split: Any = mesh_lib.SPLIT
     whole: Any = mesh_lib.WHOLE
     found = train_state.Gradients(whole, whole, tables, whole, whole, None)
@@ -166,12 +167,15 @@ class Timer:
       for field in batch.targets.ids
     }
     total = 0.0
-    for name, table in self._state.tables['encoder'].items():
+    tables, slots_of = jax.eval_shape(
+      tables_lib.apart, self._state.tables['encoder'], self._state.table_slots
+    )
+    for name, table in tables.items():
       field = name.split('_')[0]
-      slots = jax.tree.leaves(self._state.table_slots[name])
+      slots = jax.tree.leaves(slots_of[name])
       of_rows = [slot for slot in slots if slot.shape[:1] == table.shape[:1]]
       row, slot = (
-        sum(x.nbytes for x in arrays) / len(table)
+        sum(x.size * x.dtype.itemsize for x in arrays) / len(table)
         for arrays in ([table], of_rows)
       )
       is_large = field in self._trainer.tables.vocab_sizes

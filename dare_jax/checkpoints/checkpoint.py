@@ -28,6 +28,7 @@ from dare_jax.checkpoints import description as description_lib
 from dare_jax.checkpoints import leaves
 from dare_jax.parallel import barriers
 from dare_jax.parallel import processes
+from dare_jax.training import saved_form
 from dare_jax.training import state as train_state
 from dare_jax.training import state_parts
 
@@ -127,13 +128,13 @@ class Checkpoints:
       return  # The same step has the same state.
     self._settle(manager)
     self._try_out(manager)
-    state = state_parts.with_given(state, {})
-    sealed = description_lib.seal(description, checksum.of_values(state))
+    saved, values = leaves.saved(state_parts.with_given(state, {}))
+    sealed = description_lib.seal(description, values)
     try:
       manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state),
+          state=ocp.args.StandardSave(saved),
           description=ocp.args.JsonSave(sealed),
         ),
       )
@@ -260,7 +261,7 @@ class Checkpoints:
   def read(
     self, step: int, template: TrainState, fingerprint: str
   ) -> Iterator[tuple[tuple[Any, ...], jax.Array]]:
-    """Yields path and array of each leaf of a checkpoint, one by one.
+    """Yields path and array of each leaf of a checkpoint, tables apart.
 
     For a reader that needs a part of it, or another shape.
 
@@ -270,7 +271,7 @@ class Checkpoints:
     """
     path = self.manager_of(step).directory / str(step)
     expected = _describe(path, fingerprint).pop(description_lib.VALUES)
-    abstract = _saved_part(template)
+    abstract = saved_form.shapes(state_parts.with_given(template, {}))
     found = leaves.read(path / 'state', abstract)
     own = 0
     for number, (name, _) in enumerate(jax.tree.leaves_with_path(abstract)):
@@ -319,10 +320,10 @@ def _restore(
   path = manager.directory / str(step)
   description = _describe(path, fingerprint)
   expected = description.pop(description_lib.VALUES)
-  abstract = _saved_part(template)
-  found = _read(path, lambda: list(leaves.read(path / 'state', abstract)))
-  state = jax.tree.unflatten(jax.tree.structure(abstract), found)
-  if checksum.of_values(state) != expected:
+  template = state_parts.with_given(template, {})
+  read = lambda: leaves.read_state(path / 'state', template)
+  state, own = _read(path, read)
+  if checksum.total(own) != expected:
     raise _damaged(path, 'its checksum does not match')
   return state, description
 
@@ -380,12 +381,3 @@ def _reason(error: BaseException) -> str:
 
 def _damaged(path: epath.Path, reason: str) -> DamagedError:
   return DamagedError(f'checkpoint {path} is damaged: {reason}')
-
-
-def _saved_part(template: TrainState) -> TrainState:
-  """Returns the shapes of what is saved of a state: not tables as given."""
-  return jax.tree.map(_abstract, state_parts.with_given(template, {}))
-
-
-def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

@@ -10,9 +10,52 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from dare_jax.checkpoints import checksum
+from dare_jax.training import saved_form
+from dare_jax.training import state as train_state
+
+TrainState = train_state.TrainState
 # Bytes of arrays that are read together. Each reading looks at what is known of
 # all arrays, so to read small ones alone takes longer than their bytes.
 _TOGETHER = 2**25
+
+
+def saved(state: TrainState) -> tuple[TrainState, int]:
+  """Returns a state in its saved form, and the checksum of its values.
+
+  Tables that lie joined are brought apart one by one, on the host.
+  """
+  if not saved_form.is_joined(state):
+    return state, checksum.of_values(state)
+  found, own = [], 0
+  for number, leaf in enumerate(saved_form.of_state(state)):
+    own += checksum.part(number, leaf)
+    found.append(saved_form.to_host(leaf))
+    del leaf  # Else it is held while the next one is made.
+  return saved_form.tree(state).unflatten(found), checksum.total(own)
+
+
+def read_state(path: Any, template: TrainState) -> tuple[TrainState, int]:
+  """Returns a saved state, and this process's part of its checksum.
+
+  Args:
+    path: where orbax has saved it.
+    template: shapes, dtypes and shardings of the state.
+
+  Raises:
+    Exception: of any kind, where a file is damaged.
+  """
+  own = 0
+
+  def counted() -> Iterator[jax.Array]:
+    nonlocal own
+    found = read(path, saved_form.shapes(template))
+    for number, leaf in enumerate(found):
+      own += checksum.part(number, leaf)
+      yield leaf
+
+  state = saved_form.to_state(template, counted())
+  return state, own
 
 
 def read(path: Any, template: Any) -> Iterator[jax.Array]:

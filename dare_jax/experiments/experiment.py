@@ -17,6 +17,7 @@ from dare_jax import embeddings
 from dare_jax import errors
 from dare_jax import models
 from dare_jax import search as searches
+from dare_jax import tables as tables_lib
 from dare_jax import types
 from dare_jax.data import label_counts
 from dare_jax.data import pipeline
@@ -119,7 +120,9 @@ class Experiment:
     if self.clusters_history:
       state = clustering.blank(state, self.store, self.trainer.mesh)
     if content_vectors.TABLE in self.trainer.trained_tables.specs:
-      tables = {**state.tables['encoder'], **self._vectors()}
+      tables = state.tables['encoder']
+      for name, table in self._vectors().items():
+        tables = tables_lib.write_table(tables, name, table)
       return dataclasses.replace(state, tables={'encoder': tables})
     return self.with_given(state)
 

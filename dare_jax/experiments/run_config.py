@@ -20,6 +20,7 @@ _FREE_FIELDS = (
   'train.epochs',
   'train.steps',
   'train.log_every_steps',
+  'optim.table_layout',
   'eval.',
   'checkpoint.',
   'data.data_dir',
@@ -108,5 +109,5 @@ def check_same_run(config: ml_collections.ConfigDict, path: epath.Path) -> None:
         f'{field}={now.get(field)}, but the run in {path.parent} has'
         f' {field}={saved.get(field)}; choose another --workdir, or the same'
         ' config. Only run length, logging, evaluation and checkpoint'
-        ' periods may differ.'
+        ' periods and optim.table_layout may differ.'
       )

@@ -13,6 +13,7 @@ import numpy as np
 from dare_jax import errors
 from dare_jax import tables as tables_lib
 from dare_jax import types
+from dare_jax.training import saved_form
 from dare_jax.training import state as train_state
 from dare_jax.training import state_parts
 
@@ -80,13 +81,15 @@ def of_state(state: train_state.TrainState) -> MemoryPlan:
   whole = _bytes(state)
   given = _bytes(state_parts.given_tables(state))  # Never saved.
   tables, slots = _bytes(state.tables) + given, _bytes(state.table_slots)
+  is_joined = saved_form.is_joined(state)
   parts = {
-    'tables': tables,
+    'tables and their slots' if is_joined else 'tables': tables,
     'optimizer slots': slots,
     'heads and other state': whole - tables - slots,
   }
   if is_cpu:  # Elsewhere it is not in the device's memory.
-    parts['copy while a checkpoint is written'] = whole - given
+    copies = 2 if is_joined else 1  # Of the other form, then the writer's own.
+    parts['copy while a checkpoint is written'] = copies * (whole - given)
   limit = available() if is_cpu else _device_limit(device)
   devices = jax.local_device_count() if is_cpu else 1
   return MemoryPlan(parts, limit, devices, device.platform)

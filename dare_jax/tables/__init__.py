@@ -15,6 +15,11 @@ from dare_jax.parallel.mesh import shardings
 from dare_jax.parallel.mesh import SPLIT
 from dare_jax.parallel.mesh import WHOLE
 from dare_jax.tables.exchange import gather as gather_rows
+from dare_jax.tables.joined import apart
+from dare_jax.tables.joined import Joined
+from dare_jax.tables.joined import names as table_names
+from dare_jax.tables.joined import read as read_table
+from dare_jax.tables.joined import write as write_table
 from dare_jax.tables.optimizers import adam
 from dare_jax.tables.optimizers import lazy_adam
 from dare_jax.tables.optimizers import OPTIMIZERS
@@ -23,6 +28,7 @@ from dare_jax.tables.optimizers import row_adagrad
 from dare_jax.tables.optimizers import sgd
 from dare_jax.tables.optimizers import TableOptimizer
 from dare_jax.tables.table_set import DTYPES
+from dare_jax.tables.table_set import LAYOUTS
 from dare_jax.tables.table_set import TableSet
 from dare_jax.tables.table_set import TableSpec
 from dare_jax.tables.unique import row_capacity
@@ -33,6 +39,8 @@ from dare_jax.tables.update import TableUpdater
 __all__ = [
   'AXIS',
   'DTYPES',
+  'Joined',
+  'LAYOUTS',
   'OPTIMIZERS',
   'Rate',
   'RowFinder',
@@ -44,12 +52,16 @@ __all__ = [
   'UniqueRows',
   'WHOLE',
   'adam',
+  'apart',
   'gather_rows',
   'lazy_adam',
   'make_mesh',
   'place',
+  'read_table',
   'row_adagrad',
   'row_capacity',
   'sgd',
   'shardings',
+  'table_names',
+  'write_table',
 ]

@@ -69,18 +69,40 @@ def gather(
   """
   if num_devices() == 1:
     return [take(block, rows) for block in blocks]
-  widths = [block.shape[1] for block in blocks]
+
+  def read(rows: jax.Array, ascending: bool) -> jax.Array:
+    return jnp.concatenate([take(b, rows, ascending) for b in blocks], axis=1)
+
+  found = collect(read, rows, len(blocks[0]), row_capacity)
+  return split(found, [block.shape[1] for block in blocks])
+
+
+def collect(
+  read: Callable[[jax.Array, bool], jax.Array],
+  rows: Int[Array, ' u'],
+  own_rows: int,
+  row_capacity: int | None = None,
+) -> Float[Array, 'u w']:
+  """Returns what the owners of rows read of them.
+
+  Args:
+    read: gets rows of its own block, those to leave out beyond it, and whether
+      they are ascending; returns a value of each, [n, width].
+    rows: int32 [u], ascending positions in the whole table.
+    own_rows: rows of a block.
+    row_capacity: as `gather`.
+  """
+  if num_devices() == 1:
+    return read(rows, True)
 
   def answer(asks: _Asks, asked: jax.Array, found: jax.Array) -> jax.Array:
-    values = jnp.concatenate(
-      [take(block, asked.ravel(), ascending=False) for block in blocks], axis=1
-    )
-    values = _swap(values.reshape(*asked.shape, sum(widths)))
+    values = read(asked.ravel(), False)
+    values = _swap(values.reshape(*asked.shape, -1))
     return found.at[asks.slot].set(values, mode='drop', unique_indices=True)
 
-  found = jnp.zeros((len(rows), sum(widths)), blocks[0].dtype)
-  found = _in_rounds(answer, varying(found), rows, len(blocks[0]), row_capacity)
-  return jnp.split(found, _borders(widths), axis=1)
+  shape = jax.eval_shape(lambda rows: read(rows, False), rows)
+  found = varying(jnp.zeros(shape.shape, shape.dtype))
+  return _in_rounds(answer, found, rows, own_rows, row_capacity)
 
 
 def give_back(
@@ -113,8 +135,7 @@ def give_back(
     values = _swap(joined.at[asks.slot].get(mode='fill', fill_value=0))
     values = values.reshape(-1, sum(widths))
     unique, sums = _sum_by_row(asked.ravel(), values, own_rows)
-    parts = jnp.split(sums, _borders(widths), axis=1)
-    return owner(unique, parts, asks.round, carry)
+    return owner(unique, split(sums, widths), asks.round, carry)
 
   return _in_rounds(receive, carry, rows, own_rows, row_capacity)
 
@@ -231,5 +252,7 @@ def varying(value: jax.Array) -> jax.Array:
   return jax.lax.pcast(value, mesh.AXIS, to='varying')
 
 
-def _borders(widths: Sequence[int]) -> list[int]:
-  return [sum(widths[:i]) for i in range(1, len(widths))]
+def split(joined: jax.Array, widths: Sequence[int]) -> list[jax.Array]:
+  """Returns the parts of some widths that lie side by side."""
+  borders = [sum(widths[:i]) for i in range(1, len(widths))]
+  return jnp.split(joined, borders, axis=1)

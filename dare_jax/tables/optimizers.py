@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 import dataclasses
 from typing import Any
@@ -12,6 +13,8 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+
+from dare_jax import errors
 
 Rate: TypeAlias = float | optax.Schedule
 
@@ -29,6 +32,29 @@ class TableOptimizer:
 
   transform: optax.GradientTransformation
   row_sparse: bool = True
+
+
+def by_name(
+  optimizer: TableOptimizer | Mapping[str, TableOptimizer],
+  names: Collection[str],
+) -> dict[str, TableOptimizer]:
+  """Returns the optimizer of each table.
+
+  Args:
+    optimizer: one for all tables, or name -> optimizer of the table.
+    names: of the tables.
+
+  Raises:
+    UsageError: a table without an optimizer, or one without a table.
+  """
+  if isinstance(optimizer, TableOptimizer):
+    optimizer = dict.fromkeys(names, optimizer)
+  if set(optimizer) != set(names):
+    raise errors.UsageError(
+      f'optimizers are of the tables {", ".join(sorted(optimizer))}; expected'
+      f' one of each of {", ".join(sorted(names))}.'
+    )
+  return {name: optimizer[name] for name in names}
 
 
 class RowAdagradState(NamedTuple):

@@ -56,10 +56,10 @@ class RowMove:
     """
     is_row = row_leaves(self._optimizer, table.shape[1])
     take = lambda slot: exchange.take(slot, self._rows)
-    values = as_float32(take(table))
     own = _map_rows(is_row, lambda old, slot: take(slot), before, slots)
-    update, own = self._optimizer.update(grads, own, values)
-    moved = rounded(self._seed, values + update, table.dtype)
+    moved, own = moved_rows(
+      self._optimizer, take(table), own, grads, self._seed
+    )
     put = lambda new, old: self._put(old, new)
     return put(moved, table), _map_rows(is_row, put, own, slots)
 
@@ -70,6 +70,27 @@ class RowMove:
     beyond = jnp.iinfo(self._rows.dtype).max
     rows = jnp.where(self._rows == self._padding, beyond, self._rows)
     return table.at[rows].set(values, mode='drop', unique_indices=True)
+
+
+def moved_rows(
+  optimizer: optax.GradientTransformation,
+  values: Float[Array, 'u d'],
+  slots: Any,
+  grads: Float[Array, 'u d'],
+  seed: jax.Array,
+) -> tuple[Float[Array, 'u d'], Any]:
+  """Returns rows and their slots one step on.
+
+  Args:
+    optimizer: of the table.
+    values: rows of the table.
+    slots: of these rows.
+    grads: of these rows.
+    seed: for the rounding of bfloat16.
+  """
+  wide = as_float32(values)
+  update, slots = optimizer.update(grads, slots, wide)
+  return rounded(seed, wide + update, values.dtype), slots
 
 
 def row_leaves(optimizer: optax.GradientTransformation, width: int) -> Any:

@@ -20,13 +20,18 @@ from dare_jax import errors
 from dare_jax import types
 from dare_jax.parallel import mesh
 from dare_jax.tables import exchange
+from dare_jax.tables import joined
 from dare_jax.tables import layout
+from dare_jax.tables import optimizers
 from dare_jax.tables import row_move
+from dare_jax.tables import row_plan
 from dare_jax.tables import unique
 
-Tables: TypeAlias = Mapping[str, jax.Array]
+# As stored: arrays by the name of a table, and what is `joined.Joined`.
+Tables: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = Mapping[str, jax.Array]
 DTYPES = ('float32', 'bfloat16')
+LAYOUTS = ('apart', 'joined')
 _NORMAL = jax.nn.initializers.normal(0.01)
 
 
@@ -75,16 +80,28 @@ class TableSet:
     specs: name -> what the table is.
     vocab_sizes: field -> rows, of the fields whose tables are split.
     names: field -> names of its tables, of the same fields.
+    plans: key of a joined array among stored tables -> what lies in it where.
   """
 
-  def __init__(self, specs: Mapping[str, TableSpec]) -> None:
+  def __init__(
+    self,
+    specs: Mapping[str, TableSpec],
+    joined_for: optimizers.TableOptimizer
+    | Mapping[str, optimizers.TableOptimizer]
+    | None = None,
+  ) -> None:
     """Makes a set.
 
     Args:
       specs: name -> what the table is.
+      joined_for: the optimizer, or one of each table, whose slots shall lie
+        beside the rows of split tables, in one array for the tables of a field
+        (`joined`): what TPUs like. A table without one lies by itself, and
+        all do for None.
 
     Raises:
-      UsageError: tables of one field differ in rows, or only some are split.
+      UsageError: tables of one field differ in rows, or only some are split;
+        or slots that cannot lie beside rows.
     """
     self.specs = dict(specs)
     seen: dict[str, tuple[str, TableSpec]] = {}
@@ -104,6 +121,36 @@ class TableSet:
       field: [name for name, spec in self.specs.items() if spec.field == field]
       for field in self.vocab_sizes
     }
+    if isinstance(joined_for, optimizers.TableOptimizer):
+      joined_for = dict.fromkeys(self.specs, joined_for)
+    self.optimizers = dict(joined_for or {})
+    self.plans = self._plans()
+
+  def _plans(self) -> dict[str, row_plan.Plan]:
+    plans = {}
+    for field, names in self.names.items():
+      own = {
+        name: self.optimizers[name].transform
+        for name in names
+        if name in self.optimizers and self.optimizers[name].row_sparse
+      }
+      if not own:
+        continue
+      key = f'joined_{field}'
+      if key in self.specs:
+        raise errors.UsageError(
+          f'a table is named {key!r}, as are the joined tables of {field};'
+          ' give it another name.'
+        )
+      specs = {name: self.specs[name] for name in own}
+      some = lambda spec: jax.ShapeDtypeStruct((3, spec.dim), jnp.float32)
+      plans[key] = row_plan.make(
+        {name: (spec.dim, spec.dtype) for name, spec in specs.items()},
+        {n: jax.eval_shape(t.init, some(specs[n])) for n, t in own.items()},
+        {n: row_move.row_leaves(t, specs[n].dim) for n, t in own.items()},
+        self.stored_rows(names[0]),
+      )
+    return plans
 
   def stored_rows(self, name: str) -> int:
     """Returns how many rows a table has in storage: more where it is split."""
@@ -125,7 +172,7 @@ class TableSet:
     self,
     rng: jax.Array,
     initializer: Callable[..., jax.Array] = _NORMAL,
-  ) -> dict[str, jax.Array]:
+  ) -> dict[str, Any]:
     """Returns fresh tables as stored, the same on any mesh; row 0 is zeros.
 
     Call it under `jax.jit` with `out_shardings`, which splits them at once.
@@ -133,6 +180,8 @@ class TableSet:
     Args:
       rng: a key.
       initializer: of `jax.nn.initializers`; is told the rows in storage.
+
+    Where tables lie joined, their fresh slots are there as well.
     """
     made = {}
     for name, spec in self.specs.items():
@@ -140,18 +189,53 @@ class TableSet:
       shape = (self.stored_rows(name), spec.dim)
       table = initializer(own, shape, jnp.float32)
       made[name] = table.at[0].set(0.0)
-    return self.as_stored(made)
+    return self.join(self.as_stored(made))
 
   def as_stored(self, tables: Tables) -> dict[str, jax.Array]:
-    """Returns tables in storage's order, split ones in their stored dtype."""
+    """Returns tables in storage's order, split ones in their stored dtype.
+
+    None of them joined yet.
+    """
 
     def of(spec: TableSpec, table: jax.Array) -> jax.Array:
       return table.astype(spec.dtype) if spec.split else table
 
     return {name: of(self.specs[name], t) for name, t in tables.items()}
 
-  def from_ids(self, tables: Tables) -> dict[str, jax.Array]:
+  def join(
+    self, tables: Tables, slots: Mapping[str, Any] | None = None
+  ) -> dict[str, Any]:
+    """Returns tables as they are to lie: joined with their slots, or as given.
+
+    Args:
+      tables: what `as_stored` gave.
+      slots: by the name of the table; None: fresh ones.
+    """
+    stored = dict(tables)
+    for key, plan in self.plans.items():
+      if not stored.keys() & set(plan.names):
+        continue
+      own = {name: stored.pop(name) for name in plan.names}
+      of_rows = slots or {
+        name: self.optimizers[name].transform.init(row_move.as_float32(table))
+        for name, table in own.items()
+      }
+      stored[key] = joined.join(plan, own, of_rows)
+    return stored
+
+  def only_joined(self, stored: Tables) -> dict[str, Any]:
+    """Returns what is joined of what `join` gave."""
+    return {key: stored[key] for key in self.plans}
+
+  def with_joined(self, tables: Tables, made: Tables) -> dict[str, Any]:
+    """Returns what `join` gives, of its argument and what is joined of it."""
+    gone = {name for plan in self.plans.values() for name in plan.names}
+    return {n: t for n, t in tables.items() if n not in gone} | dict(made)
+
+  def from_ids(self, tables: Tables) -> dict[str, Any]:
     """Returns tables by id, such as trained elsewhere, as stored.
+
+    Where tables lie joined, they have fresh slots.
 
     Args:
       tables: name -> [rows, dim], row = id.
@@ -170,19 +254,30 @@ class TableSet:
       ids = layout.row_at(jnp.arange(stored), stored)
       return table.at[ids].get(mode='fill', fill_value=0)
 
-    return self.as_stored({name: of(name, t) for name, t in tables.items()})
+    found = {name: of(name, t) for name, t in tables.items()}
+    return self.join(self.as_stored(found))
 
   def by_id(self, tables: Tables) -> dict[str, jax.Array]:
     """Returns stored tables as a model outside training has them: row = id."""
 
-    def of(name: str, table: jax.Array) -> jax.Array:
-      spec = self.specs[name]
+    def of(name: str, spec: TableSpec) -> jax.Array:
+      table = joined.read(tables, name)
       return table[self.position(spec.field, jnp.arange(spec.rows))]
 
-    return {name: of(name, table) for name, table in tables.items()}
+    names = joined.names(tables)
+    return {name: of(name, self.specs[name]) for name in names}
 
-  def partition_specs(self) -> dict[str, jax.sharding.PartitionSpec]:
-    """Returns how each table is split over the devices."""
+  def partition_specs(self) -> dict[str, Any]:
+    """Returns how what is stored is split over the devices."""
+    found = dict[str, Any](self.gathered_specs())
+    for key, plan in self.plans.items():
+      for name in plan.names:
+        del found[name]
+      found[key] = joined.Joined(mesh.SPLIT, plan)
+    return found
+
+  def gathered_specs(self) -> dict[str, jax.sharding.PartitionSpec]:
+    """Returns how each table is split by itself, and what is read of it."""
     return {
       name: mesh.SPLIT if spec.split else mesh.WHOLE
       for name, spec in self.specs.items()
@@ -215,12 +310,22 @@ class TableSet:
       float32 [u, dim] of each split table, in the order of `rows`; the other
       tables as they are.
     """
-    gathered = dict(tables)
+    gathered = {name: tables[name] for name in tables if name in self.specs}
+    own_rows = lambda name: self.stored_rows(name) // exchange.num_devices()
+    for key, plan in self.plans.items():
+      asked = rows[self.specs[plan.names[0]].field]
+      read = tables[key].tables_of
+      found = exchange.collect(read, asked, own_rows(plan.names[0]))
+      widths = [self.specs[name].dim for name in plan.names]
+      parts = exchange.split(found, widths)
+      gathered |= zip(plan.names, parts, strict=True)
     for field, names in self.names.items():
-      found = exchange.gather([tables[name] for name in names], rows[field])
-      for name, values in zip(names, found, strict=True):
-        gathered[name] = row_move.as_float32(values)
-    return gathered
+      apart = [name for name in names if name in tables]
+      if apart:
+        parts = exchange.gather([tables[name] for name in apart], rows[field])
+        gathered |= zip(apart, parts, strict=True)
+    split = [name for names in self.names.values() for name in names]
+    return gathered | {n: row_move.as_float32(gathered[n]) for n in split}
 
   def gathered_bytes(self, counts: Mapping[str, int]) -> int:
     """Returns the bytes of what `gather` makes of split tables.

@@ -23,11 +23,12 @@ import optax
 from dare_jax import errors
 from dare_jax.parallel import mesh
 from dare_jax.tables import exchange
+from dare_jax.tables import joined
 from dare_jax.tables import optimizers
 from dare_jax.tables import row_move
 from dare_jax.tables import table_set
 
-Tables: TypeAlias = Mapping[str, jax.Array]
+Tables: TypeAlias = table_set.Tables
 Rows: TypeAlias = Mapping[str, jax.Array]
 T = TypeVar('T')
 
@@ -52,16 +53,16 @@ class TableUpdater:
       optimizer: one for all tables, or name -> optimizer of the table.
 
     Raises:
-      UsageError: a table without an optimizer; or one in bfloat16 whose
-        optimizer moves all rows.
+      UsageError: a table without an optimizer; one in bfloat16 whose
+        optimizer moves all rows; or not the optimizers that tables lie joined
+        for.
       ValueError: slots that cannot follow the rows of a table.
     """
-    if isinstance(optimizer, optimizers.TableOptimizer):
-      optimizer = dict.fromkeys(tables.specs, optimizer)
-    if set(optimizer) != set(tables.specs):
+    optimizer = optimizers.by_name(optimizer, tables.specs)
+    names = [name for plan in tables.plans.values() for name in plan.names]
+    if any(tables.optimizers[name] != optimizer[name] for name in names):
       raise errors.UsageError(
-        f'optimizers are of the tables {", ".join(sorted(optimizer))}; expected'
-        f' one of each of {", ".join(sorted(tables.specs))}.'
+        'the set of tables is joined for other optimizers; give both the same.'
       )
     for name, spec in tables.specs.items():
       if spec.dtype != 'float32' and not optimizer[name].row_sparse:
@@ -70,29 +71,49 @@ class TableUpdater:
           ' its optimizer moves all rows.'
         )
     self._set = tables
-    self._optimizers = {name: optimizer[name] for name in tables.specs}
+    self._optimizers = optimizer
 
   def is_row_sparse(self, name: str) -> bool:
     """Returns whether only the batch's rows of a table move."""
     return self._set.specs[name].split and self._optimizers[name].row_sparse
 
   def init_slots(self, tables: Tables) -> dict[str, Any]:
-    """Returns fresh slots for stored tables; float32 whatever these are."""
-    return {
-      name: self._transform(name).init(row_move.as_float32(table))
-      for name, table in tables.items()
+    """Returns fresh slots for stored tables; float32 whatever these are.
+
+    Slots of rows that lie joined with tables are there already: None here.
+    """
+    made = {
+      name: self._transform(name).init(
+        row_move.as_float32(joined.read(tables, name))
+      )
+      for name in self._set.specs
     }
+    return self._without_rows(made)
+
+  def join(
+    self, tables: Tables, slots: Mapping[str, Any]
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns tables and slots as the set has them lie; undoes `apart`."""
+    return self._set.join(tables, slots), self._without_rows(slots)
+
+  def _without_rows(self, slots: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns slots without those that lie joined with their tables."""
+    found = dict(slots)
+    for plan in self._set.plans.values():
+      for name in plan.names:
+        found[name] = plan.without_rows(name, slots[name])
+    return found
 
   def partition_specs(self) -> dict[str, Any]:
     """Returns how the slots of each table are split over the devices."""
     of_slots = {}
-    for name, spec in self._set.partition_specs().items():
+    for name, spec in self._set.gathered_specs().items():
       dim = self._set.specs[name].dim
       is_row = row_move.row_leaves(self._transform(name), dim)
       of_slots[name] = jax.tree.map(
         lambda flag, spec=spec: spec if flag else mesh.WHOLE, is_row
       )
-    return of_slots
+    return self._without_rows(of_slots)
 
   def _transform(self, name: str) -> optax.GradientTransformation:
     return self._optimizers[name].transform
@@ -158,7 +179,7 @@ class TableUpdater:
     grads: Tables,
     rows: Rows,
     step: jax.Array,
-  ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the next tables and slots.
 
     Args:
@@ -169,18 +190,33 @@ class TableUpdater:
       rows: field -> int32 [u], the rows that the batch reads.
       step: int32, the number of the step; seeds the rounding of bfloat16.
     """
-    new_tables, new_slots = {}, {}
-    for name, table in tables.items():
-      if not self._set.specs[name].split:
+    new_tables: dict[str, Any] = {}
+    new_slots: dict[str, Any] = {}
+    for name, spec in self._set.specs.items():
+      if not spec.split:
         new_tables[name], new_slots[name] = _move_all(
-          self._transform(name), table, slots[name], grads[name]
+          self._transform(name), tables[name], slots[name], grads[name]
         )
+    for key, plan in self._set.plans.items():
+      own = {name: slots[name] for name in plan.names}
+      new_tables[key], moved = self._move_joined(
+        tables[key],
+        own,
+        [grads[name] for name in plan.names],
+        rows[self._set.specs[plan.names[0]].field],
+        step,
+      )
+      new_slots |= moved
     for field, names in self._set.names.items():
       for is_sparse, move in (
         (True, self._move_rows),
         (False, self._move_by_rows),
       ):
-        moving = [n for n in names if self.is_row_sparse(n) == is_sparse]
+        moving = [
+          name
+          for name in names
+          if name in tables and self.is_row_sparse(name) == is_sparse
+        ]
         if not moving:
           continue
         moved = move(
@@ -191,10 +227,10 @@ class TableUpdater:
         )
         for name, (table, own) in moved.items():
           new_tables[name], new_slots[name] = table, own
-    order = list(tables)  # A tree of the same structure as before.
+    # Trees of the same structure as before.
     return (
-      {name: new_tables[name] for name in order},
-      {name: new_slots[name] for name in order},
+      {key: new_tables[key] for key in tables},
+      {name: new_slots[name] for name in slots},
     )
 
   def _move_rows(
@@ -216,14 +252,49 @@ class TableUpdater:
       for (name, (table, slots)), grad in zip(
         carry.items(), grads, strict=True
       ):
-        seed = jax.random.key(zlib.crc32(name.encode()))
-        for number in (step, first, turn):
-          seed = jax.random.fold_in(seed, number)
+        seed = _seed(name, step, first, turn)
         move = row_move.RowMove(self._transform(name), rows, -first, seed)
         moved[name] = move(table, slots, counts[name], grad)
       return moved
 
     return exchange.give_back(owner, dict(whole), grads, rows, own_rows)
+
+  def _move_joined(
+    self,
+    table: joined.Joined,
+    slots: Mapping[str, Any],
+    grads: list[jax.Array],
+    rows: jax.Array,
+    step: jax.Array,
+  ) -> tuple[joined.Joined, dict[str, Any]]:
+    """Moves the rows of a batch; the line of each is read and written once."""
+    plan = table.plan
+    own_rows = self._set.stored_rows(plan.names[0]) // exchange.num_devices()
+    first = exchange.first_row(own_rows)
+
+    def owner(
+      rows: jax.Array, grads: list[jax.Array], turn: jax.Array, carry: Any
+    ) -> Any:
+      table, left = carry[0], dict(carry[1])
+      lines = table.take(rows)
+      values = plan.unpack(table.rows(lines, rows))
+      for name, grad in zip(plan.names, grads, strict=True):
+        # Step counts are of before the step, however many rounds there are.
+        own = plan.with_rows(name, slots[name], values)
+        moved, own = row_move.moved_rows(
+          self._transform(name),
+          values[name, None],
+          own,
+          grad,
+          _seed(name, step, first, turn),
+        )
+        values |= plan.values(name, moved, own)
+        left[name] = plan.without_rows(name, own)
+      new = plan.pack(values, lines.dtype)
+      return table.put(lines, rows, new, -first), left
+
+    carry = table, dict(slots)
+    return exchange.give_back(owner, carry, grads, rows, own_rows)
 
   def _move_by_rows(
     self,
@@ -251,6 +322,14 @@ class TableUpdater:
       name: _move_all(self._transform(name), table, slots, grad)
       for (name, (table, slots)), grad in zip(whole.items(), dense, strict=True)
     }
+
+
+def _seed(name: str, *numbers: jax.Array) -> jax.Array:
+  """Returns a key of a table's own for some numbers, one after another."""
+  seed = jax.random.key(zlib.crc32(name.encode()))
+  for number in numbers:
+    seed = jax.random.fold_in(seed, number)
+  return seed
 
 
 def _move_all(

@@ -81,7 +81,7 @@ def refresh(
       unknown item. None: all are known.
   """
   suffix = embeddings.PLANS[plan].table_of['attention', 'behavior']
-  table = state.tables['encoder'][f'item_{suffix}']
+  table = tables_lib.read_table(state.tables['encoder'], f'item_{suffix}')
   offsets = np.asarray(store.behaviors.offsets)
   fit_before = offsets[1:].copy()
   for split in held_out:

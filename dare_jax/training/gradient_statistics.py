@@ -148,7 +148,7 @@ def abstract(
 def specs(tables: tables_lib.TableSet) -> Statistics:
   """Returns how the parts are split over the devices: groups as tables are."""
   whole = dict.fromkeys(tables.specs, mesh_lib.WHOLE)
-  return Statistics(tables.partition_specs(), whole, whole)
+  return Statistics(tables.gathered_specs(), whole, whole)
 
 
 def zero_sums(names: Iterable[str]) -> dict[str, jax.Array]:

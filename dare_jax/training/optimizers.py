@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+import dataclasses
 import re
 
+import jax
 import optax
 
 from dare_jax import embeddings
@@ -12,6 +14,47 @@ from dare_jax import models
 from dare_jax import tables as tables_lib
 from dare_jax.embeddings import content_vectors
 from dare_jax.training import options as train_options
+
+
+def tables_of(
+  config: models.RankerConfig,
+  options: train_options.Options,
+  total_steps: int,
+  mesh: jax.sharding.Mesh,
+) -> tuple[tables_lib.TableSet, tables_lib.TableSet, tables_lib.TableUpdater]:
+  """Returns the tables of a ranker, those that are trained, what moves these.
+
+  Args:
+    config: what shapes the ranker.
+    options: how it is trained.
+    total_steps: length of the run, for the schedule.
+    mesh: where tables lie: joined, unless options say otherwise, on TPUs.
+
+  Raises:
+    UsageError: as `table_optimizers`.
+  """
+  every = table_set(config, options)
+  trained = trained_set(config, every)
+  made = table_optimizers(options, trained.specs, total_steps)
+  by_platform = 'joined' if mesh.devices.flat[0].platform == 'tpu' else 'apart'
+  if (options.table_layout or by_platform) == 'joined':
+    every = tables_lib.TableSet(every.specs, made)
+    trained = tables_lib.TableSet(trained.specs, made)
+  return every, trained, tables_lib.TableUpdater(trained, made)
+
+
+def stored_model(
+  config: models.RankerConfig, tables: tables_lib.TableSet
+) -> models.Ranker:
+  """Returns a ranker with as many rows as its tables have in storage."""
+  rows = {
+    spec.field: tables.stored_rows(name) for name, spec in tables.specs.items()
+  }
+  content = tuple(
+    dataclasses.replace(feature, vocab_size=rows[feature.name])
+    for feature in config.content
+  )
+  return models.Ranker(dataclasses.replace(config, content=content))
 
 
 def table_set(

@@ -11,10 +11,11 @@ from typing import NamedTuple
 from dare_jax import errors
 from dare_jax import tables as tables_lib
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {
+_CHOICES: Mapping[str, tuple[str | None, ...]] = {
   'tables': tuple(tables_lib.OPTIMIZERS),
   'schedule': ('constant', 'linear'),
   'table_dtype': tables_lib.DTYPES,
+  'table_layout': (None, *tables_lib.LAYOUTS),
   'unique_rows': ('host', 'device'),
 }
 
@@ -40,6 +41,7 @@ class Options:
   row_sparse_from: int
   unique_rows: str
   table_dtype: str
+  table_layout: str | None
   aux_weight: float
   pointwise_weight: float
   softmax_weight: float
@@ -55,7 +57,8 @@ class Options:
       value = getattr(self, field)
       if value not in choices:
         raise errors.UsageError(
-          f'optim.{field}={value!r}: expected one of {", ".join(choices)}.'
+          f'optim.{field}={value!r}: expected one of'
+          f' {", ".join(map(str, choices))}.'
         )
     is_row_sparse = tables_lib.OPTIMIZERS[self.tables](0.0, 0.0).row_sparse
     if self.table_dtype != 'float32' and not is_row_sparse:

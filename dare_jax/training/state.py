@@ -13,7 +13,6 @@ import optax
 
 from dare_jax import layers
 from dare_jax import models
-from dare_jax import tables as tables_lib
 from dare_jax import types
 from dare_jax.evaluation import found as found_lib
 from dare_jax.models import published
@@ -70,12 +69,8 @@ class Trainer:
     self._options = options
     self.observes_gradients = observe_gradients
     self._dense = optimizers.dense_optimizer(options, total_steps)
-    self.tables = optimizers.table_set(model.config, options)
-    self.trained_tables = optimizers.trained_set(model.config, self.tables)
-    names = self.trained_tables.specs
-    self.updater = tables_lib.TableUpdater(
-      self.trained_tables,
-      optimizers.table_optimizers(options, names, total_steps),
+    self.tables, self.trained_tables, self.updater = optimizers.tables_of(
+      model.config, options, total_steps, self.mesh
     )
     balance = options.balance_gradients
     self._roles: role_gradients.RoleGradients | None = None
@@ -107,21 +102,23 @@ class Trainer:
     shardings = jax.tree.map(lambda x: x.sharding, self._abstract(batch))
     # Slots come second: they fill the memory that random numbers took, which
     # is several times that of a table.
+    split = mesh_lib.shardings(self.mesh, self.trained_tables.gathered_specs())
     draw = jax.jit(
       lambda rng: self._init_model(rng, shapes),
       out_shardings=dataclasses.replace(
-        shardings, dense_slots=None, table_slots=None
+        shardings,
+        tables={'encoder': split},
+        dense_slots=None,
+        table_slots=None,
       ),
     )
+    joined = self.trained_tables.only_joined(shardings.tables['encoder'])
     fill = jax.jit(
       self._init_slots,
-      out_shardings=(shardings.dense_slots, shardings.table_slots),
+      out_shardings=(shardings.dense_slots, shardings.table_slots, joined),
     )
     state = draw(jax.random.key(seed))
-    dense_slots, table_slots = fill(state)
-    state = dataclasses.replace(
-      state, dense_slots=dense_slots, table_slots=table_slots
-    )
+    state = self._with_slots(state, *fill(state))
     if not self.observes_gradients:
       return state
     trained = self.trained_tables
@@ -143,10 +140,8 @@ class Trainer:
   def _abstract(self, batch: types.Batch) -> TrainState:
     """Returns `abstract_state` without what is seen of gradients."""
     shapes = jax.eval_shape(self._init_model, jax.random.key(0), batch)
-    dense_slots, table_slots = jax.eval_shape(self._init_slots, shapes)
-    shapes = dataclasses.replace(
-      shapes, dense_slots=dense_slots, table_slots=table_slots
-    )
+    slots = jax.eval_shape(self._init_slots, shapes)
+    shapes = self._with_slots(shapes, *slots)
     shardings = mesh_lib.shardings(self.mesh, self.specs(shapes))
     return jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -203,7 +198,8 @@ class Trainer:
   def _init_model(self, rng: jax.Array, batch: types.Batch) -> TrainState:
     """Returns a fresh state without slots; of `batch` only shapes matter."""
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
-    variables = self._stored_model().init(rng, zeros)
+    stored = optimizers.stored_model(self.model.config, self.tables)
+    variables = stored.init(rng, zeros)
     if self._options.published_init:
       variables = published.redraw(jax.random.fold_in(rng, 1), variables)
     made = variables['tables']['encoder']
@@ -220,23 +216,24 @@ class Trainer:
       clusters=None,
     )
 
-  def _init_slots(self, state: TrainState) -> tuple[Any, Any]:
-    """Returns the fresh slots of the dense optimizer and of the tables'."""
-    table_slots = self.updater.init_slots(state.tables['encoder'])
-    return self._dense.init(state.params), table_slots
+  def _init_slots(self, state: TrainState) -> tuple[Any, Any, Any]:
+    """Returns fresh slots, of all, and what is joined of tables still apart."""
+    tables = state.tables['encoder']
+    joined = self.trained_tables.only_joined(self.trained_tables.join(tables))
+    slots = self.updater.init_slots(tables)
+    return self._dense.init(state.params), slots, joined
 
-  def _stored_model(self) -> models.Ranker:
-    """Returns the model with as many rows as its tables have in storage."""
-    config = self.model.config
-    rows = {
-      spec.field: self.tables.stored_rows(name)
-      for name, spec in self.tables.specs.items()
-    }
-    content = tuple(
-      dataclasses.replace(feature, vocab_size=rows[feature.name])
-      for feature in config.content
+  def _with_slots(
+    self, state: TrainState, dense: Any, of_tables: Any, joined: Any
+  ) -> TrainState:
+    """Returns the state of `_init_model` with what `_init_slots` made."""
+    tables = self.trained_tables.with_joined(state.tables['encoder'], joined)
+    return dataclasses.replace(
+      state,
+      tables={'encoder': tables},
+      dense_slots=dense,
+      table_slots=of_tables,
     )
-    return models.Ranker(dataclasses.replace(config, content=content))
 
   def _train_step(
     self, state: TrainState, batch: types.Batch

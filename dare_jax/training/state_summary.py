@@ -12,7 +12,8 @@ from dare_jax.training import state as train_state
 @jax.jit
 def is_finite(state: train_state.TrainState) -> jax.Array:
   """Returns whether all parameters and sums are finite: worth saving."""
-  leaves = jax.tree.leaves((state.params, state.tables, state.sums))
+  tables, _ = tables_lib.apart(state.tables['encoder'], state.table_slots)
+  leaves = jax.tree.leaves((state.params, tables, state.sums))
   return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))
 
 

@@ -73,8 +73,12 @@ def start_from(
     if part in _COPIED:
       rest['/'.join([part, *names])] = leaf
     targets = older.targets_of(names[-1]) if part == 'tables' else ()
-    for name in tables.keys() & targets:  # Given ones may be frozen here.
-      tables[name] = older.move(tables[name], leaf, name, rows, maps.get(name))
+    own = set(tables_lib.table_names(tables))
+    for name in own & set(targets):  # Given ones may be frozen here.
+      table = tables_lib.read_table(tables, name)
+      table = older.move(table, leaf, name, rows, maps.get(name))
+      tables = tables_lib.write_table(tables, name, table)
+      del table
     del leaf  # Else it is held while the next one is read.
   older.tell(rows)
   return dataclasses.replace(
@@ -116,9 +120,10 @@ class Older:
     processes.agree_on({"the fingerprint of train.init_from's data": found})
     lineage.check_fields(self._workdir, self._store, run.store)
     self._model = experiment.model_of(self._config, self._store)
+    options = train_options.of_section(self._config.optim)
     self._trainer = train_state.Trainer(
       self._model,
-      train_options.of_section(self._config.optim),
+      dataclasses.replace(options, table_layout='apart'),  # As it is saved.
       1,
       run.trainer.mesh,
       self._config.train.observe_gradients,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 
 from dare_jax import errors
 from dare_jax import search
+from dare_jax import tables as tables_lib
 from dare_jax import types
 from dare_jax.aot import traffic
 from dare_jax.checkpoints import checkpoint
@@ -25,6 +27,7 @@ from dare_jax.warm_start import starting
 from tests import tiny
 from tests.models import examples
 from tests.parallel import parity
+from tests.tables import twins
 
 _COUNTS = (1, 2, 4, 8)
 
@@ -67,6 +70,14 @@ def test_losses_of_one_device_in_float64(preset, tables, count):
   np.testing.assert_allclose(many, one, rtol=0, atol=1e-9)
   np.testing.assert_allclose(others, logits, rtol=0, atol=1e-9)
   assert one[-1] < one[0]
+
+
+@pytest.mark.parametrize('count', [1, 8])
+def test_losses_of_joined_tables_in_float64(count):
+  one, logits = _losses(1, 'dare', 'lazy_adam')
+  many, others = _losses(count, 'dare', 'lazy_adam', table_layout='joined')
+  np.testing.assert_allclose(many, one, rtol=0, atol=1e-9)
+  np.testing.assert_allclose(others, logits, rtol=0, atol=1e-9)
 
 
 def test_balanced_gradients_of_one_device():
@@ -195,6 +206,36 @@ def test_rows_go_out_and_gradients_come_back(room, kind):
     np.testing.assert_allclose(sums[part], expected[:num_rows], atol=1e-12)
 
 
+@pytest.mark.parametrize('case', ['two rows a line', 'several lines'])
+def test_joined_tables_are_those_of_one_device_apart(case):
+  """Of ids that several devices read, or all of one owner: in two rounds."""
+  rows, rng = 3 * layout.PARTS, np.random.default_rng(0)
+  sets = twins.sets(case, rows)
+  stored = sets['apart'][0].stored_rows('long')
+  batches = [rng.integers(0, rows, 512) for _ in range(2)]
+  near = rng.permutation(600)[:512] + stored // 8 * 3
+  batches.append(np.asarray(layout.row_at(near, stored)))
+
+  def train(form: str, count: int) -> Any:
+    own = sets[form]
+    state = examples.to_float64(jax.device_get(twins.fresh(*own)))
+    step = twins.step(*own, devices=count)
+    for number in range(50):
+      item = batches[number % 3]
+      ids = {'item': item, 'day': item % 7}
+      _, state = step(*state, ids, jnp.int32(number))
+    return jax.device_get(tables_lib.apart(*state))
+
+  with jax.enable_x64():
+    expected = train('apart', 1)
+    for count in _COUNTS:
+      found = train('joined', count)
+      for one, many in zip(
+        *map(jax.tree.leaves, (expected, found)), strict=True
+      ):
+        np.testing.assert_allclose(many, one, rtol=0, atol=1e-9)
+
+
 def _traffic(count: int, num_items: int) -> tuple[dict[str, int], float]:
   """Bytes and operations of a device and step, four windows a device."""
   vocab = {'item': num_items, 'category': 9}
@@ -228,18 +269,25 @@ def test_bytes_do_not_grow_with_the_catalogue_or_the_devices():
   assert work <= 1.5 * less
 
 
-def test_a_checkpoint_fits_any_number_of_devices(tmp_path):
-  state, _ = parity.train(_trainer(8), 3)
+@pytest.mark.parametrize('form', tables_lib.LAYOUTS)
+def test_a_checkpoint_fits_any_number_of_devices(tmp_path, form):
+  """And either layout of tables."""
+  state, _ = parity.train(_trainer(8, table_layout=form), 3)
+  parts = lambda state: tables_lib.apart(
+    state.tables['encoder'], state.table_slots
+  )
   told = {'data_fingerprint': 'abc', 'progress': {'step': 3}}
   made = checkpoint.Checkpoints(tmp_path)
   made.save_last(3, state, told)
   made.wait()
-  for count in _COUNTS:
-    template = _trainer(count).init(1, parity.batch_of(0))
+  for count, other in itertools.product(_COUNTS, tables_lib.LAYOUTS):
+    trainer = _trainer(count, table_layout=other)
+    template = trainer.abstract_state(parity.batch_of(0))
     restored, description = made.restore_last(template, 'abc')
     assert description == told
-    tiny.assert_same_bits(restored, jax.device_get(state))
-    table = restored.tables['encoder']['item_attention']
+    tiny.assert_same_bits(parts(restored), jax.device_get(parts(state)))
+    tiny.assert_same_bits(restored.params, jax.device_get(state.params))
+    table = tables_lib.read_table(restored.tables['encoder'], 'item_attention')
     assert len(table.sharding.device_set) == count
   made.close()
 

@@ -82,10 +82,12 @@ def _agree(names: dict[str, Any], dense: _Dense) -> None:
   chex.assert_trees_all_close(own, params, rtol=0, atol=1e-12)
 
 
-def _compare(model: str) -> tuple[page_lib.Page, _Dense]:
+def _compare(model: str, joined: bool = False) -> tuple[page_lib.Page, _Dense]:
   """Trains as the page does, and densely."""
   page = _page(model)
   names, draw = page.names, page_lib.batches(_ROWS, _BATCH)
+  if joined:
+    page.run('On TPUs')
   page.run('On a mesh', {'STEPS': 0, 'batch_of': draw})
   dense = _Dense(names, names['state'])
   first = [dense.step(draw(number)) for number in range(_STEPS)]
@@ -118,6 +120,15 @@ def test_one_device(model):
     item = np.asarray(names['state']['tables']['item'], np.float32)
     places = names['table_set'].position('item', np.arange(_ROWS))
     np.testing.assert_array_equal(back[places], item[places])
+
+
+def test_joined():
+  with jax.enable_x64():
+    page, _ = _compare('Plain JAX', joined=True)
+    tables, state = page.names['tables'], page.names['state']
+    assert set(state['tables']) == {'joined_user', 'joined_item'}
+    apart, slots = tables.apart(state['tables'], state['slots'])
+    assert slots['item'][0].mu.shape == apart['item'].shape
 
 
 def test_rows_found_on_the_host():
