@@ -299,7 +299,7 @@ def _plain(
 
 
 def _around(
-  bias_by_distance: Float[Array, ' p'], capacity: int
+  bias_by_distance: Float[Array, ' p'], capacity: shapes.Size
 ) -> Float[Array, ' q']:
   """Returns the bias of each position, from the oldest to the newest, twice.
 
