@@ -71,11 +71,21 @@ class Values:
       equations = ('bmc...k,bmckd->bmc...d',) * 2
     content = jnp.einsum(equations[0], weights, self.content)
     if self.time is None:
-      return content
+      return _apart(content)
     if isinstance(self.time, CountedBack):
       time = self.time.weigh(weights)
     else:
       time = jnp.einsum(equations[1], weights, self.time)
+    content, time = _apart(content), _apart(time)
     if self.mixed:
       return content + time
     return jnp.concatenate([content, time], axis=-1)
+
+
+def _apart(product: Array) -> Array:
+  """Returns a product whose gradient is an array of its own.
+
+  XLA for GPUs would make it within the kernels of the products that need it,
+  reshaped, and finds no tiles for them: see `search.inner_product`.
+  """
+  return jax.lax.optimization_barrier(product)

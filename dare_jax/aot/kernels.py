@@ -1,10 +1,12 @@
-"""Compiles the search over cached keys for TPUs, without one.
+"""Compiles the search over cached keys for TPUs or GPUs, without one.
 
 For each form, the kernel and XLA's own matmul and top-k: what does it hold and
-move? The compiler for TPUs tells: it comes with the extra `tpu-aot` and needs
-no TPU. Nothing is run.
+move? The compiler for TPUs tells, or that for GPUs: they come with the extras
+`tpu-aot` and `gpu-aot` and need no such device. Nothing is run. Of kernels for
+GPUs, registers and spills are told where CUDA's `ptxas` is installed.
 
     python -m dare_jax.bench kernels --topology=v5e:2x4 --candidates=1,128
+    python -m dare_jax.bench kernels --topology=h100:1x1x1
 """
 
 from __future__ import annotations
@@ -12,24 +14,29 @@ from __future__ import annotations
 from collections.abc import Callable
 import functools
 import itertools
+import pathlib
 import re
+import tempfile
 import time
 from typing import Any
 
 from absl import flags
 
 from dare_jax import errors
+from dare_jax.aot import gpu
 from dare_jax.aot import pod
+from dare_jax.aot import ptx
 
-# None: what the platform takes unasked.
-_FORMS = {'kernel': None, 'xla': 'plain'}
+_FORMS = ('kernel', 'xla')
 _DTYPES = ('float32', 'bfloat16', 'int8')
 
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
   topology = flags.DEFINE_list(
-    'topology', ['v5e:2x4'], 'TPU slices, such as v5e:2x4, v6e:2x4, v5p:2x2x2.'
+    'topology',
+    ['v5e:2x4'],
+    'TPU slices, such as v5e:2x4, v6e:2x4, v5p:2x2x2; or GPUs, h100:1x1x1.',
   )
   form = flags.DEFINE_list(
     'form', list(_FORMS), f'Of {", ".join(_FORMS)}, which to compile.'
@@ -102,11 +109,17 @@ def measure_one(
 
   mesh = jax.make_mesh((len(devices),), ('histories',), devices=devices)
   begin = time.perf_counter()
-  compiled, state = _compile(mesh, form, dtype, **point)
-  seconds = time.perf_counter() - begin
+  with tempfile.TemporaryDirectory() as folder:
+    lowered, state = _lower(mesh, _backend(topology, form), dtype, **point)
+    options = {'xla_dump_to': folder} if gpu.card_of(topology) else None
+    compiled = lowered.compile(options)
+    seconds = time.perf_counter() - begin
+    registers, spilled = ptx.registers_and_spills(
+      pathlib.Path(folder), 'search_top_k'
+    )
   memory: Any = compiled.memory_analysis()
-  cost: Any = compiled.cost_analysis()
-  moved = cost.get('bytes accessed', 0)
+  cost: Any = compiled.cost_analysis() or {}
+  moved = cost.get('bytes accessed')  # The compiler for GPUs says nothing.
   if form == 'kernel':
     moved = tpu.bytes_moved(
       point['histories'],
@@ -122,15 +135,25 @@ def measure_one(
     **point,
     'arguments_mb': memory.argument_size_in_bytes / 1e6,
     'temporary_mb': memory.temp_size_in_bytes / 1e6,
-    'moved_mb': moved / 1e6,
+    'moved_mb': None if moved is None else moved / 1e6,
+    'registers': registers,
+    'spill_bytes': spilled,
     'sorts': len(re.findall(r' sort\(', compiled.as_text() or '')),
     'compile_s': seconds,
   }
 
 
-def _compile(
+def _backend(topology: str, form: str) -> str | None:
+  """Returns the means by which a topology searches in some form."""
+  if form == 'xla':
+    return 'plain'
+  # None: what TPUs take unasked.
+  return 'gpu' if gpu.card_of(topology) else None
+
+
+def _lower(
   mesh: Any,
-  form: str,
+  backend: str | None,
   dtype: str,
   length: int,
   candidates: int,
@@ -138,7 +161,7 @@ def _compile(
   top_k: int,
   histories: int,
 ) -> tuple[Any, Any]:
-  """Returns the compiled search of all chips, and the state that it takes."""
+  """Returns the search of all chips, to compile, and the state it takes."""
   import jax
   import jax.numpy as jnp
 
@@ -157,7 +180,7 @@ def _compile(
   state = jax.tree.map(lambda x: struct(*x.shape, dtype=x.dtype), state)
   query = struct(users, candidates, dim)
   bias = jax.ShapeDtypeStruct((state.capacity + 1,), jnp.float32)
-  find = functools.partial(user_state.search, k=top_k, backend=_FORMS[form])
+  find = functools.partial(user_state.search, k=top_k, backend=backend)
   every = jax.sharding.PartitionSpec()
   mapped = jax.shard_map(
     find,
@@ -166,4 +189,4 @@ def _compile(
     out_specs=split,
     check_vma=False,
   )
-  return jax.jit(mapped).lower(state, query, bias).compile(), state
+  return jax.jit(mapped).lower(state, query, bias), state

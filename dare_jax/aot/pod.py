@@ -1,10 +1,12 @@
-"""Compiles the training step for a TPU pod, without one.
+"""Compiles the training step for a pod of TPUs or of GPUs, without one.
 
 Does the model fit, what does a step send, and how long does the compiler think
-that it takes? The compiler for TPUs tells: it comes with the extra `tpu-aot`
-and needs no TPU. Nothing is run: tables of any size take no memory here.
+that it takes? The compiler for TPUs tells, or that for GPUs: they come with the
+extras `tpu-aot` and `gpu-aot` and need no such device. Nothing is run: tables
+of any size take no memory here.
 
     python -m dare_jax.bench pod --topology=v5e:16x16 --rows=1000000000
+    python -m dare_jax.bench pod --topology=h100:1x1x8,h100:1x32x8
 
 `--topology=cpu:8` compiles for eight devices made of this machine's CPU.
 """
@@ -25,6 +27,7 @@ import ml_collections
 from dare_jax import cli
 from dare_jax import errors
 from dare_jax import plots
+from dare_jax.aot import gpu
 from dare_jax.aot import scaling_figure
 
 _CATEGORIES = 10_000
@@ -45,7 +48,8 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   topology = flags.DEFINE_list(
     'topology',
     ['v5e:2x4'],
-    'TPU slices, such as v5e:16x16, v6e:2x4, v5p:2x2x2; or cpu:8.',
+    'TPU slices, such as v5e:16x16, v6e:2x4, v5p:2x2x2; GPUs of h100, h200,'
+    ' a100 or b200, such as h100:1x32x8: 32 hosts of 8; or cpu:8.',
   )
   rows = flags.DEFINE_list('rows', ['1000000'], 'Rows of the item tables.')
   windows = flags.DEFINE_integer(
@@ -96,16 +100,18 @@ def make_cpu_devices(topologies: list[str]) -> None:
 
 
 def devices_of(topology: str) -> list[Any]:
-  """Returns the abstract chips of a TPU slice, or devices of this CPU.
+  """Returns abstract chips of a TPU slice, or GPUs, or devices of this CPU.
 
   Raises:
-    UsageError: no compiler for TPUs, or no such slice.
+    UsageError: no compiler for them, or no such slice.
   """
   import jax
   from jax.experimental import topologies
 
   if topology.startswith('cpu:'):
     return jax.devices('cpu')[: int(topology.removeprefix('cpu:'))]
+  if gpu.card_of(topology):
+    return gpu.devices_of(topology)
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
   os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'none')
@@ -117,7 +123,8 @@ def devices_of(topology: str) -> list[Any]:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise errors.UsageError(
       f'--topology={topology}: {reason}. It needs the compiler for TPUs'
-      f' ({errors.install("tpu-aot")}) and a name such as v5e:2x4.'
+      f' ({errors.install("tpu-aot")}) and a name such as v5e:2x4; GPUs are'
+      f' {", ".join(gpu.CARDS)}, as in h100:1x1x8.'
     ) from None
   return list(found.devices)
 
@@ -156,11 +163,15 @@ def measure_one(
     for leaf in jax.tree.leaves((state.tables, state.table_slots))
     if leaf.shape and leaf.sharding.spec == mesh_lib.SPLIT
   )
+  card = gpu.card_of(topology)
+  options = gpu.OPTIONS if card else None
   told = _compile(
-    lambda: trainer.train_step.lower(state, batch).compile(), height
+    lambda: trainer.train_step.lower(state, batch).compile(options), height
   )
   seconds = time.perf_counter() - begin
-  memory = _MEMORY_GIB.get(devices[0].device_kind)
+  memory = _MEMORY_GIB.get(devices[0].device_kind, 0) * 2**30 / 1e6
+  if card:
+    memory = card.memory_bytes / 1e6
   needed = told.pop('needed_mb')
   return {
     'topology': topology,
@@ -171,10 +182,10 @@ def measure_one(
     'windows_per_chip': windows,
     'compiler': _compiler(topology),
     'needed_mb': needed,
-    'chip_mb': memory and memory * 2**30 / 1e6,
+    'chip_mb': memory or None,
     # What does not fit is refused by the compiler, which sets some aside.
     'fits': told['state_and_batch_mb'] is not None
-    and (memory is None or needed <= memory * 2**30 / 1e6),
+    and (not memory or needed <= memory),
     **told,
     'compile_s': seconds,
   }
@@ -183,6 +194,8 @@ def measure_one(
 def _compiler(topology: str) -> str:
   """Returns what compiles for a topology, and its version."""
   name = 'jaxlib' if topology.startswith('cpu:') else 'libtpu'
+  if gpu.card_of(topology):
+    name = 'jax-cuda13-pjrt'
   try:
     return f'{name} {metadata.version(name)}'
   except metadata.PackageNotFoundError:  # Not installed by pip.
@@ -213,7 +226,7 @@ def _compile(make: Callable[[], Any], height: int) -> dict[str, Any]:
       raise
     told['needed_mb'] = float(full[1]) * _UNITS[full[2]] / 1e6
     return told
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
   arguments, temporary = (
     memory.argument_size_in_bytes,
     memory.temp_size_in_bytes,
@@ -221,13 +234,15 @@ def _compile(make: Callable[[], Any], height: int) -> dict[str, Any]:
   beside = memory.output_size_in_bytes - memory.alias_size_in_bytes
   code = memory.generated_code_size_in_bytes
   estimate = cost.get('optimal_seconds', 0.0)
+  if not cost:  # As of GPUs.
+    estimate = gpu.estimate_us(compiled.as_text() or '') / 1e6
   return told | {
     'needed_mb': (arguments + temporary + beside + code) / 1e6,
     'state_and_batch_mb': arguments / 1e6,
     'temporary_mb': temporary / 1e6,
     **_read(compiled, height),
-    'gflop': cost.get('flops', 0.0) / 1e9,
-    'bytes_accessed_mb': cost.get('bytes accessed', 0.0) / 1e6,
+    'gflop': cost['flops'] / 1e9 if cost else None,
+    'bytes_accessed_mb': cost['bytes accessed'] / 1e6 if cost else None,
     'estimate_ms': estimate * 1e3 if estimate > 0 else None,
   }
 

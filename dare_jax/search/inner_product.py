@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Float
@@ -34,10 +35,12 @@ def inner_product_scores(
   >>> inner_product_scores(query, keys, jnp.zeros((1, 1, 1, 3))).tolist()
   [[[[2.0, 2.0, 2.0]]]]
   """
-  scale = query.shape[-1] ** -0.5
+  # XLA for GPUs would take the product's factor, a slice of a batch reshaped,
+  # into one kernel, whose tiles it then finds no sizes for.
+  query = jax.lax.optimization_barrier(query * query.shape[-1] ** -0.5)
   content = jnp.einsum(
     'bmcd,bld->bmcl',
-    query * scale,
+    query,
     keys,
     preferred_element_type=jnp.promote_types(keys.dtype, jnp.float32),
   )

@@ -10,9 +10,12 @@ import sys
 import pytest
 
 from dare_jax import errors
+from dare_jax.aot import gpu
 from dare_jax.aot import pod
+from tests.aot import figures
 
 _HAS_COMPILER = importlib.util.find_spec('libtpu') is not None
+_HAS_GPUS = importlib.util.find_spec('jax_cuda13_plugin') is not None
 
 
 def _bench(*flags):
@@ -69,6 +72,52 @@ def test_the_step_compiles_and_fits(topology, huge_fits, tmp_path):
   assert huge['fits'] == huge_fits
   assert (huge['needed_mb'] < huge['chip_mb']) == huge_fits
   assert (tmp_path / 'pod.png').stat().st_size > 10_000
+  figures.compare(f'step {topology}, 1e8 rows, 8 windows', large)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _HAS_GPUS, reason='needs the extra gpu-aot')
+def test_the_step_compiles_for_gpus_with_default_flags(tmp_path):
+  output = tmp_path / 'pod.json'
+  # In turns of 18 windows, ten are left over: they are scored apart.
+  done = _bench('--topology=h100:1x1x8', '--windows=28', f'--output={output}')
+  assert done.returncode == 0, done.stderr[-3000:]
+  (row,) = json.loads(output.read_text())['rows']
+  assert row['chips'] == 8
+  # Two tables of 16 wide and two slots as wide, in eight parts.
+  expected = 2 * 16 * 4 * 3 * 1e6 / 8 / 1e6
+  assert row['state_and_batch_mb'] == pytest.approx(expected, rel=0.1)
+  assert row['fits'] and row['needed_mb'] < 1e3 < row['chip_mb']
+  assert row['all_to_all_mb'] > 0
+  assert 0.01 < row['estimate_ms'] < 100
+  figures.compare('step h100:1x1x8, 1e6 rows, 28 windows', row)
+
+
+@pytest.mark.parametrize('name', ['h100', 'h100:8', 'h100:1x8', 'h100:axbxc'])
+def test_bad_shapes_of_gpus(name):
+  with pytest.raises(errors.UsageError, match='expected such as h100:1x1x8'):
+    pod.devices_of(name)
+
+
+@pytest.mark.skipif(_HAS_GPUS, reason='the extra gpu-aot is installed')
+def test_gpus_need_their_compiler():
+  with pytest.raises(errors.UsageError, match='gpu-aot'):
+    pod.devices_of('a100:1x1x8')
+
+
+def test_time_of_loops_and_calls():
+  text = """%body (x: f32[8]) -> f32[8] {
+  %y = fusion(%x), backend_config={"exec_time_us":2.0}
+}
+%called (x: f32[8]) -> f32[8] {
+  %y = fusion(%x), backend_config={"exec_time_us":0.5}
+}
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %a = while(%x), body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %b = f32[8] call(%a), to_apply=%called
+  ROOT %c = fusion(%b), backend_config={"exec_time_us":1e1}
+}"""
+  assert gpu.estimate_us(text) == 5 * 2.0 + 0.5 + 10
 
 
 @pytest.mark.slow

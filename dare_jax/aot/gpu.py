@@ -1,0 +1,218 @@
+"""GPUs that are not here: what their compiler must know, and what it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from dare_jax import errors
+
+_NAME = re.compile(r'(?P<card>\w+):(?P<shape>\d+x\d+x\d+)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+  """Figures of a card, as XLA's own descriptions of cards have them.
+
+  From `xla/backends/gpu/target_config/specs` of github.com/openxla/xla, which
+  were read from such cards.
+
+  Attributes:
+    kind: as the driver calls it.
+    capability: of CUDA, major.
+    cores: streaming multiprocessors.
+    units: of float32 in each.
+    clock_ghz: of those.
+    memory_bytes: of the card.
+    bytes_per_s: read from it.
+    cache_bytes: of the second level.
+    shared_bytes: of each multiprocessor; a block may have 1 KiB less.
+  """
+
+  kind: str
+  capability: int
+  cores: int
+  units: int
+  clock_ghz: float
+  memory_bytes: int
+  bytes_per_s: int
+  cache_bytes: int
+  shared_bytes: int
+
+
+_H100 = Card(
+  kind='NVIDIA H100 80GB HBM3',
+  capability=9,
+  cores=132,
+  units=128,
+  clock_ghz=1.98,
+  memory_bytes=84_942_979_072,
+  bytes_per_s=3_352_320_000_000,
+  cache_bytes=52_428_800,
+  shared_bytes=233_472,
+)
+CARDS = {
+  'h100': _H100,
+  'h200': dataclasses.replace(
+    _H100,
+    kind='NVIDIA H200 141GB HBM3e',
+    memory_bytes=151_397_597_184,
+    bytes_per_s=4_800_000_000_000,
+  ),
+  'a100': Card(
+    kind='NVIDIA A100-SXM4-80GB',
+    capability=8,
+    cores=108,
+    units=64,
+    clock_ghz=1.41,
+    memory_bytes=85_100_068_864,
+    bytes_per_s=2_039_040_000_000,
+    cache_bytes=41_943_040,
+    shared_bytes=167_936,
+  ),
+  'b200': Card(
+    kind='NVIDIA B200',
+    capability=10,
+    cores=148,
+    units=128,
+    clock_ghz=1.965,
+    memory_bytes=191_514_411_008,
+    bytes_per_s=7_672_320_000_000,
+    cache_bytes=132_644_864,
+    shared_bytes=233_472,
+  ),
+}
+
+
+def card_of(topology: str) -> Card | None:
+  """Returns the card of a topology such as h100:1x1x8; None: of no GPUs."""
+  return CARDS.get(topology.partition(':')[0])
+
+
+def devices_of(topology: str) -> list[Any]:
+  """Returns abstract GPUs.
+
+  Args:
+    topology: a card and a shape: groups of hosts, hosts of each, GPUs of each
+      host, such as h100:1x1x8.
+
+  Raises:
+    UsageError: another form, or no compiler for GPUs.
+  """
+  import jax
+  from jax.experimental import topologies
+
+  match = _NAME.fullmatch(topology)
+  card = card_of(topology)
+  if match is None or card is None:
+    raise errors.UsageError(
+      f'--topology={topology}: expected such as h100:1x1x8, groups of hosts x'
+      ' hosts of each x GPUs of each.'
+    )
+  jax.config.update('jax_platforms', 'cpu')
+  try:
+    found = topologies.get_topology_desc(
+      platform='cuda',
+      topology_name='',
+      target_config=description(card),
+      topology=match['shape'],
+    )
+  except Exception as error:  # Whatever the plugin raises.
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    raise errors.UsageError(
+      f'--topology={topology}: {reason}. It needs the compiler for GPUs'
+      f' ({errors.install("gpu-aot")}).'
+    ) from None
+  return list(found.devices)
+
+
+def description(card: Card) -> str:
+  """Returns what the compiler reads of a card: a protocol buffer as text.
+
+  >>> 'core_count: 132' in description(CARDS['h100'])
+  True
+  """
+  fields = {
+    'threads_per_block_limit': 1024,
+    'threads_per_warp': 32,
+    'shared_memory_per_block': 49_152,
+    'shared_memory_per_core': card.shared_bytes,
+    'shared_memory_per_block_optin': card.shared_bytes - 1024,
+    'threads_per_core_limit': 2048,
+    'core_count': card.cores,
+    'fpus_per_core': card.units,
+    'block_dim_limit_x': 2**31 - 1,
+    'block_dim_limit_y': 2**16 - 1,
+    'block_dim_limit_z': 2**16 - 1,
+    'memory_bandwidth': card.bytes_per_s,
+    'l2_cache_size': card.cache_bytes,
+    'clock_rate_ghz': card.clock_ghz,
+    'device_memory_size': card.memory_bytes,
+    'registers_per_core_limit': 65_536,
+    'registers_per_block_limit': 65_536,
+  }
+  lines = [f'  {name}: {value}' for name, value in fields.items()]
+  return '\n'.join(
+    [
+      'gpu_device_info {',
+      *lines,
+      f'  cuda_compute_capability {{ major: {card.capability} }}',
+      '}',
+      'platform_name: "CUDA"',
+      'dnn_version_info { major: 9 minor: 28 patch: 1 }',
+      'runtime_version { major: 13 }',
+      f'device_description_str: "{card.kind}"',
+    ]
+  )
+
+
+# Has each operation's time, as the compiler's model has it, in the program.
+OPTIONS: dict[str, str | bool] = {'xla_gpu_collect_cost_model_stats': True}
+_COMPUTATION = re.compile(r'(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\{$')
+_TIME = re.compile(r'"exec_time_us":"?([\d.e+-]+)')
+_BODY = re.compile(r' while\(.*body=%?(?P<name>[\w.\-]+)')
+_TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
+_CALLED = re.compile(
+  r'(?: call\(.*to_apply|true_computation|false_computation)=%?([\w.\-]+)'
+)
+
+
+def estimate_us(text: str) -> float:
+  """Returns the time of a program, the sum of its operations' times.
+
+  What a loop does counts as often as it runs; of two branches, both do.
+  Exchanges between cards have no time, nor have what the compiler's model does
+  not know, such as Pallas kernels: it is a lower bound, from a model.
+
+  >>> text = '''ENTRY %main (a: f32[8]) -> f32[8] {
+  ...   ROOT %x = fusion(), backend_config={"exec_time_us":2.5}
+  ... }'''
+  >>> estimate_us(text)
+  2.5
+
+  Args:
+    text: of a program that was compiled with `OPTIONS`.
+  """
+  lines: dict[str, list[str]] = {}
+  name = entry = ''
+  for line in text.splitlines():
+    if match := _COMPUTATION.match(line.strip()):
+      name = match['name']
+      lines[name] = []
+      entry = name if match['entry'] else entry
+    elif name:
+      lines[name].append(line)
+
+  def of(computation: str) -> float:
+    total = 0.0
+    for line in lines.get(computation, []):
+      if body := _BODY.search(line):
+        trips = _TRIPS.search(line)
+        total += of(body['name']) * (int(trips[1]) if trips else 1)
+        continue
+      total += sum(map(of, _CALLED.findall(line)))
+      total += sum(map(float, _TIME.findall(line)))
+    return total
+
+  return of(entry)
