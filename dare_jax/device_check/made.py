@@ -34,6 +34,8 @@ OPTIM: dict[str, Any] = {
   'unique_rows': 'host',
   'table_dtype': 'float32',
   'aux_weight': 1.0,
+  'pointwise_weight': 1.0,
+  'softmax_weight': 0.0,
   'l2': 1e-6,
   'balance_gradients': False,
   'l2_on_norms': False,
