@@ -33,6 +33,7 @@ OPTIM: dict[str, Any] = {
   'row_sparse_from': 4096,
   'unique_rows': 'host',
   'table_dtype': 'float32',
+  'table_layout': None,
   'aux_weight': 1.0,
   'pointwise_weight': 1.0,
   'softmax_weight': 0.0,
