@@ -17,6 +17,7 @@ _LINE = re.compile(
   rf'= (?P<shapes>.*?) (?P<kind>{"|".join(_KINDS)})(?P<start>-start)?\('
 )
 _COPY = re.compile(r'= (?P<shapes>[^=]*?) (?:copy|copy-start|transpose)\(')
+_FAST_MEMORY = 'S(1)'
 _SHAPE = re.compile(r'(?P<kind>pred|[a-z]+\d+)\[(?P<sizes>[\d,]*)\]')
 
 
@@ -41,7 +42,9 @@ def collective_bytes(text: str) -> dict[str, int]:
 
 
 def count_copies(text: str, height: int) -> int:
-  """Returns how many operations do nothing but copy an array of some height.
+  """Returns how many operations copy an array of some height, no more.
+
+  Those that bring it into a chip's own fast memory, or back, do not count.
 
   >>> count_copies('%a = f32[16,800]{0,1:T(8,128)} copy(%b)', 800)
   1
@@ -51,7 +54,8 @@ def count_copies(text: str, height: int) -> int:
     height: the size of the array along an axis, any: it may be turned.
   """
   return sum(
-    any(
+    _FAST_MEMORY not in match['shapes']
+    and any(
       str(height) in shape['sizes'].split(',')
       for shape in _SHAPE.finditer(match['shapes'])
     )

@@ -54,9 +54,9 @@ def test_the_step_compiles_and_fits(topology, huge_fits, tmp_path):
   assert small['chips'] == 8
   if topology == 'v5e:2x4':  # jaxlib 0.10 cannot print programs of v5p.
     assert large['all_to_all_mb'] == small['all_to_all_mb'] > 0
-    # What a step costs does not depend on the rows.
+    # More rows cost no more. Few fit into a chip's fast memory, and go there.
     few, many = small['bytes_accessed_mb'], large['bytes_accessed_mb']
-    assert many == pytest.approx(few, rel=0.05)
+    assert many <= 1.05 * few
     for row in (small, large):
       assert row['table_copies'] == 0
       assert row['temporary_mb'] <= 250
