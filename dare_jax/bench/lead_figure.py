@@ -18,8 +18,9 @@ def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
     path: of the PNG.
   """
   lengths = sorted({_epochs(row) for row in rows})
+  places = sorted({row['moments_an_item'] for row in rows})
   drawing, panels = plots.panels(
-    1.5 + 4.0 * len(lengths), 4.2, len(lengths), sharey=True
+    1.5 + 4.0 * len(lengths), 4.2, len(lengths), sharex=True, sharey=True
   )
   is_of_one_log = len({row['log'] for row in rows}) == 1
   kind_of = _model if is_of_one_log else _log_and_model
@@ -33,6 +34,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
     )  # fmt: skip
     axes.axhline(0, color=plots.QUIET, linewidth=1.2)
     axes.set_xscale('log')
+    axes.set_xticks(places, [f'{place:.2g}' for place in places])
+    axes.xaxis.minorticks_off()
     for kind in kinds:
       of_kind = [
         row for row in rows if (kind_of(row), _epochs(row)) == (kind, length)
