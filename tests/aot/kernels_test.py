@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
+from tests.aot import commands
 from tests.aot import figures
 
 _HAS_COMPILER = importlib.util.find_spec('libtpu') is not None
@@ -17,12 +16,7 @@ _HAS_GPUS = importlib.util.find_spec('jax_cuda13_plugin') is not None
 
 
 def _bench(*flags):
-  return subprocess.run(
-    [sys.executable, '-m', 'dare_jax.bench', 'kernels', *flags],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  return commands.bench('kernels', *flags)
 
 
 def test_bad_values_are_refused():

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 
 import pytest
 
 from dare_jax import errors
 from dare_jax.aot import gpu
 from dare_jax.aot import pod
+from tests.aot import commands
 from tests.aot import figures
 
 _HAS_COMPILER = importlib.util.find_spec('libtpu') is not None
@@ -19,12 +18,7 @@ _HAS_GPUS = importlib.util.find_spec('jax_cuda13_plugin') is not None
 
 
 def _bench(*flags):
-  return subprocess.run(
-    [sys.executable, '-m', 'dare_jax.bench', 'pod', *flags],
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  return commands.bench('pod', *flags)
 
 
 @pytest.mark.slow
