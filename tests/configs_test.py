@@ -13,7 +13,7 @@ from dare_jax.configs import base
 from dare_jax.configs import taobao_official
 from dare_jax.configs import tmall_official
 from dare_jax.experiments import config_check
-from dare_jax.experiments import experiment
+from dare_jax.experiments import model_section
 from dare_jax.store import datasets
 
 _NAMES = sorted(
@@ -30,7 +30,7 @@ class ConfigsTest(parameterized.TestCase):
     config = module.get_config()
     self.assertTrue(config.is_locked)
     config_check.check(config)
-    model = experiment.build_options(config, {'item': 3, 'category': 3})
+    model = model_section.build(config, {'item': 3, 'category': 3})
     self.assertEqual(model.config.top_k, config.model.top_k)
     self.assertIn(config.data.name, datasets.DATASETS)
 

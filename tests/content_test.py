@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -113,6 +114,10 @@ def test_what_cannot_be_read_is_one_line(root, tmp_path, capsys):
   for fields, named in (
     ({'data__item_vectors': 'none.npy'}, 'no file none.npy'),
     ({'model__vectors_in': ('head',)}, 'model.vectors_in'),
+    (
+      {'model__vectors_in': ('attention',), 'model__name': 'sdim'},
+      'reads no attention vectors',
+    ),
     ({'data__min_item_count': 2}, 'data.min_item_count=2 forgets'),
     (
       {
@@ -207,7 +212,7 @@ def test_bulk_scores_of_a_run(root, run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_bundle_serves_cold_items(root, run, tmp_path):
+def test_a_bundle_serves_cold_items(root, run, tmp_path, capsys):
   served.export(root / 'run', tmp_path / 'bundle', shapes='1x4')
   opened = bundle.open(tmp_path / 'bundle')
   assert opened.fields == ('item', 'category', 'item_vector')
@@ -224,6 +229,39 @@ def test_a_bundle_serves_cold_items(root, run, tmp_path):
   state = opened.append(state, {field: ids[-1] for field, ids in past.items()})
   (found,) = opened.score([state], [some])
   np.testing.assert_allclose(found.logit, run.score(_PAST, _SOME), atol=1e-5)
+  _check_readme(tmp_path / 'bundle', run, capsys)
+
+
+def _check_readme(folder: pathlib.Path, run, capsys) -> None:
+  """The lines of a bundle's README score a user as the run does."""
+  lines = re.search(
+    r'```python\n(.*?)```', (folder / 'README.md').read_text(), re.DOTALL
+  )
+  names = {'__name__': '__main__'}
+  capsys.readouterr()
+  exec(lines[1], names)
+  found = re.findall(r'-?\d+\.\d+(?:e-?\d+)?', capsys.readouterr().out)
+  history, candidates = (
+    {field: names[part][field] for field in _PAST}
+    for part in ('history', 'candidates')
+  )
+  np.testing.assert_allclose(
+    np.array(found, float), run.score(history, candidates), atol=1e-5
+  )
+
+
+@pytest.mark.slow
+def test_a_model_without_scores_is_exported_with_vectors(root, tmp_path):
+  """SDIM looks for the attention map of vectors, and reads nothing of it."""
+  tiny.run(_config(root, model__name='sdim'), tmp_path / 'run')
+  served.export(tmp_path / 'run', tmp_path / 'bundle', shapes='1x4')
+  opened = bundle.open(tmp_path / 'bundle')
+  past, some = (
+    states.ids_of(opened, 'history', columns) for columns in (_PAST, _SOME)
+  )
+  (found,) = opened.score([past], [some])
+  expected = trained.load(tmp_path / 'run').score(_PAST, _SOME)
+  np.testing.assert_allclose(found.logit, expected, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -140,14 +140,14 @@ def measure_one(
   devices = devices_of(topology)
   import jax
 
-  from dare_jax.experiments import experiment
+  from dare_jax.experiments import model_section
   from dare_jax.parallel import mesh as mesh_lib
   from dare_jax.training import options as train_options
   from dare_jax.training import state as train_state
 
   mesh = mesh_lib.make(devices)
   vocab = {'item': num_items, 'category': _CATEGORIES}
-  model = experiment.build_options(config, vocab)
+  model = model_section.build(config, vocab)
   trainer = train_state.Trainer(
     model, train_options.of_section(config.optim), 1, mesh
   )

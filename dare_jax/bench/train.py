@@ -193,7 +193,7 @@ def timer_of(
   from dare_jax.data import splits
   from dare_jax.data.ids import known_ids
   from dare_jax.experiments import config_check
-  from dare_jax.experiments import experiment
+  from dare_jax.experiments import model_section
   from dare_jax.experiments import options as run_options
   from dare_jax.training import feed
   from dare_jax.training import state as train_state
@@ -201,7 +201,7 @@ def timer_of(
   config_check.check(config)
   options = run_options.of_config(config)
   vocab = {field: store.vocab_sizes[field] for field in store.fields}
-  model = experiment.build_options(config, vocab)
+  model = model_section.build(config, vocab)
   trainer = train_state.Trainer(model, options.optim, _STEPS)
   moments = splits.make_splits(store, options.data)['train']
   train = pipeline.Pipeline(

@@ -17,7 +17,7 @@ import ml_collections
 from dare_jax import errors
 from dare_jax import storage
 from dare_jax.experiments import config_check
-from dare_jax.experiments import experiment
+from dare_jax.experiments import model_section
 from dare_jax.experiments import run_config
 from dare_jax.runs import workdir as workdir_lib
 
@@ -211,7 +211,7 @@ def plan(
 def _check_model(run: PlannedRun) -> None:
   try:
     config_check.check(run.config)
-    experiment.build_options(run.config, {'item': 2, 'category': 2})
+    model_section.check(run.config)
   except errors.UsageError as error:
     raise errors.UsageError(f'--models: {run.variant.label}: {error}') from None
 

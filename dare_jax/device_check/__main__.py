@@ -7,8 +7,9 @@ and scores? Each part runs in a process of its own, in its share of the time;
 a part that fails, hangs or crashes is told, and the others run. What is known
 is written after each part. Exit code 0: all that was tested holds; 1: not so.
 
-It needs jax, flax, optax, chex and numpy; where torch is installed, PyTorch's
-search is timed as well, and, with --checkout, the official code's training.
+It needs jax, flax, optax, orbax-checkpoint, chex and numpy; where torch is
+installed, PyTorch's search is timed as well, and, with --checkout, the official
+code's training.
 """
 
 from __future__ import annotations

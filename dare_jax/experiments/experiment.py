@@ -13,7 +13,6 @@ import jax
 import ml_collections
 import numpy as np
 
-from dare_jax import embeddings
 from dare_jax import errors
 from dare_jax import models
 from dare_jax import search as searches
@@ -30,6 +29,7 @@ from dare_jax.evaluation import judge
 from dare_jax.evaluation import metrics
 from dare_jax.evaluation import retrieval
 from dare_jax.experiments import config_check
+from dare_jax.experiments import model_section
 from dare_jax.experiments import options as run_options
 from dare_jax.logs import derived_fields
 from dare_jax.logs.builders import synthetic
@@ -264,8 +264,7 @@ def load(
   config_check.check(config)
   options = run_options.of_config(config)
   # A bad model section is told before the data is read.
-  fields = ('item', 'category', *config.model.match_fields)
-  build_options(config, dict.fromkeys(fields, 2))
+  model_section.check(config)
   is_first = processes.is_first()
   store = processes.in_turn(
     open_store or (lambda: _open_store(config, options, is_first))
@@ -334,7 +333,7 @@ def model_of(
 ) -> models.Ranker:
   """Returns the model of a config for the fields and ids of a store."""
   vocab = store.vocab_sizes
-  return build_options(
+  return model_section.build(
     config,
     {field: vocab[field] for field in store.fields},
     {field: vocab[field] for field in store.context_fields},
@@ -349,42 +348,3 @@ def _total_steps(
   if train.steps is not None:
     return train.steps
   return math.ceil(train.epochs * batches.steps_an_epoch(train.batch_size))
-
-
-def build_options(
-  config: ml_collections.ConfigDict,
-  vocab_sizes: Mapping[str, int],
-  context: Mapping[str, int] | None = None,
-  num_clusters: int = 1,
-  vector_width: int | None = None,
-) -> models.Ranker:
-  """Returns the model of the config's model section.
-
-  Args:
-    config: the config of a run.
-    vocab_sizes: field -> table rows.
-    context: field -> table rows, of the fields that only the head sees.
-    num_clusters: upper bound of the number of clusters of one user.
-    vector_width: of the vectors of the field `item_vector`; None: it has none.
-  """
-  options = config.model.to_dict()
-  name = options.pop('name')
-  for field in ('cluster_size', 'cluster_every_steps'):
-    options.pop(field)
-  roles, tuned = options.pop('vectors_in'), options.pop('tune_vectors')
-  vectors = None
-  if vector_width is not None:
-    vectors = embeddings.GivenVectors(vector_width, tuple(roles), tuned)
-  if options.pop('published_search'):
-    options = models.published_options(name, options)
-  try:
-    return models.build(
-      name,
-      vocab_sizes=vocab_sizes,
-      context=context,
-      num_clusters=num_clusters,
-      vectors=vectors,
-      **options,
-    )
-  except ValueError as error:
-    raise errors.UsageError(str(error)) from None

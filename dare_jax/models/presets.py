@@ -200,6 +200,11 @@ def _check(config: ranker_config.RankerConfig) -> None:
   for field in config.match_fields:
     if field not in names:
       raise ValueError(_unknown('field in model.match_fields', field, names))
+  if not weighs and any(not f.representation_dim for f in config.content):
+    raise ValueError(
+      f'model.aggregation={config.aggregation} reads no attention vectors;'
+      ' add representation to model.vectors_in.'
+    )
   if len(set(config.match_fields)) < len(config.match_fields):
     raise ValueError(
       f'model.match_fields={config.match_fields}: expected each field once.'

@@ -95,7 +95,9 @@ def _npy_blocks(given: str, path: pathlib.Path) -> Iterator[Block]:
   for file in _files(path):
     try:
       loaded.append(np.load(file, mmap_mode='r', allow_pickle=False))
-    except ValueError:
+      if not isinstance(loaded[-1], np.ndarray):  # An archive of several.
+        raise ValueError
+    except (ValueError, EOFError):
       raise refuse(
         given, f'{file.name} is no array of numbers or text; {_FORMS}'
       ) from None
@@ -136,6 +138,12 @@ def _parquet_blocks(given: str, path: pathlib.Path) -> Iterator[Block]:
       items: Any = pl.from_arrow(batch.column(ITEM))
       column = batch.column(VECTOR)
       lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(False)
+      if (none := np.flatnonzero(lengths == 0)).size:
+        raise refuse(
+          given,
+          f'item {items[int(none[0])]!r} has no vector; leave out the rows of'
+          ' items without one',
+        )
       width = int(lengths[0]) if width is None else width
       if (odd := np.flatnonzero(lengths != width)).size:
         raise refuse(

@@ -18,7 +18,7 @@ import optuna
 
 from dare_jax import errors
 from dare_jax.experiments import config_check
-from dare_jax.experiments import experiment
+from dare_jax.experiments import model_section
 from dare_jax.experiments import run_config
 
 _KEYS = ('low', 'high', 'log', 'step', 'choices')
@@ -156,7 +156,7 @@ def apply(
 def check(config: ml_collections.ConfigDict) -> None:
   """Raises UsageError for a config that no run can have."""
   config_check.check(config)
-  experiment.build_options(config, {'item': 2, 'category': 2})
+  model_section.check(config)
 
 
 def read(
@@ -178,8 +178,8 @@ def read(
     where = f'--space={path}: {name}'
     if name not in known:
       close = difflib.get_close_matches(name, known, n=1)
-      advice = f'did you mean {close[0]}?' if close else 'see configs/base.py'
-      raise errors.UsageError(f'{where}: unknown config field; {advice}.')
+      advice = f'did you mean {close[0]}?' if close else 'see configs/base.py.'
+      raise errors.UsageError(f'{where}: unknown config field; {advice}')
     if any(name == own or name.startswith(own) for own in _VALIDATION):
       raise errors.UsageError(
         f'{where}: cannot be chosen by a sweep: it decides what validation'
@@ -301,7 +301,7 @@ def _number(value: Any, whole: bool, where: str, key: str) -> float:
       pass
   if isinstance(value, bool) or not isinstance(value, int | float):
     raise errors.UsageError(f'{where}: {key}={value!r}: expected {expected}.')
-  if whole and value != int(value):
+  if not abs(value) < math.inf or (whole and value != int(value)):
     raise errors.UsageError(f'{where}: {key}={value!r}: expected {expected}.')
   return int(value) if whole else float(value)
 

@@ -78,6 +78,11 @@ def check_widths(old: models.RankerConfig, new: models.RankerConfig) -> None:
       f'model.match_fields={new.match_fields}, but the run of train.init_from'
       f' has {old.match_fields}: the heads depend on them.'
     )
+  if old.interest_heads != new.interest_heads:
+    raise errors.UsageError(
+      f'model.interest_heads={new.interest_heads}, but the run of'
+      f' train.init_from has {old.interest_heads}; set it as there.'
+    )
   for a, b in zip(old.features, new.features, strict=True):
     if a.representation_dim != b.representation_dim:
       raise errors.UsageError(

@@ -19,7 +19,7 @@ from dare_jax.device_check import made
 from dare_jax.device_check import parts
 from dare_jax.device_check import reporting
 from dare_jax.device_check import table
-from dare_jax.experiments import experiment
+from dare_jax.experiments import model_section
 from dare_jax.serving import user_state
 from dare_jax.training import options as train_options
 
@@ -110,7 +110,7 @@ def test_trainers_are_those_of_the_base_config():
   vocab = {'item': 500, 'category': made.CATEGORIES}
   for name in ('dare', 'twin', 'din'):
     config.model.name = name
-    own = experiment.build_options(config, vocab, num_clusters=4096).config
+    own = model_section.build(config, vocab, num_clusters=4096).config
     assert made.ranker(name, 500).config == own
 
 

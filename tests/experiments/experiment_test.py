@@ -7,7 +7,7 @@ import pytest
 
 from dare_jax import errors
 from dare_jax.configs import base
-from dare_jax.experiments import experiment
+from dare_jax.experiments import model_section
 from dare_jax.experiments import run_config
 
 
@@ -30,13 +30,31 @@ class ModelTest(parameterized.TestCase):
   def test_models_that_cannot_be(self, field, value, named):
     made = config(**{field.replace('.', '__'): value})
     with pytest.raises(errors.UsageError) as caught:
-      experiment.build_options(made, {'item': 9, 'category': 5}, {'shop': 3})
+      model_section.build(made, {'item': 9, 'category': 5}, {'shop': 3})
     assert named in str(caught.value)
 
   def test_dimension_zero_of_one_field(self):
     made = config(model__attention_dims__item=0)
     with pytest.raises(errors.UsageError, match='item'):
-      experiment.build_options(made, {'item': 9, 'category': 5})
+      model_section.build(made, {'item': 9, 'category': 5})
+
+
+def test_fields_that_the_config_names_are_known_before_the_log():
+  made = config(
+    data__columns__fields=('brand',), model__match_fields=('item', 'brand')
+  )
+  model_section.check(made)
+  made.model.match_fields = ('brnd',)
+  with pytest.raises(errors.UsageError, match="did you mean 'brand'"):
+    model_section.check(made)
+
+
+def test_widths_of_item_vectors_need_item_vectors():
+  made = config(model__attention_dims__item_vector=8)
+  with pytest.raises(errors.UsageError, match='item_vector'):
+    model_section.check(made)
+  made.data.item_vectors = 'vectors.npy'
+  model_section.check(made)
 
 
 def test_flatten_is_plain_json():

@@ -18,7 +18,7 @@ import numpy as np
 from dare_jax import models
 from dare_jax.configs import taobao_official
 from dare_jax.configs import tmall_official
-from dare_jax.experiments import experiment
+from dare_jax.experiments import model_section
 from tests.models import official_equations
 from tests.models import official_state
 
@@ -181,7 +181,7 @@ def _of_config(
   sizes |= {n: getattr(like.config, n) for n in ('hidden', 'aux_hidden')}
   for name, value in (sizes | changes).items():
     config.update_from_flattened_dict({f'model.{name}': value})
-  return experiment.build_options(
+  return model_section.build(
     config,
     {feature.name: feature.vocab_size for feature in like.config.content},
     num_clusters=like.config.num_clusters,
@@ -238,7 +238,7 @@ class ConfigsTest(parameterized.TestCase):
       ours, (taobao_official, tmall_official)
     ):
       config = module.get_config(f'model={preset}')
-      found = experiment.build_options(config, {'item': 9, 'category': 9})
+      found = model_section.build(config, {'item': 9, 'category': 9})
       own = {'scorer': 'dot', 'keep_padding': True} | models.PRESETS[preset]
       assert own.items() <= dataclasses.asdict(found.config).items()
 

@@ -118,7 +118,8 @@ def test_bad_arrays_are_refused(tmp_path, vectors, items, named):
     ({'item': [1.5], 'vector': [[1.0]]}, 'expected whole numbers or text'),
     ({'item': [1], 'vector': ['a']}, 'expected a list of numbers'),
     ({'item': [1, 2], 'vector': [[1.0], [1.0, 2.0]]}, 'item 2 has 2 numbers'),
-    ({'item': [1, 2], 'vector': [[1.0], None]}, 'item 2 has 0 numbers'),
+    ({'item': [1, 2], 'vector': [[1.0], None]}, 'item 2 has no vector'),
+    ({'item': [1, 2], 'vector': [None, [1.0]]}, 'item 1 has no vector'),
     ({'item': [1, None], 'vector': [[1.0], [2.0]]}, 'row 2 has no item'),
     ({'item': [1, 2], 'vector': [[1.0], [None]]}, 'missing'),
   ],
@@ -135,6 +136,18 @@ def test_files_of_another_kind_are_refused(tmp_path, name):
   (tmp_path / 'v.items.npy').write_bytes(b'1')
   with pytest.raises(errors.UsageError, match=r'expected NAME\.npy'):
     _prepared(str(tmp_path / name), tmp_path)
+
+
+def test_arrays_that_are_none_are_refused(tmp_path):
+  """An empty file, and an archive of several arrays by the name of one."""
+  given = _write_npy(tmp_path, _vectors(), _ITEMS)
+  (tmp_path / 'v.npy').write_bytes(b'')
+  with pytest.raises(errors.UsageError, match='v.npy is no array'):
+    _prepared(given, tmp_path)
+  with (tmp_path / 'v.npy').open('wb') as file:
+    np.savez(file, vectors=_vectors())
+  with pytest.raises(errors.UsageError, match='v.npy is no array'):
+    _prepared(given, tmp_path)
 
 
 def test_rows_of_a_store_are_those_of_its_items(tmp_path):

@@ -93,6 +93,8 @@ def test_which_values_the_space_has(tmp_path):
     ('optim.l2 = {low = 0, high = 1, step = -1}', 'expected a number above 0'),
     ('optim.l2 = {low = "a", high = 1}', "low='a': expected a number"),
     ('model.top_k = {low = 1.5, high = 3}', 'expected a whole number'),
+    ('model.top_k = {low = 1, high = inf}', 'expected a whole number'),
+    ('optim.l2 = {low = nan, high = 1.0}', 'low=nan: expected a number'),
     ('model.top_k = {low = 0, high = 3}', 'expected 1 or more'),
     ('model.top_k = {low = 1, high = 999}', 'exceeds data.history_length'),
     ('model.top_k = [1, true]', 'True is of the wrong kind; expected int'),

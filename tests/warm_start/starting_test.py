@@ -234,6 +234,8 @@ def _refused(root, tmp_path, origin, **fields):
     ({'model__representation_dim': 5}, 'representation vectors 5 wide'),
     ({'model__attention_dim': 5}, 'attention vectors 5 wide.*only 4'),
     ({'model__exact_positions': 9}, 'model.exact_positions=9'),
+    ({'model__interest_heads': 2}, 'model.interest_heads=2, but the run'),
+    ({'model__match_fields': ('item',)}, 'the heads depend on them'),
     ({'model__use_time': False}, 'model.use_time=False'),
     ({'model__scorer': 'network', 'model__attention_dim': 2}, 'inner products'),
   ],

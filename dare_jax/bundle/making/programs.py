@@ -68,16 +68,14 @@ class Exporter:
     self._variables = {name: spec(x) for name, x in variables.items()}
 
   def used(self) -> list[str]:
-    """Returns the names of the variables that predictions read."""
-    # A program for any size keeps all that it is given.
-    sizes = {'batch': 1, 'candidates': 1, 'capacity': self._top_k}
-    made = self._export('predict', sizes).exported
-    read = made.module_kept_var_idx
-    # The head looks for its running statistics, whether or not it uses them.
+    """Returns the names of the variables that predictions look for.
+
+    The model looks for those of all its parts, also where an aggregation then
+    does not use what they give.
+    """
+    aux = ('params/aux/', 'batch_stats/aux/')
     return [
-      name
-      for i, name in enumerate(sorted(self._variables))
-      if i in read or name.startswith('batch_stats/head/')
+      name for name in sorted(self._variables) if not name.startswith(aux)
     ]
 
   def programs(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 from typing import Any
+
+from dare_jax.logs import derived_fields
 
 _TEXT = """# {model}, exported by dare_jax
 
@@ -49,7 +52,7 @@ def ids(field, values):
 history = {history}  # oldest first
 candidates = {candidates}
 context = {context}
-
+{derived}
 slots = manifest['capacity']  # padding first, the most recent behavior last
 place = lambda row: np.pad(row, ((0, 0), (slots, 0)))[:, -slots:]
 past = {{f: place(ids(f, values)) for f, values in history.items()}}
@@ -108,8 +111,21 @@ def text(content: Mapping[str, Any], example: Example, place: str) -> str:
     history=dict(example.history),
     candidates=dict(example.candidates),
     context=dict(example.context),
+    derived=_derived(content['fields']),
     slots=fixed if isinstance(fixed, int) else f'{content["top_k"]} or more',
     more=_CACHED if content['has_cached_keys'] else _WHOLE,
     jaxlib=content['versions']['jaxlib'],
     again=content['command'],
   )
+
+
+def _derived(fields: Iterable[str]) -> str:
+  """Returns the lines that give the fields which follow from another one."""
+  lines = [
+    f'  rows[{field!r}] = rows[{derived_fields.source(field)!r}]\n'
+    for field in fields
+    if derived_fields.is_derived(field)
+  ]
+  if not lines:
+    return ''
+  return 'for rows in (history, candidates):  # these follow\n' + ''.join(lines)

@@ -1,0 +1,66 @@
+"""The section `model` of a config, as the model that it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import ml_collections
+
+from dare_jax import embeddings
+from dare_jax import errors
+from dare_jax import models
+from dare_jax.embeddings import content_vectors
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Checks the model section for a log with the fields that the config names.
+
+  Raises:
+    UsageError: a field of it that no log allows.
+  """
+  data = config.data
+  fields = ['item', 'category', *data.fields, *data.columns.fields]
+  width = None
+  if data.item_vectors is not None:
+    fields.append(content_vectors.FIELD)
+    width = 1
+  build(config, dict.fromkeys(fields, 2), vector_width=width)
+
+
+def build(
+  config: ml_collections.ConfigDict,
+  vocab_sizes: Mapping[str, int],
+  context: Mapping[str, int] | None = None,
+  num_clusters: int = 1,
+  vector_width: int | None = None,
+) -> models.Ranker:
+  """Returns the model of the config's model section.
+
+  Args:
+    config: the config of a run.
+    vocab_sizes: field -> table rows.
+    context: field -> table rows, of the fields that only the head sees.
+    num_clusters: upper bound of the number of clusters of one user.
+    vector_width: of the vectors of the field `item_vector`; None: it has none.
+  """
+  options = config.model.to_dict()
+  name = options.pop('name')
+  for field in ('cluster_size', 'cluster_every_steps'):
+    options.pop(field)
+  roles, tuned = options.pop('vectors_in'), options.pop('tune_vectors')
+  vectors = None
+  if vector_width is not None:
+    vectors = embeddings.GivenVectors(vector_width, tuple(roles), tuned)
+  if options.pop('published_search'):
+    options = models.published_options(name, options)
+  try:
+    return models.build(
+      name,
+      vocab_sizes=vocab_sizes,
+      context=context,
+      num_clusters=num_clusters,
+      vectors=vectors,
+      **options,
+    )
+  except ValueError as error:
+    raise errors.UsageError(str(error)) from None
