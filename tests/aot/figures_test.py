@@ -25,6 +25,10 @@ def test_what_is_within_five_percent_passes():
   figures.compare('step', _ROW | {'temporary_mb': 104.9, 'registers': 96})
 
 
+def test_what_the_assembler_says_may_be_missing():
+  figures.compare('step', {**_ROW, 'registers': None})
+
+
 @pytest.mark.parametrize(
   'change',
   [{'temporary_mb': 105.2}, {'registers': 106}, {'temporary_mb': None}],

@@ -224,6 +224,8 @@ def test_joined_tables_are_those_of_one_device_apart(case):
       item = batches[number % 3]
       ids = {'item': item, 'day': item % 7}
       _, state = step(*state, ids, jnp.int32(number))
+      # Of two steps in flight, devices could wait for each other for ever.
+      jax.block_until_ready(state)
     return jax.device_get(tables_lib.apart(*state))
 
   with jax.enable_x64():
