@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -11,15 +9,9 @@ import pytest
 from tests import tiny
 
 
-def start(root, output, *arguments) -> subprocess.Popen:
-  command = [sys.executable, '-m', 'dare_jax.compare', f'--output={output}']
-  command += ['--config=configs/csv_log.py', *tiny.flags(tiny.config(root))]
-  return subprocess.Popen(
-    [*command, *arguments],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
+def _start(root, output, *arguments):
+  made = tiny.config(root)
+  return tiny.start('compare', made, f'--output={output}', *arguments)
 
 
 @pytest.mark.slow
@@ -34,7 +26,7 @@ def start(root, output, *arguments) -> subprocess.Popen:
   ids=['model', 'base', 'seeds', 'output'],
 )
 def test_bad_flags_exit_2_with_one_line(tmp_path, arguments, named):
-  process = start(tmp_path, tmp_path / 'out', *arguments)
+  process = _start(tmp_path, tmp_path / 'out', *arguments)
   stdout, stderr = process.communicate(timeout=300)
   assert (process.returncode, stdout) == (2, '')
   assert stderr.startswith('error: ') and stderr.count('\n') == 1, stderr
@@ -61,7 +53,7 @@ def test_two_models_two_seeds_stopped_and_killed(tmp_path):
       assert process.poll() is None, process.communicate()
       time.sleep(0.01)
 
-  process = start(tmp_path, output, *arguments)
+  process = _start(tmp_path, output, *arguments)
   wait_for(finished)
   wait_for((output / 'runs' / 'thin-1' / 'config.json').exists)
   process.send_signal(signal.SIGTERM)
@@ -69,12 +61,12 @@ def test_two_models_two_seeds_stopped_and_killed(tmp_path):
   assert process.returncode == 75, stderr
   assert stderr.splitlines()[-1].endswith('run the same command to go on')
   first = finished()
-  process = start(tmp_path, output, *arguments)
+  process = _start(tmp_path, output, *arguments)
   wait_for(lambda: len(finished()) >= 2)
   process.kill()
   process.communicate()
   second = finished()
-  process = start(tmp_path, output, *arguments)
+  process = _start(tmp_path, output, *arguments)
   stdout, stderr = process.communicate(timeout=300)
   assert process.returncode == 0, stderr
   last = finished()

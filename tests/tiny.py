@@ -4,6 +4,8 @@ from collections.abc import Callable
 import json
 import os
 import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -193,6 +195,26 @@ def assert_same_run(
   other, _ = restore(made, right)
   state, _ = restore(run_config.load(left), left)
   assert_same_bits(state, other)
+
+
+def start(
+  command: str, made: ml_collections.ConfigDict, *arguments: str
+) -> subprocess.Popen:
+  """Starts one of the package's commands in a process of its own.
+
+  Args:
+    command: such as 'train'.
+    made: the config, on the tiny log.
+    *arguments: further flags, which override those of the config.
+  """
+  words = [sys.executable, '-m', f'dare_jax.{command}']
+  words += ['--config=configs/csv_log.py', *flags(made)]
+  return subprocess.Popen(
+    [*words, *arguments],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
 
 
 def _without(names: tuple[str, ...]) -> Callable[[dict[str, Any]], Any]:

@@ -2,8 +2,6 @@
 
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -21,14 +19,6 @@ def root(tmp_path_factory) -> pathlib.Path:
   folder = tmp_path_factory.mktemp('tiny')
   tiny.write_log(folder / 'log.csv')
   return folder
-
-
-def start(made, workdir) -> subprocess.Popen:
-  command = [sys.executable, '-m', 'dare_jax.train', f'--workdir={workdir}']
-  command += ['--config=configs/csv_log.py', *tiny.flags(made)]
-  return subprocess.Popen(
-    command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-  )
 
 
 def wait_for(process, condition, timeout=300.0) -> None:
@@ -97,7 +87,7 @@ def test_sigterm_in_every_phase(root, long_run, tmp_path):
     'test': wrote(workdir, 'val/auc', 2),
   }
   for phase, reached in phases.items():
-    process = start(made, workdir)
+    process = tiny.start('train', made, f'--workdir={workdir}')
     wait_for(process, reached)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=300)
@@ -111,7 +101,7 @@ def test_sigterm_in_every_phase(root, long_run, tmp_path):
       for store in stores:
         history_store.open_store(store)
       assert stores or not workdir.exists()
-  process = start(made, workdir)
+  process = tiny.start('train', made, f'--workdir={workdir}')
   stdout, stderr = process.communicate(timeout=300)
   assert process.returncode == 0, stderr
   assert 'AUC' in stdout

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 import time
 
@@ -230,15 +229,9 @@ def test_figure(tune, tmp_path, monkeypatch):
 # Real processes.
 
 
-def start(root, *arguments) -> subprocess.Popen:
-  command = [sys.executable, '-m', 'dare_jax.tune', f'--workdir={root / "out"}']
-  command += ['--config=configs/csv_log.py', *tiny.flags(tiny.config(root))]
-  return subprocess.Popen(
-    [*command, *arguments],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
+def _start(root, *arguments):
+  made, output = tiny.config(root), root / 'out'
+  return tiny.start('tune', made, f'--workdir={output}', *arguments)
 
 
 @pytest.mark.slow
@@ -254,16 +247,16 @@ def test_real_trials_killed_stopped_and_gone_on_with(tmp_path):
       assert process.poll() is None, process.communicate()
       time.sleep(0.01)
 
-  process = start(tmp_path, *arguments)
+  process = _start(tmp_path, *arguments)
   wait_for((runs / 'trial-0000' / 'checkpoints' / 'last').exists)
   process.kill()
   process.communicate()
-  process = start(tmp_path, *arguments)
+  process = _start(tmp_path, *arguments)
   wait_for((runs / 'trial-0001' / 'config.json').exists)
   process.send_signal(signal.SIGTERM)
   _, stderr = process.communicate(timeout=300)
   assert process.returncode == 75, stderr
-  process = start(tmp_path, *arguments)
+  process = _start(tmp_path, *arguments)
   stdout, stderr = process.communicate(timeout=300)
   assert process.returncode == 0, stderr
   found = json.loads((tmp_path / 'out' / 'trials.json').read_text())
