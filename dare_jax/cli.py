@@ -178,9 +178,11 @@ def one_line(error: Exception) -> str:
     return text.rsplit('Error: ', 1)[-1]
   if match := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text):
     return f'unknown config field {match[2]}. Did you mean {match[1]}?'
+  if not isinstance(error, (AttributeError, KeyError)):
+    return text
+  # These quote what they say, once more each time that one is made of another.
   text = text.split(' Other fields present:')[0].strip('\'"')
-  is_field = isinstance(error, (AttributeError, KeyError)) and ' ' not in text
-  return f'unknown config field {text}' if is_field else text
+  return text if ' ' in text else f'unknown config field {text}'
 
 
 def shipped_names() -> list[str]:

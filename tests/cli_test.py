@@ -114,6 +114,7 @@ class CliTest(parameterized.TestCase):
     ('type', ['dare_jax.train', '--config.model.top_k=x'], 'top_k'),
     ('unknown', ['dare_jax.train', '--config.model.zzz=3'], 'field zzz'),
     ('separate', ['dare_jax.train', '--config', 'nofile.py'], 'no such file'),
+    ('quote', ['dare_jax.train', '--config.seed="'], "with base 10: '\"' ("),
     ('widths', ['dare_jax.train', '--config.model.hidden=abc'], 'model.hidden'),
     (
       'none',

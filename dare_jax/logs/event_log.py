@@ -160,11 +160,15 @@ def _note_units(times: raw_times.Times, report: raw_log.RowReport) -> None:
       return
   zeros = int((times.values == 0).sum())
   if len(counts) > 1:
-    mixed = ', '.join(f'{n} rows like {unit}' for unit, n in counts.items())
+    mixed = ', '.join(
+      f'{raw_log.counted(n, "row", "rows")} like {unit}'
+      for unit, n in counts.items()
+    )
     report.notes.append(f'times look mixed: {mixed}; give all in one unit')
   if counts and zeros:
     report.notes.append(
-      f'{zeros} rows have time 0, which may stand for a missing one'
+      f'{raw_log.counted(zeros, "row has", "rows have")} time 0, which may'
+      ' stand for a missing one'
     )
 
 
@@ -175,7 +179,8 @@ def _note_ambiguous_categories(
   count = frame.unique().group_by('item').len().filter(pl.col('len') > 1)
   if len(count):
     report.notes.append(
-      f'{len(count)} items occur with several categories; a behavior keeps'
-      " its own row's, a sampled negative takes the item's last one (with"
-      ' by_time, that of the row drawn)'
+      f'{raw_log.counted(len(count), "item occurs", "items occur")} with'
+      " several categories; a behavior keeps its own row's, a sampled"
+      " negative takes the item's last one (with by_time, that of the row"
+      ' drawn)'
     )

@@ -157,6 +157,15 @@ def checked(
   check_share(given, report, max_malformed_share, if_empty)
 
 
+def counted(count: int, one: str, many: str) -> str:
+  """Returns how many there are, in words.
+
+  >>> counted(1, 'row has', 'rows have'), counted(1200, 'row has', 'rows have')
+  ('1 row has', '1,200 rows have')
+  """
+  return f'{count:,} {one if count == 1 else many}'
+
+
 def check_share(
   given: str | pathlib.Path,
   report: RowReport,

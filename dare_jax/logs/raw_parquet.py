@@ -140,8 +140,9 @@ class _Rounded:
         dtype = self._types[name]
         yield (
           f'{self._file}: {name!r} is of type {dtype}, which rounds whole'
-          f' numbers from {_EXACT_BELOW[dtype]:,} on: {count:,} rows may have'
-          ' the id of others; write the column as integers, or as text'
+          f' numbers from {_EXACT_BELOW[dtype]:,} on:'
+          f' {raw_log.counted(count, "row", "rows")} may have the id of others;'
+          ' write the column as integers, or as text'
         )
 
 

@@ -12,6 +12,7 @@ import polars as pl
 
 from dare_jax.logs import event_log
 from dare_jax.logs import id_map
+from dare_jax.logs import raw_log
 
 _FIELDS = ('user', 'item', 'category')
 _JOINED_SHARE = 0.1  # of a column's values, from where it is told
@@ -51,7 +52,8 @@ def add(log: event_log.EventLog, missing: Sequence[str] = ()) -> None:
     is_like = raw[odd].str.to_lowercase().is_in(_LIKE_MISSING)
     for row in odd.filter(is_like):
       count = _num_rows(log, field, row + id_map.FIRST)
-      found.append(f"{count:,} rows have the {field} '{raw[row]}'")
+      rows = raw_log.counted(count, 'row has', 'rows have')
+      found.append(f"{rows} the {field} '{raw[row]}'")
       texts[raw[row]] = None
     log.report.notes.extend(_odd_texts(field, raw, raw[odd]))
   if found:

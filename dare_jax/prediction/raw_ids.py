@@ -34,9 +34,10 @@ class Column:
   def refused(self, row: int, reason: str) -> errors.UsageError:
     """Returns what to say of a value that is none."""
     value = self.values[row]
+    shown = '' if value is None else f' {value!r:.60}:'
     return errors.UsageError(
-      f'{self.path}: column {self.name!r}, row {self.first + row + 1}:'
-      f' {value!r:.60}: {reason}.'
+      f'{self.path}: column {self.name!r}, row {self.first + row + 1}:{shown}'
+      f' {reason}.'
     )
 
 

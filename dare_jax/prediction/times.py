@@ -80,7 +80,9 @@ class Times:
       times = times.fill_nan(None)
     if times.null_count():
       row = int(times.is_null().arg_max() or 0)
-      raise column.refused(row, f'is no time; expected {self._expected}')
+      is_empty = column.values[row] is None
+      reason = 'the time is missing' if is_empty else 'is no time'
+      raise column.refused(row, f'{reason}; expected {self._expected}')
     if times.dtype.is_temporal():
       return self._from_dates(times, column)
     return self._from_numbers(times, column)

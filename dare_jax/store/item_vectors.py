@@ -167,8 +167,7 @@ def _check_distinct(given: str, items: pl.Series) -> None:
   repeated = items.filter(items.is_duplicated()).unique(maintain_order=True)
   if len(repeated):
     shown = ', '.join(repr(item) for item in repeated.head(3))
-    raise vector_files.refuse(
-      given,
-      f'{len(repeated):,} items have several vectors, such as {shown}; expected'
-      ' one of each item',
-    )
+    have = f'{len(repeated):,} items have several vectors, such as {shown}'
+    if len(repeated) == 1:
+      have = f'item {shown} has several vectors'
+    raise vector_files.refuse(given, f'{have}; expected one of each item')

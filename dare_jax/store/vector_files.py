@@ -40,6 +40,13 @@ def refuse(given: str, what: str) -> errors.UsageError:
   return errors.UsageError(f'data.item_vectors={given}: {what}.')
 
 
+def require(given: str) -> None:
+  """Raises UsageError for a file of vectors that is not there."""
+  for file in _files(_path(given)):
+    if not file.is_file():
+      raise refuse(given, f'no file {file}; {_FORMS}')
+
+
 def fingerprint(given: str) -> str | None:
   """Returns a hash of the bytes of a file of vectors; None: it is not there."""
   found = hashlib.sha256()
@@ -63,10 +70,8 @@ def read(given: str) -> Iterator[Block]:
     UsageError: it cannot be read, or is of another form; a row without item,
       or whose vector has another width or a number that is not finite.
   """
+  require(given)
   path = _path(given)
-  for file in _files(path):
-    if not file.is_file():
-      raise refuse(given, f'no file {file}; {_FORMS}')
   blocks = _npy_blocks if path.suffix == '.npy' else _parquet_blocks
   first, width = 0, None
   try:

@@ -15,6 +15,7 @@ import polars as pl
 
 from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
+from dare_jax.logs import raw_log
 from dare_jax.store import history_store
 from dare_jax.store import item_vectors
 from dare_jax.store import vector_files
@@ -120,9 +121,10 @@ def coverage(store: VectorStore) -> str:
     f' with {rows / max(len(column), 1):.1%} of its behaviors'
   ]
   if others := len(store.vector_items) - of_log:
-    parts.append(f'{others:,} items that it lacks')
+    parts.append(f'{raw_log.counted(others, "item", "items")} that it lacks')
   if vectors.num_zero:
-    parts.append(f'{vectors.num_zero:,} vectors are zero, which is none')
+    zero = raw_log.counted(vectors.num_zero, 'vector is', 'vectors are')
+    parts.append(f'{zero} zero, which is none')
   return f'{vectors.width} wide, from {vectors.given}: {"; ".join(parts)}'
 
 

@@ -20,6 +20,7 @@ from dare_jax import errors
 from dare_jax.experiments import config_check
 from dare_jax.experiments import model_section
 from dare_jax.experiments import run_config
+from dare_jax.store import vector_files
 
 _KEYS = ('low', 'high', 'log', 'step', 'choices')
 _EXPECTED = (
@@ -157,6 +158,8 @@ def check(config: ml_collections.ConfigDict) -> None:
   """Raises UsageError for a config that no run can have."""
   config_check.check(config)
   model_section.check(config)
+  if config.data.item_vectors is not None:
+    vector_files.require(config.data.item_vectors)
 
 
 def read(
@@ -174,7 +177,15 @@ def read(
   """
   known = run_config.flatten(config)
   found = []
-  for name, given in _leaves(_parse(path)):
+  content = _parse(path)
+  if content is None:  # An empty file of YAML, or the null of JSON.
+    content = {}
+  if not isinstance(content, dict):
+    raise errors.UsageError(
+      f'--space={path}: holds {content!r:.60}; expected names of config fields,'
+      f' and for each what it may be: {_EXPECTED}.'
+    )
+  for name, given in _leaves(content):
     where = f'--space={path}: {name}'
     if name not in known:
       close = difflib.get_close_matches(name, known, n=1)
@@ -282,8 +293,14 @@ def _range(
         f'{where}: step={step}: expected a number above 0, and no log beside'
         ' it.'
       )
+    num_steps = math.floor((high - low) / step + 1e-9)
+    if low < high and not num_steps:
+      raise errors.UsageError(
+        f'{where}: step={step} leads from low={low} beyond high={high};'
+        f' expected a step of {high - low} or less.'
+      )
     # The last value that is a whole number of steps away.
-    high = low + math.floor((high - low) / step + 1e-9) * step
+    high = low + num_steps * step
   if not low < high or (log and low <= 0):
     least = 'above 0 and ' if log else ''
     raise errors.UsageError(

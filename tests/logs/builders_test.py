@@ -64,7 +64,7 @@ def test_taobao_keeps_views_in_time_order_and_reports(taobao):
   assert log.report.dropped == {'type other than pv': 2}
   notes = '\n'.join(log.report.notes)
   assert '2 kept rows have time stamps outside' in notes
-  assert '1 items occur with several categories' in notes
+  assert '1 item occurs with several categories' in notes
 
 
 def test_taobao_file_order(taobao):

@@ -98,7 +98,7 @@ def test_further_fields_context_and_labels():
 
 def test_items_with_several_categories_are_noted():
   log = stores.encode([(0, 1, 1, 0), (0, 1, 2, 1), (0, 2, 2, 2)])
-  assert log.report.notes[0].startswith('1 items occur with several')
+  assert log.report.notes[0].startswith('1 item occurs with several')
   assert not stores.encode([(0, 1, 1, 0), (0, 1, 1, 1)]).report.notes
 
 
@@ -118,12 +118,12 @@ def test_shuffling_sessions_of_an_unsorted_log_is_refused():
   ('times', 'notes'),
   [
     ([0, 1, 29], []),
-    ([0, -5, 1_511_600_000], ['1 rows have time 0']),
+    ([0, -5, 1_511_600_000], ['1 row has time 0']),
     ([1_511_600_000, 1_600_000_000], []),
     ([1_511_600_000_000, 1_600_000_000_000], []),
     (
       [0, 0, 1_511_600_000, 1_511_600_000_000, 1_511_600_000_001],
-      ['mixed: 1 rows like seconds, 2 rows like milli', '2 rows have time 0'],
+      ['mixed: 1 row like seconds, 2 rows like milli', '2 rows have time 0'],
     ),
     ([1_511_600_000_000, 10**15, 10**18], ['milli.*1 .*micro.*1 .*nano']),
   ],

@@ -147,7 +147,7 @@ def test_rows_with_missing_values_are_left_out(read, parquet):
   assert _raw(log, 'user') == ['d', 'f']
   assert _raw(log, 'shop') == ['', 'y']
   assert log.report.notes == [
-    "1 rows have the item 'nan'; if that stands for a missing value, leave them"
+    "1 row has the item 'nan'; if that stands for a missing value, leave them"
     " out with --config.data.columns.missing='NULL,\\N,nan'"
   ]
 
@@ -206,7 +206,7 @@ def test_texts_like_missing_ones_are_noted(read, parquet):
   log = read(parquet, user_id=users, category_id=['x', 'N/A', *'xxxx'])
   assert _raw(log, 'user') == ['NULL', 'nan', 'a', 'Nancy']
   assert log.report.notes == [
-    "2 rows have the user 'NULL', 1 rows have the user 'nan', 1 rows have the"
+    "2 rows have the user 'NULL', 1 row has the user 'nan', 1 row has the"
     " category 'N/A'; if that stands for a missing value, leave them out with"
     ' --config.data.columns.missing=NULL,nan,N/A'
   ]

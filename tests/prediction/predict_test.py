@@ -265,7 +265,11 @@ _SOUND = 'user_id,item_id,timestamp\nu1,i1,5\n'
     ('user_id,item_id\nu1,i1\nu1\n', {}, 'line 3 has 1 fields, the first .* 2'),
     ('user_id,item_id\nu1,i1\n\n', {}, 'line 3 has 0 fields'),
     ('user_id,item_id\nu1,"a"b\n', {}, 'line 2 is not well formed'),
-    (_SOUND + 'u1,i1,\n', {}, "'timestamp', row 2: None: is no time"),
+    (
+      _SOUND + 'u1,i1,\n',
+      {},
+      "'timestamp', row 2: the time is missing; expected",
+    ),
     (_SOUND + 'u1,i1,soon\n', {}, "row 2: 'soon': is no time"),
     ('user_id,item_id,timestamp\nu1,i1,2024-01-01\n', {}, 'unknown unit'),
     ('PAR1', {}, 'no readable Parquet'),

@@ -74,7 +74,7 @@ def test_numbers_with_fractions_in_the_log():
     (_store(), [_SECONDS * 1_000], 'looks like milliseconds'),
     (_store('seconds'), [5], 'is a number, but the times of the log are dates'),
     (_store(values=(3, 7)), ['2024-01-01'], 'unknown unit'),
-    (_store(), [_SECONDS, None], 'row 2: None: is no time'),
+    (_store(), [_SECONDS, None], 'row 2: the time is missing; expected'),
     (_store(), [True], 'is of type Boolean'),
   ],
 )

@@ -97,7 +97,7 @@ def _with(values, row, value):
     (
       _vectors(),
       _with(_ITEMS, 0, 3),
-      'several vectors, such as 3',
+      'item 3 has several vectors; expected one',
     ),
     (_vectors()[:0], _ITEMS[:0], 'holds no vector'),
     (np.array(['a', 'b']), _ITEMS[:2], 'expected numbers'),
@@ -170,7 +170,7 @@ def test_rows_of_a_store_are_those_of_its_items(tmp_path):
   assert len(column) == len(item)
   text = vector_store.coverage(found)
   assert f'{len(raw) - 1} of {len(raw)} items of the log' in text
-  assert '1 items that it lacks' in text
+  assert '1 item that it lacks' in text
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_rows_of_a_store_are_those_of_its_items(tmp_path):
   [
     (np.array(['a', 'b']), "item 'a': items of the log are whole numbers"),
     (np.array([10**6, 10**7]), 'has no item of the log: it has items such as'),
-    (np.array(['1', '01']), 'several vectors'),
+    (np.array(['1', '01']), 'item 1 has several vectors'),
   ],
 )
 def test_items_of_another_kind_are_refused(tmp_path, items, named):

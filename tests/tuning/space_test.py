@@ -92,6 +92,7 @@ def test_which_values_the_space_has(tmp_path):
     ('optim.l2 = {low = 0, high = 1, log = 1}', 'expected true or false'),
     ('optim.l2 = {low = 0, high = 1, step = -1}', 'expected a number above 0'),
     ('optim.l2 = {low = "a", high = 1}', "low='a': expected a number"),
+    ('optim.l2 = {low = 0, high = 1, step = 2}', 'beyond high=1.0; expected a'),
     ('model.top_k = {low = 1.5, high = 3}', 'expected a whole number'),
     ('model.top_k = {low = 1, high = inf}', 'expected a whole number'),
     ('optim.l2 = {low = nan, high = 1.0}', 'low=nan: expected a number'),
@@ -119,6 +120,22 @@ def test_refused_files(tmp_path):
     space.read(tmp_path / 'none.json', base.get_config())
   with pytest.raises(errors.UsageError, match='ends in .toml, .json'):
     space.read(tmp_path / 'none.txt', base.get_config())
+  for name, content, named in (
+    ('list.json', '[{"low": 1}]', "holds \\[{'low': 1}\\]; expected names"),
+    ('text.yaml', 'top_k', "holds 'top_k'; expected names of config fields"),
+    ('empty.yaml', '# none yet', 'names no field'),
+  ):
+    with pytest.raises(errors.UsageError, match=named):
+      read(tmp_path, content, name)
+
+
+def test_files_among_the_choices_must_be_there(tmp_path):
+  there = tmp_path / 'vectors.parquet'
+  there.touch()
+  choices = lambda *paths: f'data.item_vectors = {[*map(str, paths), "None"]}'
+  read(tmp_path, choices(there))
+  with pytest.raises(errors.UsageError, match='item_vectors=.*/none.npy: no'):
+    read(tmp_path, choices(there, tmp_path / 'none.npy'))
 
 
 def test_two_fields_may_need_each_other(tmp_path):
