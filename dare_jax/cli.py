@@ -74,8 +74,8 @@ def run(
   """Parses the flags, runs `main`, and exits with the right code.
 
   Args:
-    main: the command.
-    argv: of the process by default.
+    main: the function that does the work of the command.
+    argv: the command line; None: that of the process.
     default_config: a shipped config to use where `--config` is not given.
     about: what `--help` says; what the module that was started says by default.
   """

@@ -91,10 +91,11 @@ class BatchNorm(nn.Module):
   and `count`, the rows so far, at most `ENOUGH`.
 
   Attributes:
-    use_running_average: normalise by the running statistics, and leave them.
+    use_running_average: whether to normalise by the running statistics, which
+      are then not moved.
     axis_name: mesh axis of the devices that share a batch, inside
       `jax.shard_map`.
-    updates: move the running statistics; False leaves them, as in evaluation.
+    updates: whether the running statistics move; False in evaluation.
     momentum: share of the running statistics that a step keeps, whatever its
       rows, from 0 and 1 on, as published; there is no `count` then. None: as
       above.
@@ -114,9 +115,9 @@ class BatchNorm(nn.Module):
     """Returns the normalised rows, in the dtype of the parameters.
 
     Args:
-      x: rows; their statistics are float32 or wider.
-      mask: which of them are real. By batch statistics nothing that the others
-        hold is read; they come out as if they were the mean.
+      x: float [..., f], the rows; their statistics are float32 or wider.
+      mask: bool [...], which rows are real. With batch statistics the values of
+        the others are not read; they come out as if they were the mean.
     """
     x = widen(x)
     width = x.shape[-1:]

@@ -59,7 +59,7 @@ class BucketPooling(pooling.Aggregation):
 
     Args:
       result: the behaviors kept.
-      values: their representation vectors.
+      values: the representation vectors of the behaviors kept.
       target: the targets' content vectors.
     """
     directions = simhash.random_directions(

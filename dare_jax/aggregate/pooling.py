@@ -54,7 +54,7 @@ class Aggregation(nn.Module):
   """What an aggregation is: `(result, values, target) -> (interest, weights)`.
 
   Attributes:
-    options: sizes.
+    options: the sizes of hash codes and buckets.
     uses_scores: whether the scores of the search weigh the behaviors, and so
       learn from the prediction.
   """
@@ -76,7 +76,7 @@ class SoftmaxPooling(Aggregation):
 
     Args:
       result: the behaviors kept and their scores.
-      values: their representation vectors.
+      values: the representation vectors of the behaviors kept.
       target: the targets' content vectors; not used here.
     """
     del target

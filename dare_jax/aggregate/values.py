@@ -18,8 +18,8 @@ class CountedBack:
   are the same for all moments, a moment's weights are moved to meet them.
 
   Attributes:
-    rows: of the distances 0 to l.
-    end: int [b, m], behaviors below it are seen by the moment.
+    rows: float [p, t], the time vectors of the distances 0 to l.
+    end: int [b, m], the index behind the last behavior that the moment sees.
   """
 
   rows: Float[Array, 'p t']
@@ -48,9 +48,11 @@ class Values:
   and time `[b, m, l, t]` or `CountedBack`: nothing is copied for each target.
 
   Attributes:
-    content: item, category and further fields.
+    content: float [b, l, d] or [b, m, c, k, d], the vectors of item, category
+      and further fields.
     time: vectors of the positions; None without time.
-    mixed: whether a whole vector is content + time instead of content | time.
+    mixed: whether a whole vector is the sum content + time, rather than content
+      and time side by side.
   """
 
   content: Float[Array, 'b l d'] | Float[Array, 'b m c k d']

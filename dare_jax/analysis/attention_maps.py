@@ -55,8 +55,8 @@ class Maps:
     """Returns the grids in which models differ most, and how well all agree.
 
     Args:
-      sources: the runs.
-      name: of a category's id.
+      sources: the runs that are compared.
+      name: gives the name of a category by its id.
 
     Returns:
       None where no target category has a grid.

@@ -99,7 +99,7 @@ def choose(only: Sequence[str]) -> list[figure.Analysis]:
   """Returns the analyses of some names, in the catalogue's order.
 
   Args:
-    only: names; none for all.
+    only: names of analyses; empty: all of them.
 
   Raises:
     UsageError: an unknown name.

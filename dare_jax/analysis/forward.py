@@ -38,8 +38,8 @@ def rankings(
   """Returns the positions of the behaviors that each target finds.
 
   Args:
-    run: a model.
-    batches: of rows with one moment.
+    run: the run whose model searches.
+    batches: batches whose rows have one moment each.
     keep: length of the lists.
 
   Returns:
@@ -121,7 +121,7 @@ def category_scores(
   a plan that mixes fields, sees the unknown item instead.
 
   Args:
-    run: a model.
+    run: the run whose model scores.
     target: int [n], categories of targets.
     behavior: int [n, g], categories.
     position: int [g], below or at the run's history length.

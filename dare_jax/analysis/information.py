@@ -46,8 +46,9 @@ class Histories:
     """Returns the categories before rows, the most recent first.
 
     Args:
-      user: [n].
-      end: [n], behaviors in rows of the store below it are seen.
+      user: int [n], row of each user in the store.
+      end: int [n]; a row sees its user's events in rows of the store below
+        this.
 
     Returns:
       int32 [n, length], and a mask of those that are there; 0 elsewhere.
@@ -87,7 +88,7 @@ class Cells:
   """The counts of one target category, of cells that occur.
 
   Attributes:
-    target: the category.
+    target: the id of the target category.
     length: behaviors in a history, at most.
     key: int64 [n], category * length + position - 1, ascending.
     clicked: int64 [n], clicked rows with this behavior there.
@@ -142,10 +143,10 @@ def mutual_information(
   array([1., 0.])
 
   Args:
-    clicked: rows with X = 1 and Y = 1.
-    other: rows with X = 1 and Y = 0.
-    num_clicked: rows with Y = 1.
-    num_other: rows with Y = 0.
+    clicked: number of rows with X = 1 and Y = 1, an array of any shape.
+    other: number of rows with X = 1 and Y = 0, of the shape of `clicked`.
+    num_clicked: number of rows with Y = 1.
+    num_other: number of rows with Y = 0.
     missing: what stands for `clicked` or `other` where that is 0; 0 gives the
       exact value, in which 0 log 0 = 0.
 
@@ -217,10 +218,10 @@ def sweep(
   rows at a time. Memory is bounded by `chunk` and the size of that table.
 
   Args:
-    histories: what the rows see.
-    rows: of training.
-    targets: categories, ascending.
-    chunk: pairs of a row and a behavior to hold at once.
+    histories: the histories that the rows see.
+    rows: the rows of the training split.
+    targets: int [t], ids of the target categories, ascending.
+    chunk: number of pairs of a row and a behavior that are held at once.
   """
   order = np.argsort(rows.target, kind='stable')
   by_target = rows.target[order]

@@ -32,7 +32,7 @@ class Cells:
     """Starts with nothing.
 
     Args:
-      truth: what is planted.
+      truth: the planted relevance.
       expected: gives the information that it implies, if that is known.
     """
     self._truth = truth
@@ -96,10 +96,10 @@ def search_curves(
   """Returns NDCG@k of each model's own search against planted relevance.
 
   Args:
-    truth: what is planted.
+    truth: the planted relevance.
     lists: label -> what `forward.rankings` returned.
-    rows: of the test split; those that were clicked count.
-    histories: what they see.
+    rows: the rows of the test split; only clicked rows count.
+    histories: the histories that the rows see.
     keep: the largest k.
   """
   clicked = np.flatnonzero(rows.label)

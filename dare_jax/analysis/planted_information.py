@@ -47,9 +47,9 @@ class Expected:
     """Finds the chances.
 
     Args:
-      truth: what is planted; its decay is exponential.
+      truth: the planted relevance; its decay is exponential.
       relevance: share of events that have a cause, below 1.
-      length: of histories.
+      length: number of behaviors in a history.
     """
     popularity = np.asarray(truth.popularity, np.float64)
     popularity /= popularity.sum()

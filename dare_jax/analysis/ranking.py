@@ -17,7 +17,7 @@ def best(gain: np.ndarray, keep: int) -> np.ndarray:
   array([[2, 3, 1, 0]], dtype=int32)
 
   Args:
-    gain: [n, length].
+    gain: float [n, length], the gain of each position.
     keep: length of the lists.
 
   Returns:
@@ -46,8 +46,8 @@ def ndcg_curve(
   [[0.333, 0.797]]
 
   Args:
-    gain: [n, length], none below 0.
-    lists: [n, k].
+    gain: float [n, length], the gain of each position, 0 or more.
+    lists: int [n, k], positions from 1, best first; 0: nothing.
     keep: the largest k.
     of_whole: divide by the ideal DCG@keep at each k, as the published scripts
       do; else by that at k.
@@ -75,8 +75,8 @@ def hit_curve(
   array([0., 3., 4.])
 
   Args:
-    lists: [n, j].
-    ideal: [n, i], in order.
+    lists: int [n, j], positions from 1, best first; 0: nothing.
+    ideal: int [n, i], the ideal lists, best first; 0: nothing.
     keep: the largest k.
     of_whole: compare the first k with all of the ideal's first `keep`, and
       count, as the published scripts do; else with its first k, as a share.
@@ -104,8 +104,9 @@ def recall_curve(
   """Returns which share of what k could hold the first k of a list hold.
 
   Args:
-    lists: [n, j].
-    relevant: bool [n, length], by position - 1.
+    lists: int [n, j], positions from 1, best first; 0: nothing.
+    relevant: bool [n, length], whether the behavior at each position - 1 is
+      relevant.
     keep: the largest k.
 
   Returns:

@@ -15,9 +15,9 @@ def mean_interval(
   Users are drawn with replacement, all values of a user together.
 
   Args:
-    values: [n]; NaN counts for nothing.
-    user: int [n], whose each is.
-    replicates: draws.
+    values: float [n], one value of each row; NaN is left out.
+    user: int [n], the user of each row.
+    replicates: number of resamplings.
 
   Returns:
     'mean', 'low' and 'high'; None where all values are NaN.

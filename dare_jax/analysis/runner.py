@@ -36,10 +36,10 @@ def run(
   """Makes the report of some analyses; returns its path.
 
   Args:
-    sources: the runs.
-    analyses: what to measure.
-    output: folder of the report.
-    tell: is told what is being done, a line each.
+    sources: the runs that are analyzed.
+    analyses: the analyses to make.
+    output: the folder of the report.
+    tell: prints a line of progress.
 
   Raises:
     UsageError: a run cannot be read, an analysis is not for it, or the folder

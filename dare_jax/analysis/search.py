@@ -32,9 +32,10 @@ def measure(
   """Returns the data of the figures about search, by figure.
 
   Args:
-    sources: the runs.
-    tell: is told how far it is.
-    output: not used; nothing but numbers is made.
+    sources: the runs whose searches are compared.
+    tell: prints a line of progress.
+    output: the folder of the report, not used: this analysis writes no further
+      files.
 
   Raises:
     UsageError: no target category has enough training rows, or all runs

@@ -153,11 +153,12 @@ class Seen:
   """Some test rows of one target category, and what their histories are worth.
 
   Attributes:
-    index: [n], of the rows.
-    category: [n, length], the most recent first.
-    is_there: bool, the same shape.
-    information: float64, the same shape, by exact counts; -inf where no
-      behavior is there.
+    index: int [n], numbers of the rows in the test split.
+    category: int [n, length], the categories of the behaviors, the most recent
+      first.
+    is_there: bool [n, length], False where there are no more behaviors.
+    information: float64 [n, length], the mutual information by exact counts;
+      -inf where no behavior is there.
   """
 
   index: np.ndarray

@@ -53,9 +53,10 @@ class Source:
 
   Attributes:
     label: the workdir's name, or all of its path where names repeat.
-    workdir: of the run.
-    step: of its best checkpoint, or of its last where none is best yet.
-    config: the run's.
+    workdir: the workdir of the run.
+    step: the step of its best checkpoint, or of its last where none is best
+      yet.
+    config: the config of the run.
     identity: what tells this checkpoint from any other.
   """
 
@@ -201,7 +202,7 @@ class Sources:
 
     Args:
       length: behaviors that a moment sees; None: as the runs do.
-      moments: numbers of those to take; None: all.
+      moments: int [m], numbers of the moments to take; None: all.
     """
     length = self.data.history_length if length is None else length
     made = self._pipeline('test', length, moments)

@@ -44,9 +44,9 @@ class Made:
   """Sizes of a run that is made.
 
   Attributes:
-    users: one moment of each is scored.
-    candidates: of a moment.
-    history_length: behaviors that a moment sees.
+    users: number of users; one moment of each is scored.
+    candidates: number of candidates of each moment.
+    history_length: number of behaviors that a moment sees.
   """
 
   users: int = 300
@@ -133,8 +133,8 @@ def measure(
   """Returns a row for each side and turn.
 
   Args:
-    workdir: of a run.
-    folder: for files.
+    workdir: the workdir of the run that scores.
+    folder: a folder for the files that are scored and written.
     rounds: how often each side has its turn.
 
   Raises:

@@ -48,7 +48,7 @@ def run(name: str, module: ModuleType, argv: list[str]) -> None:
   """Runs one benchmark as a command, and exits.
 
   Args:
-    name: of the benchmark, as its JSON tells it.
+    name: the name of the benchmark, which its JSON repeats.
     module: offers `define_flags() -> Callable[[], list[row]]`; a row is one
       flat object with units in its keys. Its docstring is the help.
     argv: the program and its flags.

@@ -60,7 +60,7 @@ def rows_of(
   """Returns a row for each model of a comparison but its base.
 
   Args:
-    folder: of a comparison.
+    folder: the output folder of a comparison.
     models: labels of the models to tell; None: all.
 
   Raises:

@@ -14,8 +14,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
   """Draws one panel for each run length, one line for each log and model.
 
   Args:
-    rows: of `bench lead`.
-    path: of the PNG.
+    rows: the rows of `bench lead`.
+    path: the PNG file to write.
   """
   lengths = sorted({_epochs(row) for row in rows})
   places = sorted({row['moments_an_item'] for row in rows})

@@ -49,8 +49,8 @@ def measure(
   """Returns a row for each phase of a run.
 
   Args:
-    config: the run's; its length and periods are set here.
-    steps: that are trained in each phase.
+    config: the config of the run; its length and periods are set here.
+    steps: number of steps trained in each phase.
   """
   config = ml_collections.ConfigDict(config.to_dict())
   config.train.steps = 3 * steps
@@ -143,8 +143,8 @@ class _Meter:
     """Measures what is inside.
 
     Args:
-      name: of the row.
-      copies: of tables and slots that it may make.
+      name: what the row is called.
+      copies: how many copies of tables and optimizer slots the phase may make.
     """
     before = _resident('VmRSS')
     _forget_peak()

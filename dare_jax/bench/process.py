@@ -25,8 +25,8 @@ def run_fresh(
   """Returns what a function returns in a new process, or raises likewise.
 
   Args:
-    settings: of the process, applied before anything is imported that starts
-      threads; None leaves all at its default.
+    settings: settings of the process, applied before anything is imported that
+      starts threads; None leaves all at its default.
     function: a function that a module defines.
     *args: arguments, which can be pickled.
 

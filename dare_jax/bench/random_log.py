@@ -22,7 +22,7 @@ class Shape:
   """Sizes of a random log.
 
   Attributes:
-    rows: of an item table: items, padding and unknown.
+    rows: number of rows of an item table: items, padding and unknown.
     categories: rows of a category table, likewise.
     distinct: items that occur; spread over the rows at random, so that tables
       of any size are read alike.
@@ -53,8 +53,8 @@ def write(
 
   Args:
     folder: takes the store.
-    shape: sizes.
-    num_events: of each user.
+    shape: the sizes of the log.
+    num_events: number of events of each user.
   """
   names = np.random.default_rng(1).choice(
     shape.rows - id_map.FIRST, shape.distinct, replace=False

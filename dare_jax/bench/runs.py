@@ -44,7 +44,7 @@ def table(folder: pathlib.Path, fields: Sequence[str]) -> list[dict[str, Any]]:
 
   Args:
     folder: runs lie anywhere in it; those without a result are left out.
-    fields: of the config, as `section.name`.
+    fields: names of config fields, as `section.name`.
 
   Returns:
     Rows with 'model', the last part of each field's name, 'auc' (the mean over

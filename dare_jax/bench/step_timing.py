@@ -36,11 +36,11 @@ class Timer:
     """Makes a fresh state.
 
     Args:
-      trainer: what to time.
+      trainer: the trainer whose steps are timed.
       placer: puts batches on the trainer's mesh.
-      make: a batch on the host, by its number.
-      ahead: batches to make ahead.
-      seed: of the state.
+      make: returns a batch on the host, by its number.
+      ahead: number of batches to make ahead.
+      seed: seed of the initial state.
     """
     self._trainer = trainer
     self._placer = placer
@@ -57,8 +57,8 @@ class Timer:
     but not counted.
 
     Args:
-      seconds: about how long, besides that.
-      profile: a folder for a trace of some more steps, if any.
+      seconds: about how many seconds to time, compilation left out.
+      profile: a folder for a trace of some more steps; None: no trace.
     """
     times: list[tuple[float, float]] = []
     make = lambda number: (self._make(number), None)

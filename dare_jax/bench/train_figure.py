@@ -47,8 +47,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
   """Draws the split of the step's time and the peak memory of each row.
 
   Args:
-    rows: of `bench train`.
-    path: of the PNG.
+    rows: the rows of `bench train`.
+    path: the PNG file to write.
   """
   height = 1.9 + 0.5 * len(rows)
   drawing, (times, memory) = plots.panels(

@@ -30,8 +30,8 @@ class Buckets:
     """Makes them.
 
     Args:
-      shapes: of static programs.
-      largest: slots that hold a whole history.
+      shapes: the shapes of the static programs.
+      largest: number of slots that hold a whole history.
     """
     self.shapes = tuple(sorted(set(shapes)))
     self.capacities = sorted({largest, *(s.capacity for s in self.shapes)})

@@ -27,7 +27,7 @@ class Calls:
     Args:
       folder: the folder of the bundle.
       manifest: the manifest of that bundle.
-      variables: what each program takes first.
+      variables: the variables that each program takes first.
     """
     self._folder = folder
     self._manifest = manifest
@@ -51,9 +51,11 @@ class Calls:
     """Returns what the program of a kind makes of arguments.
 
     Args:
-      kind: which programs: predict, encode_history, append, search or score.
-      sizes: a static program is for; any other: the symbolic one is taken.
-      *args: arguments of the program behind the variables.
+      kind: the kind of the program: predict, encode_history, append, search or
+        score.
+      sizes: the sizes of the call; where no static program has them, the
+        symbolic one is taken.
+      *args: the arguments of the program behind the variables.
     """
     file = self._file(kind, sizes)
     call = self._loaded.get(file) or self.load(file)
@@ -65,8 +67,8 @@ class Calls:
     To start a program takes longer than to score a few candidates.
 
     Args:
-      sizes: users, candidates of each, and slots.
-      *args: arguments of `_search_and_score` behind the programs and the
+      sizes: numbers of users, of candidates of each, and of slots.
+      *args: the arguments of `_search_and_score` behind the programs and the
         variables.
     """
     files = self._file('search', sizes), self._file('score', sizes[:2])
@@ -147,9 +149,9 @@ def _search_and_score(
   """Returns what `score` makes, and which behaviors count.
 
   Args:
-    search, score: the programs.
-    variables: what each takes first.
-    state: what is searched.
+    search, score: the programs `search` and `score` of the bundle.
+    variables: the variables that each program takes first.
+    state: the state of the users, which is searched.
     history: field -> int32 [b, slots], the most recent behavior last.
     targets: field -> int32 [b, c].
     real: bool [b, c].

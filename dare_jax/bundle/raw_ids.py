@@ -41,11 +41,11 @@ def save(
   """Writes the map of a field; returns what the manifest tells of it.
 
   Args:
-    folder: of the maps.
-    field: name of the files.
-    raw: distinct values of the log, all whole numbers or all texts.
-    ids: int32 [n], what the model reads for each.
-    is_text: whether the log has texts there.
+    folder: the folder of the id maps.
+    field: the name of the field, and of its files.
+    raw: the distinct values of the log, all whole numbers or all texts.
+    ids: int32 [n], the model's id of each value.
+    is_text: whether the log has texts in this field.
   """
   if is_text:
     data, offsets = _joined(raw)
@@ -93,7 +93,7 @@ class RawIds:
 
     Args:
       raw: a list, an array of NumPy, or a series of pandas or Polars.
-      unknown: what a missing or unseen value is.
+      unknown: the id of a missing or unseen value.
 
     Raises:
       UsageError: a value that the log cannot have.

@@ -32,8 +32,8 @@ class Bundle:
   """A model that scores, without its training's libraries.
 
   Attributes:
-    path: its folder.
-    manifest: `manifest.json`.
+    path: the folder of the bundle.
+    manifest: what `manifest.json` holds.
   """
 
   def __init__(self, path: pathlib.Path, manifest: dict[str, Any]) -> None:
@@ -66,7 +66,7 @@ class Bundle:
     """Returns the same bundle that pads users to some of its shapes alone.
 
     Args:
-      shapes: a part of `shapes`; none: programs for any shape do it all.
+      shapes: some of `shapes`; empty: the programs for any shape do everything.
     """
     other = copy.copy(self)
     other._take(shapes)
@@ -147,8 +147,8 @@ class Bundle:
     """Returns a user's state.
 
     Args:
-      history: field -> int32 [l], oldest first, of any length; the last
-        `history_length` behaviors count.
+      history: field -> int32 [l], the ids of the behaviors, oldest first, of
+        any number; the last `history_length` behaviors count.
 
     Raises:
       UsageError: fields, lengths or ids that do not fit.
@@ -187,10 +187,12 @@ class Bundle:
     behaviors, an explanation has the `top_k` that weigh most.
 
     Args:
-      histories: of each user: field -> int32 [l], oldest first, or a state.
-      candidates: of each user: field -> int32 [c].
-      contexts: of each user: field -> id; None where there are no such fields.
-      explain: also tell which behaviors were found, and their weights.
+      histories: for each user field -> int32 [l], ids of the behaviors, oldest
+        first; or a state.
+      candidates: for each user field -> int32 [c], ids of the candidates.
+      contexts: for each user field -> id; None where the model has no such
+        fields.
+      explain: whether the behaviors found and their weights are returned, too.
 
     Raises:
       UsageError: what does not fit the bundle, or each other.
@@ -219,8 +221,8 @@ class Bundle:
     """Compiles programs, so that no request waits for them.
 
     Args:
-      shapes: users, candidates of each, and slots; None: all of `shapes`, and
-        what appends to states.
+      shapes: numbers of users, of candidates of each, and of slots; None: all
+        of `shapes`, and the programs that append to states.
     """
     for shape in self._buckets.shapes if shapes is None else shapes:
       length = min(shape.capacity, self.history_length)

@@ -30,12 +30,12 @@ class State:
   """A user's history, ready to be searched; of one version of a bundle.
 
   Attributes:
-    version: of the bundle that made it.
-    ids: field -> int32 [n], the behaviors that count, oldest first.
-    capacity: slots.
-    newest: slot of the most recent behavior.
-    keys: of the search, [1, d, slots]; None where the model needs the history,
-      and in a compact state.
+    version: the version of the bundle that made the state.
+    ids: field -> int32 [n], ids of the behaviors that count, oldest first.
+    capacity: number of slots.
+    newest: the slot of the most recent behavior.
+    keys: the keys that are searched, [1, d, slots]; None in a compact state,
+      and where the model needs the history itself.
   """
 
   version: str
@@ -63,11 +63,11 @@ class Scores:
   """What a user's candidates are worth.
 
   Attributes:
-    logit: float32 [c].
-    distance: int32 [c, k], how far back each behavior lies that was found, 1
-      the most recent; 0 where `mask` is False. None unless explained, as the
-      other two.
-    weight: float32 [c, k], how much each counts.
+    logit: float32 [c], the logit of each candidate.
+    distance: int32 [c, k], how many behaviors back each behavior found lies, 1
+      the most recent; 0 where `mask` is False. Distance, weight and mask are
+      None unless an explanation was asked for.
+    weight: float32 [c, k], the weight of each behavior found.
     mask: bool [c, k], False where fewer than k were found.
   """
 
@@ -82,11 +82,13 @@ class Plan:
   """What of a manifest decides how users are scored.
 
   Attributes:
-    top_k: behaviors kept.
-    has_cached_keys: whether keys are searched, and then what was found scored.
+    top_k: number of behaviors that the model keeps.
+    has_cached_keys: whether a state holds keys: they are searched, then what
+      was found is scored.
     keeps_all: whether the model keeps all behaviors.
-    scores_alone: whether the logits of a request depend on all of it.
-    match_fields: names of the fields of which a search takes the ids of
+    scores_alone: whether the logits of a request depend on all of its
+      candidates, as batch statistics do, so that it has a call of its own.
+    match_fields: names of the fields by whose ids a search matches targets and
       behaviors.
   """
 
@@ -102,7 +104,7 @@ class Request:
   """A user with some candidates.
 
   Attributes:
-    state: the user's.
+    state: the state of the user.
     candidates: field -> int32 [c], at least one.
     context: field -> id.
   """
@@ -290,8 +292,9 @@ def _searched(states: Sequence[State], count: np.ndarray) -> dict[str, Any]:
   """Returns states as programs take them.
 
   Args:
-    states: the states of the users, at most as many as `count` has rows.
-    count: int32 [b], behaviors of each, with spare places.
+    states: the states of the users, at most as many as `count` has elements.
+    count: int32 [b], number of behaviors of each user; the elements behind the
+      last user fill up.
   """
   spare = len(count) - len(states)
   newest = [state.newest for state in states] + [0] * spare
@@ -370,7 +373,7 @@ def _heaviest(
   """Returns distance, weight and mask of the behaviors that weigh most.
 
   Args:
-    weight: [c, slots], of right-aligned histories.
+    weight: float [c, slots], the weights of right-aligned histories.
     length: number of behaviors in the history.
     top_k: behaviors to return.
   """

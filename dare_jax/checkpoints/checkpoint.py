@@ -59,10 +59,10 @@ class Checkpoints:
     """Opens the folders.
 
     Args:
-      directory: holds them.
-      keep_last: how many of `last` to keep.
-      read_only: for looking on while a training writes: removes nothing, not
-        even half-written saves, one of which may be under way.
+      directory: the folder of the checkpoints.
+      keep_last: number of checkpoints of `last` to keep.
+      read_only: whether another process may be writing: nothing is removed
+        then, not even half-written saves, one of which may be under way.
     """
     self._directory = storage.locate(directory)
     self._read_only = read_only

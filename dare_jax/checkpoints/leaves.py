@@ -39,7 +39,7 @@ def read_state(path: Any, template: TrainState) -> tuple[TrainState, int]:
   """Returns a saved state, and this process's part of its checksum.
 
   Args:
-    path: where orbax has saved it.
+    path: the folder in which Orbax has saved the state.
     template: shapes, dtypes and shardings of the state.
 
   Raises:
@@ -64,7 +64,7 @@ def read(path: Any, template: Any) -> Iterator[jax.Array]:
   Read all at once, buffers of all of them are held beside the arrays.
 
   Args:
-    path: where orbax has saved the tree.
+    path: the folder in which Orbax has saved the tree.
     template: a tree of the same structure, with shapes, dtypes and shardings.
 
   Raises:

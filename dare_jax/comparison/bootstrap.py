@@ -108,8 +108,9 @@ def difference(
   """Returns how much better our AUC is, on the mean over the seeds.
 
   Args:
-    ours: for each seed of our model, what `replicates` returned.
-    base: for each seed of the model compared with, what `replicates` returned.
+    ours: float [replicates] for each seed of our model, as `replicates` returns
+      it.
+    base: float [replicates] for each seed of the model compared with, likewise.
   """
   mean = np.mean([x - y for x, y in zip(ours, base, strict=True)], axis=0)
   low, high = np.nanpercentile(mean[1:], [2.5, 97.5])

@@ -37,7 +37,7 @@ def check(config: ml_collections.ConfigDict, entries: Sequence[str]) -> None:
   """Checks each model with the data of a config.
 
   Args:
-    config: what the models share.
+    config: the config that the models share.
     entries: the models, as `--models` of `compare` has them.
 
   Raises:

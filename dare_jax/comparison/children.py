@@ -74,7 +74,7 @@ def alone(output: pathlib.Path, stop: Stop, verb: str) -> Iterator[list[int]]:
   Args:
     output: the command's folder, as `--output` has it.
     stop: ends the wait for such a run.
-    verb: what the command is doing there, in a message: 'comparing'.
+    verb: what the command does there, as messages say it: 'comparing'.
 
   Raises:
     UsageError: another command holds it, or it cannot be written.
@@ -130,8 +130,8 @@ def run(
   """Returns the exit code of a command and the last lines that it printed.
 
   Args:
-    command: what to run.
-    stop: the signals.
+    command: the command to run.
+    stop: the signals that end it.
     inherited: open files that the process keeps open.
     on_line: called with each line.
     on_start: called with the process, before the first line.

@@ -27,8 +27,8 @@ class Variant:
   """A preset with fields of `config.model` set, under a name of its own.
 
   Attributes:
-    label: the name, part of a folder's.
-    preset: `config.model.name`.
+    label: the name of the model, part of a folder's.
+    preset: the preset, `config.model.name`.
     fields: (field below `config.model`, value as on the command line).
   """
 
@@ -183,10 +183,11 @@ def plan(
   """Returns the runs, all models of seed 1 first, with every config checked.
 
   Args:
-    config: what the models share.
-    variants: the models.
-    seeds: 1 to this.
-    output: takes `runs/<label>-<seed>`.
+    config: the config that the models share.
+    variants: the models to compare.
+    seeds: number of seeds; they are 1 to this.
+    output: the folder of the comparison; the runs lie in `runs/<label>-<seed>`
+      of it.
 
   Raises:
     UsageError: a bad config, or the folder holds runs of another one.

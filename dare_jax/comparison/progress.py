@@ -31,7 +31,7 @@ class Progress:
     Args:
       total: number of runs.
       finished: number of runs that had finished before.
-      what: they are, in words.
+      what: what is run, in words: 'runs'.
     """
     self._total = total
     self._finished = finished

@@ -43,10 +43,11 @@ def run_all(
   """Brings every run to its end; returns workdir -> outcome.
 
   Args:
-    runs: what to run.
-    arguments: of `train`, the same for all: the config and its overrides.
+    runs: the runs to make.
+    arguments: the arguments of `train` that all runs share: the config and its
+      overrides.
     output: the comparison's folder.
-    stop: the signals.
+    stop: the signals that end the comparison.
     on_change: called with the outcomes so far, at first and after each run.
 
   Raises:
@@ -105,8 +106,8 @@ def check(
 
   Args:
     entries: the models, as `--models` of `compare` has them.
-    arguments: of `train`: the config and its overrides.
-    stop: the signals.
+    arguments: the arguments of `train`: the config and its overrides.
+    stop: the signals that end the check.
     inherited: open files that the process keeps open.
 
   Raises:

@@ -40,8 +40,8 @@ class Summary:
 
     Args:
       runs: all runs of the comparison.
-      base: label of the model that others are compared with.
-      command: that made the comparison, for the reader.
+      base: the label of the model that others are compared with.
+      command: the command that made the comparison, which the summary shows.
     """
     self._runs = runs
     self._base = base

@@ -29,7 +29,7 @@ def data_card(
   """Returns the data card of a store: one `name: value` a line.
 
   Args:
-    store: the open store.
+    store: the history store, open.
     data: how moments and their targets are made. Where they cannot be, the
       card says why.
   """

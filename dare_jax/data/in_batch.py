@@ -41,10 +41,11 @@ class InBatchNegatives:
 
     Args:
       store: the history store.
-      moments: those of training.
-      sampler: of the other negatives; what it rejects is none here either.
-      count: drawn for each moment.
-      stream: names the random stream.
+      moments: the moments of the training split.
+      sampler: the sampler of the other negatives; what it rejects is no
+        negative here either.
+      count: number of candidates drawn for each moment.
+      stream: number that names the random stream.
     """
     self._columns = store.behaviors.columns
     self._sampler = sampler
@@ -69,9 +70,9 @@ class InBatchNegatives:
     chance brings no other.
 
     Args:
-      batch: the moments of the whole batch, of all processes.
-      own: n of them.
-      example: int64 [n], numbers that name the draws.
+      batch: the moments of the whole batch, those of all processes.
+      own: the n moments of this process.
+      example: int64 [n], numbers of the moments, which name their random draws.
     """
     shape = (len(example), self._count)
     user, positive, example, slot = (

@@ -22,9 +22,10 @@ class LengthGroups:
   """Examples in groups of about one length, the shortest first.
 
   Attributes:
-    lengths: int64, ascending: slots for the histories of each group.
-    order: int64, numbers of the examples, by group.
-    first: int64, a group's first place in `order`; ends with len(order).
+    lengths: int64 [groups], ascending: slots for a history of each group.
+    order: int64 [examples], numbers of the examples, group by group.
+    first: int64 [groups + 1], the place in `order` at which each group begins;
+      the last element is len(order).
   """
 
   lengths: np.ndarray
@@ -43,8 +44,9 @@ class LengthGroups:
 
     Args:
       number: number of the batch in its epoch, from 0.
-      size: rows of a batch; the one of the longest histories may have fewer.
-      seed: names the random order, together with the epoch.
+      size: rows of a batch; the last batch of the longest histories may have
+        fewer.
+      seed: seed of the order, which is another one in each epoch.
       epoch: number of the epoch.
     """
     batches = -(-len(self.order) // size)
@@ -73,9 +75,9 @@ def group(
   Batches that straddle two groups take the longer length; this is not counted.
 
   Args:
-    needed: slots that each example's history takes.
+    needed: int [examples], number of slots that each example's history takes.
     max_padding: share of all slots that may be padding.
-    shortest: least slots to give a history.
+    shortest: least number of slots of a history.
   """
   needed = np.maximum(needed, shortest)
   lengths = _fewest(needed, max_padding)

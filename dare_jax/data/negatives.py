@@ -43,10 +43,11 @@ class NegativeSampler:
 
     Args:
       store: the history store; with `before`, in time order.
-      num_negatives: drawn for each positive.
-      exclude: which items are rejected, one of `EXCLUDE`.
-      before: a time stamp, or None for the whole log.
-      known: bool [items], which may be negatives; None: all.
+      num_negatives: number of negatives drawn for each positive.
+      exclude: one of `EXCLUDE`: the items that are never negatives.
+      before: a time stamp: items of older events alone are drawn; None: items
+        of the whole log.
+      known: bool [items], whether an item may be a negative; None: each may.
 
     Raises:
       UsageError: unknown rule.

@@ -18,11 +18,13 @@ class SplitOptions:
     split: the protocol, a key of `splits.PROTOCOLS`.
     min_events: users with fewer behaviors have no targets.
     min_history: behaviors before a target; `leave_last` does not ask for it.
-    max_train_moments: of a user, the latest; None: all.
-    train_positions: of `leave_last`: first, last and step from the end.
-    train_from: of `by_time`: older moments do not train.
-    val_from: of `by_time`: from when moments validate.
-    test_from: of `by_time`: from when moments test.
+    max_train_moments: number of a user's moments that train, the latest ones;
+      None: all.
+    train_positions: for `leave_last`: first, last and step of the training
+      moments, counted from the end of the history.
+    train_from: for `by_time`: the time at which training moments begin.
+    val_from: for `by_time`: the time at which validation moments begin.
+    test_from: for `by_time`: the time at which test moments begin.
     num_negatives: sampled for each positive; a moment of a log with labels
       holds up to one more logged impressions.
   """
@@ -51,7 +53,7 @@ class PipelineOptions(SplitOptions):
     group_candidates: whether the targets of a moment share a row.
     in_batch_negatives: candidates of a training moment that are positives of
       other moments of its batch.
-    exclude: which items are never negatives, one of `negatives.EXCLUDE`.
+    exclude: one of `negatives.EXCLUDE`: the items that are never negatives.
     fresh_negatives: whether each epoch draws its own negatives.
     reshuffle: whether each epoch has an order of its own.
     unknown_rate: share of ids that become the unknown id in training; 0: there

@@ -38,7 +38,7 @@ class TargetBuilder:
       store: the history store.
       data: how rows are made.
       split: 'train', 'val' or 'test'.
-      seed: draws the negatives.
+      seed: seed of the negatives.
       known: bool [items], whether training reads an item; in training no
         other is a negative. None: all are known.
 
@@ -68,8 +68,8 @@ class TargetBuilder:
     """Adds candidates from the batch to those of each moment, from now on.
 
     Args:
-      moments: those of training.
-      count: for each moment.
+      moments: the moments of the training split.
+      count: number of candidates added to each moment.
 
     Raises:
       UsageError: the log has labels: its moments are no positives.

@@ -52,10 +52,10 @@ def batch(seed: int, rows: int, moments: int, length: int) -> types.Batch:
   What is clicked is in the history, so that there is something to learn.
 
   Args:
-    seed: of the batch.
-    rows: of the item tables.
+    seed: seed of the batch.
+    rows: number of rows of the item tables.
     moments: windows, each with one moment.
-    length: of a history.
+    length: number of behaviors in a history.
   """
   rng = np.random.default_rng(seed)
 
@@ -91,9 +91,9 @@ def trainer(name: str, rows: int, devices: Any = None) -> train_state.Trainer:
   """Returns what trains a preset.
 
   Args:
-    name: of the preset.
-    rows: of the item tables.
-    devices: to train on; by default all.
+    name: the name of a preset.
+    rows: number of rows of the item tables.
+    devices: the devices to train on; None: all.
   """
   options = train_options.Options(**OPTIM)
   mesh = mesh_lib.make(devices)
@@ -115,9 +115,9 @@ def train(
   All batches get the row capacity of the widest, so that one step is compiled.
 
   Args:
-    made: the trainer.
-    steps: how many.
-    make: a batch on the host, by its number.
+    made: the trainer, as `trainer` returns it.
+    steps: number of steps to train.
+    make: returns a batch on the host, by its number.
   """
   find = rows_finder(made)
   batches = [find(make(number)) for number in range(steps)]

@@ -58,8 +58,8 @@ def run(
   """Runs parts one after the other; none keeps the others from running.
 
   Args:
-    names: of the parts.
-    minutes: for all parts, of which each has a share.
+    names: the names of the parts.
+    minutes: time for all parts together; each part has a share of it.
     small: sizes that a CPU can do.
     checkout: folder of the official code, if any.
     rows: a file that takes the rows.

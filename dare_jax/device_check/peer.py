@@ -27,9 +27,9 @@ def run(
   """Times what PyTorch does of what was timed before.
 
   Args:
-    sizes: of the check.
+    sizes: the sizes of the check.
     report: takes the rows.
-    checkout: folder of the official code, if any.
+    checkout: folder of the official code; None: there is none.
   """
   if importlib.util.find_spec('torch') is None:
     report.skip('PyTorch', 'torch is not installed')

@@ -18,8 +18,8 @@ class Report:
     """Goes on with a file.
 
     Args:
-      path: of JSON lines.
-      part: whose rows are added.
+      path: the file of JSON lines.
+      part: the name of the part whose rows are added.
       end: when this part should be done, as `time.time()` tells it.
     """
     self._path = path
@@ -38,7 +38,7 @@ class Report:
 
     Args:
       case: what was measured.
-      measure: which quantity of it, its unit in the name.
+      measure: the quantity that was measured, its unit in the name.
       value: a number or a text.
       passed: whether it is as it must be; None: it is a figure, no test.
       note: what a reader should know.
@@ -74,7 +74,7 @@ class Report:
 
     Args:
       case: what would take them.
-      seconds: by a rough guess.
+      seconds: a rough guess of the time that the next case takes.
     """
     if time.time() + seconds <= self._end:
       return True

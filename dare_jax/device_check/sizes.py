@@ -10,24 +10,25 @@ class Sizes:
   """Sizes of all parts.
 
   Attributes:
-    array_mb: of the array that is copied to measure memory.
+    array_mb: megabytes of the array that is copied to measure memory bandwidth.
     matrix: rows of the matrices that are multiplied.
-    steps: of the training that is compared with the CPU's.
-    moments: of a step there and where a step is repeated.
-    parity_rows: of its item tables.
+    steps: number of steps of the training that is compared with the CPU's.
+    moments: moments a step, in that training and in the check of a repeated
+      step.
+    parity_rows: number of rows of the item tables in that training.
     length: behaviors of a history in training and scoring.
     models: presets whose training is timed.
     rows: of the item tables of those.
     batches: moments of a step of those.
-    step_seconds: about how long each is timed.
-    behaviors: of a history whose keys are cached.
-    users: whose keys are searched at once.
-    dim: of a cached key.
+    step_seconds: about how many seconds each step size is timed.
+    behaviors: number of behaviors of a history whose keys are cached.
+    users: number of users whose keys are searched at once.
+    dim: width of a cached key.
     candidates: targets of a user in a search.
     scored: targets of a request that is scored.
-    serving_rows: of the item tables of the model that scores.
-    top_k: behaviors kept.
-    calls: of which the latency is taken.
+    serving_rows: number of rows of the item tables of the model that scores.
+    top_k: number of behaviors to keep.
+    calls: number of calls whose latency is measured.
   """
 
   array_mb: int = 1024

@@ -33,8 +33,8 @@ class GivenVectors:
   """How a model reads the vectors of its items.
 
   Attributes:
-    width: of the vectors.
-    roles: that read them, of `plans.ROLES`.
+    width: width of the vectors.
+    roles: the roles that read them, among `plans.ROLES`.
     tuned: whether they are trained on, as other tables are.
   """
 
@@ -62,8 +62,8 @@ class VectorFeature(plans.Feature):
   """The given vectors as a feature; a width of 0: not in that role.
 
   Attributes:
-    width: of the vectors.
-    tuned: as `GivenVectors` has it.
+    width: width of the vectors.
+    tuned: whether training moves the vectors, see `GivenVectors`.
   """
 
   width: int = 1
@@ -99,10 +99,10 @@ class VectorMap(nn.Module):
   """Looks up given vectors and maps them.
 
   Attributes:
-    dim: of what is returned.
+    dim: width of the vectors that the map returns.
     std: standard deviation of a fresh map. The given vectors have length 1, so
       that those returned have elements of that size, as a fresh table has.
-    compute_dtype: as `layers.narrow` takes.
+    compute_dtype: a name in `layers.COMPUTE_DTYPES`.
   """
 
   dim: int

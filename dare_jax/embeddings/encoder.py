@@ -30,13 +30,14 @@ class FeatureEncoder(nn.Module):
   number of rows: compact tables with remapped ids, or a shard.
 
   Attributes:
-    content: item, category and further fields of a behavior.
+    content: the features of a behavior: item, category and further fields.
     time: the position feature, if any; its id 0 is the target's.
-    plan: which table each use reads, and what maps follow.
+    plan: the plan: which table each use reads, and which maps follow.
     init_std: role -> standard deviation of a fresh table.
     projection_init: name in `projections.KERNEL_INITS`.
-    compute_dtype: as `layers.narrow` takes. Rows are narrowed after they are
-      read, so that the gradients of a row that occurs often are summed wide.
+    compute_dtype: a name in `layers.COMPUTE_DTYPES`. Rows are narrowed after
+      they are read, so that the gradients of a row that occurs often are summed
+      wide.
   """
 
   content: tuple[plans.Feature, ...]

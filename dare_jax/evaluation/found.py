@@ -15,11 +15,13 @@ def best(result: types.SearchResult, keep: int) -> tuple[jax.Array, jax.Array]:
   Equal scores go to the most recent behavior.
 
   Args:
-    result: of the search.
-    keep: at most; a search that kept fewer gives fewer.
+    result: the result of a search.
+    keep: number of behaviors to return at most; a search that kept fewer gives
+      fewer.
 
   Returns:
-    Indices into the window, and a mask of those that are there: [b, m, c, k].
+    int [b, m, c, k], indices into the window; and bool [b, m, c, k], False
+    where nothing more was found.
   """
   order = jnp.argsort(result.indices, axis=-1)  # Oldest first, for `top_k`.
   scores, mask, indices = (

@@ -26,7 +26,7 @@ def check(
   Args:
     store: the history store.
     split: the protocol, `data.split`.
-    labels: of 'train', 'val' and 'test'.
+    labels: 'train', 'val' and 'test' -> the labels of their targets, counted.
 
   Raises:
     UsageError: every label of the log, or of the training split, is the same.
@@ -59,7 +59,7 @@ def notes(labels: Labels, best_by: str) -> list[str]:
   """Returns what is to be known before a training, if anything.
 
   Args:
-    labels: of 'train', 'val' and 'test'.
+    labels: 'train', 'val' and 'test' -> the labels of their targets, counted.
     best_by: the metric that decides.
   """
   found = []

@@ -28,8 +28,8 @@ class Report:
   """What predictions are worth.
 
   Attributes:
-    values: metric -> value, those that are defined.
-    left_out: metric -> why it is not.
+    values: metric -> value, of the metrics that are defined.
+    left_out: metric -> why it is not defined.
   """
 
   values: dict[str, float]
@@ -41,14 +41,14 @@ class Predictions:
   """Scored targets, flat arrays of equal length [n].
 
   Attributes:
-    logit: float, of a click.
-    label: 0 or 1.
-    weight: 0 for padding.
-    user: int, group of GAUC.
-    category: int, group of category GAUC.
-    slices: name -> bool, subsets to report AUC of.
-    means: name -> float, a metric's own value for each target, to report the
-      weighted mean of; NaN where a target has none.
+    logit: float [n], the logit of a click.
+    label: [n], 1 for a click, else 0.
+    weight: float [n], the weight of each target; 0 for padding.
+    user: int [n], the user, by whom GAUC groups.
+    category: int [n], the target's category, by which category GAUC groups.
+    slices: name -> bool [n], subsets of which the AUC is reported.
+    means: name -> float [n], values of which the weighted mean is reported; NaN
+      where a target has none.
   """
 
   logit: np.ndarray
@@ -170,8 +170,9 @@ def of_all_processes(parts: list[_Tree]) -> list[_Tree]:
   """Returns everyone's predictions, in the order of a single process.
 
   Args:
-    parts: for each batch, a tree of flat arrays [n] with this process's rows.
-      All processes have the same number of batches and of rows in each.
+    parts: a tree for each batch, whose leaves are flat arrays [n] with this
+      process's rows. All processes have the same number of batches, and of rows
+      in each.
   """
   if jax.process_count() == 1:
     return parts

@@ -43,9 +43,9 @@ def search_ndcg(
 
   Args:
     truth: the planted relevance.
-    batch: NumPy arrays.
-    found: what `found.best` returned.
-    keep: length of the best list.
+    batch: a batch of NumPy arrays.
+    found: int and bool [b, m, c, k], what `found.best` returned.
+    keep: length of the best possible list.
   """
   targets = batch.targets
   result = np.full(targets.label.shape, np.nan)
@@ -88,9 +88,11 @@ def ndcg(
   array([1.])
 
   Args:
-    gains: [n, j], of a list's members, best first; the first `keep` count.
-    relevance: [n, l], of all that could have been in the list.
-    keep: length of the best list.
+    gains: float [n, j], gains of a list's members, best first; the first `keep`
+      count.
+    relevance: float [n, l], gains of everything that could have been in the
+      list.
+    keep: length of the best possible list.
   """
   keep = min(keep, relevance.shape[1])
   best = -np.partition(-relevance, keep - 1, axis=1)[:, :keep]

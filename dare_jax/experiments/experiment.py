@@ -58,11 +58,12 @@ class Experiment:
     config: the resolved config, as the run's folder keeps it.
     options: what the config says, checked.
     store: the open history store.
-    pipelines: 'train', 'val', 'test'.
+    pipelines: split, 'train', 'val' or 'test' -> its pipeline.
     trainer: model, losses and optimizers.
-    total_steps: of the whole run, train.steps or train.epochs in steps.
-    known: field -> bool [ids], whether training, or that of the runs that it
-      starts from, reads an id.
+    total_steps: number of steps of the whole run: train.steps, or what
+      train.epochs take.
+    known: field -> bool [ids], whether training, or a run that this one starts
+      from, reads an id.
   """
 
   config: ml_collections.ConfigDict

@@ -41,7 +41,8 @@ def build(
     vocab_sizes: field -> table rows.
     context: field -> table rows, of the fields that only the head sees.
     num_clusters: upper bound of the number of clusters of one user.
-    vector_width: of the vectors of the field `item_vector`; None: it has none.
+    vector_width: width of the vectors of the field `item_vector`; None: the log
+      has no such field.
   """
   options = config.model.to_dict()
   name = options.pop('name')

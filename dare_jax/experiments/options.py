@@ -16,9 +16,10 @@ class TrainOptions:
   """How long a run trains, and on how much at a time; see `configs/base.py`.
 
   Attributes:
-    batch_size: moments a step.
-    moments_per_window: moments of one user that share a window of behaviors.
-    epochs: length of the run.
+    batch_size: number of moments of a step.
+    moments_per_window: number of moments of one user that share a window of
+      behaviors.
+    epochs: length of the run in epochs.
     steps: length of the run in steps, which replaces `epochs`; None: `epochs`.
     log_every_steps: steps between two lines of running metrics.
     observe_gradients: whether lengths and angles of the gradients of both roles
@@ -40,7 +41,7 @@ class EvalOptions:
   """How a run is evaluated.
 
   Attributes:
-    batch_size: moments of a batch.
+    batch_size: number of moments of a batch.
     every_steps: steps between two validations; 0: at the end only.
     drop_last: whether a last partial batch is left out.
   """
@@ -56,7 +57,7 @@ class CheckpointOptions:
 
   Attributes:
     every_steps: steps between two checkpoints; 0: those of validations alone.
-    keep_last: how many of the newest are kept, besides the best.
+    keep_last: number of the newest checkpoints that are kept, besides the best.
   """
 
   every_steps: int
@@ -68,7 +69,7 @@ class ClusterOptions:
   """How histories are clustered, where the search works on clusters.
 
   Attributes:
-    size: most members of a cluster.
+    size: largest number of members of a cluster.
     every_steps: steps between two clusterings.
   """
 
@@ -81,13 +82,13 @@ class RunOptions:
   """All options of a run but those of its model, a `RankerConfig`.
 
   Attributes:
-    seed: of initial values, order and negatives.
-    log: which log is prepared, and how.
-    data: how it becomes splits and batches.
-    prefetch: batches that wait for the step.
+    seed: seed of initial values, order and negatives.
+    log: the log that is prepared, and how.
+    data: how the log becomes splits and batches.
+    prefetch: number of batches that are made ahead of the step.
     optim: how the model is trained.
-    train: how long.
-    evaluation: how it is evaluated.
+    train: how long the model is trained.
+    evaluation: how and when it is evaluated.
     checkpoint: when it is saved.
     clusters: how histories are clustered.
   """

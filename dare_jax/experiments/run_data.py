@@ -58,9 +58,9 @@ def is_same_place(field: str, saved: Mapping[str, Any], given: Any) -> bool:
   """Whether a path of a run leads where it did, however it is given now.
 
   Args:
-    field: of the config; of other fields than paths, nothing is the same.
-    saved: config.json.
-    given: the field's value now.
+    field: the name of a config field; False for fields that hold no path.
+    saved: what the run's config.json holds.
+    given: the value that the field has now.
   """
   before = saved.get(_KEY, {}).get(field)
   if before is None or not given:
@@ -121,10 +121,11 @@ def _with_vectors(
   """Returns a run's store with the vectors that the run was trained with.
 
   Args:
-    store: the run's.
-    config: its config.
-    workdir: its folder.
-    is_given: whether the file is given now, so that it must be the same.
+    store: the history store of the run.
+    config: the config of the run.
+    workdir: the folder of the run.
+    is_given: whether the config of now names the file of vectors, which must
+      then be the same file.
 
   Raises:
     UsageError: other vectors, or none.

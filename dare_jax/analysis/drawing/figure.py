@@ -27,11 +27,13 @@ class Figure:
   """How the JSON of a figure is shown; nothing else is read.
 
   Attributes:
-    name: of its files.
-    title: in the report.
-    sentence: says what the numbers show.
-    panels: to draw; none for a figure that is a table.
-    tables: to set under them.
+    name: the stem of the figure's files.
+    title: the heading above the figure in the report.
+    sentence: returns, for the JSON, the sentence that says what the numbers
+      show.
+    panels: returns, for the JSON, the panels to draw; none for a figure that is
+      a table.
+    tables: returns, for the JSON, the tables that stand under the panels.
   """
 
   name: str
@@ -46,14 +48,15 @@ class Analysis:
   """A measurement and the figures that show it.
 
   Attributes:
-    name: in `--only`.
+    name: the name that `--only` takes.
     measure: returns figure name -> what its JSON holds; a figure may be left
-      out where the log has nothing for it. It is told how to tell progress,
-      and the folder of the report, for further files, which its JSON lists
-      under `files`.
-    figures: in the order of the report.
-    modules: whose code makes the numbers; a change makes them anew.
-    files: of a run, besides its checkpoint, from which numbers are read.
+      out where the log has nothing for it. Its arguments are the runs, a
+      function that prints progress, and the folder of the report for further
+      files, which the JSON lists under `files`.
+    figures: the figures that show the numbers, in the order of the report.
+    modules: the modules that compute the numbers; when one of them changes, the
+      numbers are computed again.
+    files: names of the files of a run that are read besides its checkpoint.
   """
 
   name: str

@@ -35,10 +35,10 @@ class Panel:
   """One pair of axes.
 
   Attributes:
-    title: what is drawn.
-    note: of what, in which unit; a line under the title.
-    draw: draws it on axes of matplotlib.
-    height: in inches; a panel is `WIDTH` wide.
+    title: what is drawn, in a few words.
+    note: a line under the title: which data, in which unit.
+    draw: draws the panel on the matplotlib axes that it is given.
+    height: height in inches; a panel is `WIDTH` wide.
   """
 
   title: str
@@ -161,7 +161,7 @@ def intervals(
   """Returns what draws means with intervals, a row for each name.
 
   Args:
-    rows: names, the first at the top.
+    rows: names of the rows, the first one at the top.
     series: label -> for each row 'mean', 'low' and 'high', or None.
   """
 

@@ -65,11 +65,11 @@ class Section:
   """What the report shows of a figure.
 
   Attributes:
-    name: of the figure's files.
-    title: the heading.
+    name: the stem of the figure's files.
+    title: the heading of the section.
     sentence: what the numbers show.
-    pictures: `<svg>` elements.
-    tables: under them.
+    pictures: the panels as `<svg>` elements.
+    tables: the tables that stand under the panels.
   """
 
   name: str

@@ -90,8 +90,8 @@ def over_steps(lines: list[dict[str, Any]], table: str) -> dict[str, Any]:
   """Returns the means of log windows, and of all of them by role.
 
   Args:
-    lines: of metrics.jsonl.
-    table: its name.
+    lines: the lines of metrics.jsonl.
+    table: the name of the table.
 
   Returns:
     'series': 'step' and each of `_SERIES`; 'ratio' and 'row_ratio': how many
@@ -144,8 +144,9 @@ def by_popularity(
   """Returns what was seen of ids by how often they occur, powers of two.
 
   Args:
-    sums: [groups, 5], as `gradient_statistics.OF_GROUPS`.
-    counts: of each id; None for a field that has none, as time.
+    sums: float [groups, 5], in the order of `gradient_statistics.OF_GROUPS`.
+    counts: int [ids], how often each id occurs in the log; None for a field
+      without such counts, as time.
   """
   if counts is None:
     return []
@@ -176,9 +177,10 @@ def by_category(
   """Returns how many categories are in conflict in most of their steps.
 
   Args:
-    sums: [categories, 5].
-    counts: how often each occurs in the log.
-    name: of a category's id.
+    sums: float [categories, 5], in the order of
+      `gradient_statistics.OF_GROUPS`.
+    counts: int [categories], how often each category occurs in the log.
+    name: gives the name of a category by its id.
   """
   steps = sums[:, 0]
   some = np.flatnonzero(steps[id_map.FIRST :]) + id_map.FIRST

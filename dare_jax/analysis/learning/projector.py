@@ -48,10 +48,10 @@ def write(
   """Writes the tables of a run.
 
   Args:
-    sources: all runs.
-    source: the run.
-    output: of the report.
-    folder: of the run, within it.
+    sources: all runs of the report.
+    source: the run whose tables are written.
+    output: the folder of the report.
+    folder: the folder of this run's files, within `output`.
 
   Returns:
     Of each table its name, size, folder and files, relative to `output`.

@@ -109,10 +109,11 @@ def row(
   """Returns what the table says of a model.
 
   Args:
-    group: the model.
-    base: the one that it is compared with.
-    predictions: by run.
-    drawn: slice -> run -> AUC of all draws.
+    group: the model that the row describes.
+    base: the model that it is compared with.
+    predictions: label of a run -> its predictions.
+    drawn: slice -> label of a run -> float [replicates], the AUC in each
+      resampling.
   """
   reports = [
     predictions[run.label].report().values for run in group.runs.values()

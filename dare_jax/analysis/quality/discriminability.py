@@ -66,9 +66,9 @@ def scores(
   """Returns what clusters tell of the label.
 
   Args:
-    vectors: float [n, d].
-    label: bool [n].
-    clusters: how many to make.
+    vectors: float [n, d], the vectors that are clustered.
+    label: bool [n], whether each was clicked.
+    clusters: the numbers of clusters to try.
 
   Returns:
     'mi', in bits, and 'nmi', from 0 to 1: for each number of clusters, the

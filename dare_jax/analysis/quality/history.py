@@ -131,7 +131,7 @@ def compared(
   """Returns the AUC of each setting, and its difference to the run's own.
 
   Args:
-    predictions: by setting, of the same targets.
+    predictions: setting -> predictions; all are of the same targets.
     own: the setting that the run was trained with.
   """
   numbers: Sequence[int] = list(predictions)

@@ -30,8 +30,8 @@ class Slices:
   """A way to part the moments.
 
   Attributes:
-    title: of what they are parted by.
-    names: of the bins, in order.
+    title: the quantity by which the moments are parted.
+    names: the names of the bins, in order.
     bin: int [moments], the bin of each; -1 for none.
   """
 
@@ -72,9 +72,9 @@ def of_moments(
   """Returns the ways to part a split's moments.
 
   Args:
-    test: the split.
-    store: the log.
-    length: behaviors that a moment sees at most.
+    test: the targets of the test split.
+    store: the store of the log.
+    length: number of behaviors that a moment sees at most.
   """
   table = store.behaviors
   offsets = np.asarray(table.offsets)
@@ -154,8 +154,8 @@ def by_auc(
   """Returns the AUC of each bin with its interval over users, by model.
 
   Args:
-    part: the bins.
-    moment: int [n], of each target.
+    part: the bins of the moments.
+    moment: int [n], the moment of each target.
     models: label -> predictions [n].
   """
   found: dict[str, Any] = {

@@ -69,7 +69,7 @@ def single_rows(batch: types.Batch) -> dict[str, np.ndarray]:
   """Returns a batch in the official code's form: each target with its history.
 
   Args:
-    batch: of one moment a window, histories right-aligned.
+    batch: windows of one moment each, with right-aligned histories.
   """
   shape = batch.targets.label.shape
   length = batch.history.mask.shape[1]
@@ -101,7 +101,8 @@ class Training:
 
     Args:
       checkout: folder of the official code, from `check`.
-      batches: arrays by name, from `single_rows`, equally many rows in each.
+      batches: name -> array [rows, ...], as `single_rows` returns them; all
+        have equally many rows.
       sizes: the widths of the model.
 
     Raises:

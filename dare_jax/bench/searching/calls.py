@@ -63,13 +63,14 @@ def from_state(
   """Times a search by score from cached keys, and its scores alone.
 
   Args:
-    keys: numpy [b, l, d].
-    query: [b, c, d].
-    bias: of the distances that a state of l behaviors has.
-    top_k: behaviors kept.
-    precision: of the keys.
-    categories: so many are scored apart, and take the last half of the keys'
-      dimensions, which are overwritten; None: keys are held whole.
+    keys: float32 [b, l, d], the keys of the behaviors, in NumPy.
+    query: float32 [b, c, d], the queries of the targets.
+    bias: float32, the score of each distance that a state of l behaviors has.
+    top_k: number of behaviors to keep.
+    precision: the precision in which the keys are held, as
+      `products.PRECISIONS`.
+    categories: number of categories that are scored apart; their keys overwrite
+      the last half of the keys' dimensions. None: keys are held whole.
   """
   made = _states(keys, precision, categories)
   users, candidates, _ = query.shape
@@ -101,7 +102,7 @@ class _States:
 
   Attributes:
     state: the state of all users.
-    table: keys of categories, float32 [n, e], where they are apart.
+    table: float32 [n, e], the keys of categories, where they are held apart.
     exact: the state of a few users, with whole keys in float32.
   """
 

@@ -47,13 +47,15 @@ class Shape:
   """Sizes of the made log.
 
   Attributes:
-    users: histories.
-    times: moments of each; the last fifth validates and tests.
-    themes: how many there are.
-    liked: themes of a user.
-    items: of a theme that training sees, and as many new ones.
-    width: of the vectors.
-    noise: its length, where a theme's has length 1.
+    users: number of users, each with one history.
+    times: number of moments of each user; the last fifth validates and tests.
+    themes: number of themes.
+    liked: number of themes that a user likes.
+    items: number of items of a theme that training sees; as many more are new
+      in the test.
+    width: width of the items' vectors.
+    noise: length of the noise in an item's vector; a theme's vector has length
+      1.
   """
 
   users: int = 1000
@@ -161,10 +163,10 @@ def row(
   """Returns the AUC of a variant on new items and on others, of the test.
 
   Args:
-    made: from `config`.
-    folder: takes the runs.
-    name: of `VARIANTS`.
-    seeds: how many runs.
+    made: the config that `config` returned.
+    folder: the folder in which the runs are made.
+    name: a key of `VARIANTS`.
+    seeds: number of runs, with the seeds 1 to this.
   """
   found = []
   for seed in range(1, seeds + 1):
@@ -188,7 +190,8 @@ def auc(workdir: pathlib.Path) -> tuple[float, float]:
   """Returns the AUC of a run's best checkpoint among items, and others.
 
   Returns:
-    Of the test's targets whose items training has not read; of the rest.
+    The AUC among the test's targets whose items training has not read; and
+    among the other targets.
   """
   saved = saved_run.restore(workdir)
   parts = saved.experiment

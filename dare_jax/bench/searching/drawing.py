@@ -44,9 +44,9 @@ def draw(
   """Draws time by dimension and by length and, beside it, AUC by dimension.
 
   Args:
-    rows: of `bench search`.
-    output: of the PNG.
-    quality: of `read_auc`; none leaves the panel of AUC out.
+    rows: the rows of `bench search`.
+    output: the PNG file to write.
+    quality: the rows of `read_auc`; empty: the panel of AUC is left out.
   """
   count = 3 if quality else 2
   drawing, panels = plots.panels(4.4 * count, 4.2, count)

@@ -13,7 +13,8 @@ def shares(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     wanted: indices [..., k] of the exact search; below 0, none.
 
   Returns:
-    [...], NaN where nothing is wanted.
+    float [...], the share of `wanted` that is in `found`; NaN where nothing is
+    wanted.
   """
   real = wanted >= 0
   hit = (wanted[..., None] == found[..., None, :]).any(axis=-1) & real

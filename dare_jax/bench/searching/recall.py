@@ -46,7 +46,7 @@ def table(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
   """Returns a row for each precision, after that of the model's own search.
 
   Args:
-    workdir: of a run whose search keeps the best by inner product.
+    workdir: the workdir of a run whose search keeps the best by inner product.
 
   Returns:
     Rows with 'keys', 'recall' (the mean share of the behaviors kept by the

@@ -70,8 +70,9 @@ def seconds(peer: str, *sizes: int) -> float:
   """Returns the time of a peer's search.
 
   Args:
-    peer: of `NAMES`.
-    *sizes: users, length, dim, candidates and behaviors kept.
+    peer: one of `NAMES`.
+    *sizes: numbers of users, behaviors, dimensions, candidates and behaviors
+      kept.
   """
   threads = len(os.sched_getaffinity(0))
   done = subprocess.run(

@@ -27,8 +27,8 @@ def draw(rows: Rows, path: pathlib.Path) -> None:
   The last panel splits the mean time in the server at each case's lowest load.
 
   Args:
-    rows: of `bench serve`.
-    path: of the PNG.
+    rows: the rows of `bench serve`.
+    path: the PNG file to write.
   """
   warm = [row for row in rows if row['phase'] == 'warm']
   cases = list(dict.fromkeys(row['case'] for row in warm))

@@ -23,9 +23,11 @@ class Answered:
   """What became of requests, in their order.
 
   Attributes:
-    latency_s: float64 [n], from when each was due to the end of its answer.
-    status: int64 [n]; 0 where the connection failed.
-    seconds: from the first due time to the last answer.
+    latency_s: float64 [n], seconds from the time at which each request was due
+      to the end of its answer.
+    status: int64 [n], the HTTP status of each answer; 0 where the connection
+      failed.
+    seconds: time from the first due request to the last answer.
   """
 
   latency_s: np.ndarray
@@ -62,10 +64,11 @@ def run(
   """Sends requests to this machine when they are due; waits for all answers.
 
   Args:
-    port: of the server.
-    requests: of `post`.
-    due: float64 [n], seconds from now, ascending.
-    limit_s: for an answer; later it counts as failed.
+    port: the port of the server on this machine.
+    requests: whole HTTP requests, as `post` makes them.
+    due: float64 [n], seconds from now at which each request is sent, ascending.
+    limit_s: seconds within which an answer must come; a later one counts as
+      failed.
   """
   return asyncio.run(_Run(port, limit_s).all(requests, due))
 

@@ -30,9 +30,9 @@ def write(folder: pathlib.Path, items: int, history_length: int) -> str:
   category, 20 behaviors are kept.
 
   Args:
-    folder: takes the log, the run and the bundle.
-    items: in the log.
-    history_length: behaviors that the model is shown.
+    folder: the folder in which the log, the run and the bundle are made.
+    items: number of items of the log.
+    history_length: number of behaviors that the model is shown.
   """
   log = folder / 'log.csv'
   _write_log(log, items)

@@ -49,13 +49,13 @@ class Options:
   """How servers are measured.
 
   Attributes:
-    cases: kinds of requests.
-    rates: requests a second.
-    seconds: of each rate.
-    users: of each case.
+    cases: the kinds of requests.
+    rates: the rates to measure, in requests a second.
+    seconds: how long each rate is held.
+    users: number of users of each case.
     rounds: how often each rate is measured; the sides take turns.
-    flags: of the servers.
-    seed: of what is drawn.
+    flags: further flags of the servers.
+    seed: seed of the users, requests and due times that are drawn.
   """
 
   cases: Sequence[traffic.Case]
@@ -149,9 +149,9 @@ def measure(
   """Returns a row for each side, case, and turn.
 
   Args:
-    bundle: that was opened.
-    options: what is measured.
-    sides: 'dare_jax', and 'torch'.
+    bundle: the bundle that is served, opened.
+    options: the load to measure under.
+    sides: the servers to measure: 'dare_jax', 'torch' or both.
 
   Raises:
     UsageError: a server did not start, or they disagree.

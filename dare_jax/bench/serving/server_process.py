@@ -42,17 +42,17 @@ class ServerProcess:
   """A running server.
 
   Attributes:
-    port: where it answers.
-    start_s: from its start until it took requests.
+    port: the port at which it answers.
+    start_s: seconds from its start until it took requests.
   """
 
   def __init__(self, module: str, bundle: str, flags: Sequence[str]) -> None:
     """Starts it and waits until it takes requests.
 
     Args:
-      module: `OURS` or `PLAIN`.
-      bundle: its folder.
-      flags: further ones, of `dare_jax.serve`.
+      module: the module to run, `OURS` or `PLAIN`.
+      bundle: the folder of the bundle.
+      flags: further flags of `dare_jax.serve`.
 
     Raises:
       UsageError: it did not start.

@@ -27,8 +27,8 @@ class Case:
   """A kind of request.
 
   Attributes:
-    candidates: least and most of a request.
-    history: least and most behaviors of a user.
+    candidates: the least and the largest number of candidates of a request.
+    history: the least and the largest number of behaviors of a user.
   """
 
   candidates: tuple[int, int]
@@ -47,8 +47,8 @@ def parse(names: Sequence[str], most: Case) -> list[Case]:
   ['20x200']
 
   Args:
-    names: 'CANDIDATESxBEHAVIORS', or 'mixed'.
-    most: the mixed case.
+    names: each 'CANDIDATESxBEHAVIORS', or 'mixed'.
+    most: the case that 'mixed' stands for.
 
   Raises:
     UsageError: another form, or more behaviors than the bundle is shown.
@@ -79,17 +79,17 @@ class Traffic:
 
   Attributes:
     users: names of the users.
-    lengths: int64 [users], of their histories.
+    lengths: int64 [users], number of behaviors of each user.
   """
 
   def __init__(self, bundle: Any, case: Case, users: int, seed: int) -> None:
     """Draws users, not their events.
 
     Args:
-      bundle: whose fields and values are asked for.
-      case: what a request is like.
-      users: how many there are.
-      seed: of all that is drawn.
+      bundle: the bundle whose fields and raw values requests name.
+      case: the sizes of a request.
+      users: number of users.
+      seed: seed of everything that is drawn.
     """
     self._rng = np.random.default_rng(seed)
     self._case = case

@@ -30,8 +30,8 @@ class Options:
   Attributes:
     checkpoint: 'best', 'last' or a step.
     tables: dtype of the tables, one of `arrays.PRECISIONS`.
-    shapes: of the static programs, as `shape_list.parse` reads them.
-    overwrite: replace a bundle that is there.
+    shapes: the shapes of the static programs, as `shape_list.parse` reads them.
+    overwrite: whether a bundle that is there may be replaced.
   """
 
   checkpoint: str = 'best'
@@ -55,8 +55,8 @@ def export(
   """Writes the bundle of a run; returns what is to be told of it.
 
   Args:
-    workdir: of a run that has saved a checkpoint.
-    output: folder of the bundle.
+    workdir: the workdir of a run that has saved a checkpoint.
+    output: the folder of the bundle.
     options: how it is written.
 
   Raises:

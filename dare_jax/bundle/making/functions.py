@@ -32,8 +32,8 @@ class Served:
     """Makes them.
 
     Args:
-      model: that predicts.
-      history_length: behaviors that it was shown.
+      model: the model that predicts.
+      history_length: number of behaviors that the model was shown in training.
     """
     self._model = model
     self._length = history_length
@@ -70,9 +70,9 @@ class Served:
     Args:
       variables: name -> array.
       history: field -> int32 [b, l], the most recent behavior last.
-      count: int32 [b], how many of them there are.
+      count: int32 [b], number of behaviors in each history.
       targets: field -> int32 [b, c].
-      real: bool [b, c], False for what fills up.
+      real: bool [b, c], False for candidates that only fill up.
       context: field -> int32 [b].
     """
     length = next(iter(history.values())).shape[1]
@@ -130,8 +130,8 @@ class Served:
 
     Args:
       variables: name -> array.
-      state: as `encode_history` gives it; with 'ids/FIELD', int32 [b, l] by
-        slot, of each match field.
+      state: arrays by name, from `encode_history`; besides them 'ids/FIELD',
+        int32 [b, l] by slot, for each match field.
       targets: field -> int32 [b, c].
     """
     slots = {field: state[f'ids/{field}'] for field in self.match_fields}
@@ -172,7 +172,7 @@ class Served:
       found_ids: field -> int32 [b, c, k], ids of the behaviors found.
       found: arrays by name, from `search`.
       targets: field -> int32 [b, c].
-      real: bool [b, c], False for what fills up.
+      real: bool [b, c], False for candidates that only fill up.
       context: field -> int32 [b].
     """
     # Only its length is read.

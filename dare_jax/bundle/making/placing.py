@@ -21,8 +21,9 @@ def beside(output: pathlib.Path, overwrite: bool) -> Iterator[pathlib.Path]:
   is still there. Two writers to one place take turns by refusal.
 
   Args:
-    output: of a bundle; a folder that is not there, or is empty.
-    overwrite: let a bundle be there.
+    output: the folder that the bundle shall have; it is not there yet, or is
+      empty.
+    overwrite: whether the folder may hold a bundle, which is then replaced.
 
   Raises:
     UsageError: something is there, another process writes to it, or the disk

@@ -33,8 +33,8 @@ class Program:
 
   Attributes:
     kind: 'predict', 'encode_history', 'append', 'search' or 'score'.
-    shapes: axis -> size; a symbol's name in the program for any.
-    exported: what is written.
+    shapes: axis -> size, or the name of a symbol that stands for any size.
+    exported: the program, as `jax.export` made it.
   """
 
   kind: str
@@ -58,9 +58,9 @@ class Exporter:
     """Makes it.
 
     Args:
-      served: the functions.
-      variables: name -> array; what no program reads may be among them.
-      top_k: behaviors kept.
+      served: the functions that become programs.
+      variables: name -> array; there may be some that no program reads.
+      top_k: number of behaviors that the model keeps.
     """
     self._served = served
     self._top_k = top_k
@@ -84,9 +84,9 @@ class Exporter:
     """Yields all programs.
 
     Args:
-      shapes: of the static ones.
-      fixed_length: slots of histories in the symbolic ones, where they must be
-        so many; None: any number, the behaviors kept or more.
+      shapes: the shapes of the static programs.
+      fixed_length: number of slots of a history in the symbolic programs, where
+        a model must have just so many; None: any number from `top_k` on.
     """
     yield self._any('predict', fixed_length)
     if not self._served.has_cached_keys:

@@ -98,9 +98,9 @@ def text(content: Mapping[str, Any], example: Example, place: str) -> str:
   """Returns the README.
 
   Args:
-    content: of the manifest.
-    example: of raw values.
-    place: where the bundle will lie.
+    content: what the manifest holds.
+    example: raw values for the example of a request.
+    place: the folder in which the bundle will lie.
   """
   predict = content['programs'][0]
   fixed = predict['shapes']['capacity']

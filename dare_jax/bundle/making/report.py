@@ -20,8 +20,8 @@ def text(
 
   Args:
     opened: the bundle that was verified.
-    verified: what was found.
-    place: where it lies now.
+    verified: what the verification has found.
+    place: the folder in which the bundle lies now.
   """
   manifest = opened.manifest
   total = sum(told['bytes'] for told in manifest['files'].values())

@@ -22,8 +22,8 @@ def parse(
   Args:
     text: users x candidates, or users x candidates x behaviors, between
       commas. Without behaviors: a few lengths, and the longest history.
-    history_length: behaviors that the model was shown.
-    top_k: behaviors that it keeps.
+    history_length: number of behaviors that the model was shown in training.
+    top_k: number of behaviors that the model keeps.
 
   Raises:
     UsageError: another form, a zero, or more behaviors than are ever seen.

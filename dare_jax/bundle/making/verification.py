@@ -39,10 +39,12 @@ class Verified:
   Attributes:
     moments: number of moments of the test split, drawn at random.
     candidates: number of candidates of each moment.
-    worst: largest difference of a logit, relative to those above 1.
-    change: largest change of a logit by narrower tables; 0 without.
-    auc: of test rows, by the run and by the bundle's tables; None where they
-      are the same.
+    worst: largest difference of a logit between run and bundle, relative where
+      the logit is above 1.
+    change: largest change of a logit by tables narrower than float32; 0 without
+      such.
+    auc: AUC of test rows by the run, and by the bundle's tables; None where the
+      tables are the same.
   """
 
   moments: int
@@ -74,9 +76,9 @@ def verify(
   """Compares ids, and the scores of every program, with those of the run.
 
   Args:
-    opened: the bundle.
-    run: the run of which the bundle was made.
-    variables: name -> array of the bundle, in float32 tables or narrower.
+    opened: the bundle, opened.
+    run: the run from which the bundle was made.
+    variables: name -> array of the bundle, its tables in float32 or narrower.
 
   Raises:
     UsageError: they differ.
@@ -268,7 +270,7 @@ def _tie(own: np.ndarray, new: np.ndarray, tolerance: float) -> np.ndarray:
   Args:
     own: float32 [c, distances], the run's weights.
     new: float32 [c, distances], the bundle's.
-    tolerance: by which tied weights may differ.
+    tolerance: the largest difference of weights that count as tied.
   """
   apart = np.abs(np.sort(own, axis=1) - np.sort(new, axis=1))
   return apart.max(axis=1) <= tolerance

@@ -39,10 +39,10 @@ class Source:
   """What is exported.
 
   Attributes:
-    output: where the bundle will lie.
-    command: makes it anew.
-    run: a checkpoint of it.
-    metrics: of the checkpoint, as far as they are known.
+    output: the folder in which the bundle will lie.
+    command: the command that makes the bundle again.
+    run: the run, with one of its checkpoints.
+    metrics: metric -> value of the checkpoint, as far as they are known.
   """
 
   output: str
@@ -60,10 +60,10 @@ def write(
   """Writes all files of a bundle into an empty folder.
 
   Args:
-    source: what is exported.
-    folder: of the bundle.
-    shapes: of the static programs.
-    precision: of the tables, one of `arrays.PRECISIONS`.
+    source: the run that is exported.
+    folder: the folder of the bundle.
+    shapes: the shapes of the static programs.
+    precision: the dtype of the tables, one of `arrays.PRECISIONS`.
 
   Returns:
     name -> array, variables as they were stored.

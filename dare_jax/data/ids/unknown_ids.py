@@ -24,9 +24,10 @@ class Places:
   """What names the examples of a batch in the streams of draws.
 
   Attributes:
-    index: int64 [b], numbers of the rows.
-    epoch: int64 [b].
-    row: int64 [b, m], numbers of the moments, or of single targets.
+    index: int64 [b], number of each example in the split.
+    epoch: int64 [b], epoch of each example.
+    row: int64 [b, m], numbers of the moments, or of single targets, in the
+      split.
   """
 
   index: np.ndarray
@@ -47,11 +48,12 @@ class UnknownIds:
     """Makes the replacement of ids.
 
     Args:
-      fields: names of the fields, that of items first.
+      fields: names of the fields, the field of items first.
       known: field -> bool [ids], whether training reads an id; all ids of a
         field that is left out are known.
-      rate: share of all ids to make unknown besides, at random.
-      seed: draws them.
+      rate: share of all ids that become unknown at random, besides those that
+        training does not read.
+      seed: seed of the ids that become unknown.
     """
     self._known = {k: v for k, v in known.items() if not v.all()}
     self._rate = rate
@@ -65,7 +67,7 @@ class UnknownIds:
     """Returns the batch as a model is to read it; its arrays stay as they are.
 
     Args:
-      batch: on the host, with the store's ids.
+      batch: a batch on the host, with the ids of the store.
       places: epoch and number of each example of the batch.
     """
     batch = batch_as_known(batch, self._known)
@@ -123,8 +125,9 @@ def batch_as_known(
   """Returns a batch with the unknown id in place of those not known.
 
   Args:
-    batch: on the host; its arrays stay as they are.
-    known: field -> bool [ids]; of a field that is not there, all are known.
+    batch: a batch on the host; its arrays are not changed.
+    known: field -> bool [ids], whether an id is known; a field that is not in
+      the map has known ids only.
   """
   parts = (
     {field: as_known(ids, known.get(field)) for field, ids in part.items()}
@@ -154,8 +157,8 @@ def as_known(ids: np.ndarray, known: np.ndarray | None) -> np.ndarray:
   array([0, 1, 3])
 
   Args:
-    ids: int, of any shape.
-    known: bool [ids]; None: all are known.
+    ids: int, ids of any shape.
+    known: bool [ids], whether an id is known; None: all are.
   """
   if known is None:
     return ids
