@@ -93,11 +93,11 @@ def label(
   """Writes next to a point, readable over lines.
 
   Args:
-    axes: the panel.
+    axes: the axes of the panel.
     x: horizontal place of the point, in the units of the axis.
     y: vertical place of the point, in the units of the axis.
     text: what to write.
-    shift: from the point, in points.
+    shift: offset of the text from the point, in points.
     **look: arguments of `Axes.annotate`, such as `color` or `ha`.
   """
   from matplotlib import patheffects
@@ -113,7 +113,7 @@ def legend(drawing: Any, entries: Sequence[tuple[str, str, bool]]) -> None:
   """Puts a legend into a row at the top of a figure.
 
   Args:
-    drawing: the figure.
+    drawing: the matplotlib figure.
     entries: label, color, and whether it is a line rather than an area.
   """
   from matplotlib import lines
@@ -143,8 +143,8 @@ def save(drawing: Any, path: pathlib.Path, top: float = 1.0) -> None:
   """Writes a figure as PNG; a file that is there is replaced by a whole one.
 
   Args:
-    drawing: the figure.
-    path: of the PNG.
+    drawing: the matplotlib figure.
+    path: the PNG file to write.
     top: share of the height below what is fixed at the top.
   """
   drawing.tight_layout(w_pad=2.5, rect=(0, 0, 1, top))

@@ -75,7 +75,8 @@ def _set_up_jax(folder: str) -> None:
   """Sets what JAX has for a whole process, before anything runs.
 
   Args:
-    folder: where compiled programs are kept for the next start; '' for none.
+    folder: the folder in which compiled programs are kept for the next start;
+      '' for none.
   """
   import jax
 

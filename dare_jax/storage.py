@@ -97,7 +97,7 @@ class GrowingFile:
     """Makes the file.
 
     Args:
-      path: of the file.
+      path: the path of the file.
       content: what it holds at first.
 
     Raises:

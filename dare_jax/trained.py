@@ -34,14 +34,14 @@ class Trained:
   """What `load` returns.
 
   Attributes:
-    model: for `model.apply(variables, ...)`, on any device.
+    model: the model, for `model.apply(variables, ...)`, on any device.
     variables: 'params', 'tables', 'batch_stats', 'constants' and, of a search
       over clusters, 'clusters'; row i of a table is that of id i. The model
       predicts with them what the run did: parameters have the dtype that the
       run computes in, tables that in which they are stored.
-    step: of the checkpoint.
+    step: the step of the checkpoint.
     experiment: the config, the history store and the pipelines of the run.
-    known: field -> raw values, read when `ids` first asks for them.
+    known: field -> series of raw values, read when `ids` first asks for them.
   """
 
   model: models.Ranker

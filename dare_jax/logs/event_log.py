@@ -26,7 +26,7 @@ class LogSchema:
     sort_by_time: order a user's rows by time (stable); else keep file order.
     shuffle_sessions: shuffle rows of one user with equal time stamps (seeded),
       where the file's order inside a session means nothing.
-    numbers: those of the further fields that hold buckets of numbers.
+    numbers: names of the further fields that hold buckets of numbers.
   """
 
   fields: tuple[str, ...] = ()
@@ -53,7 +53,8 @@ class EventLog:
     offsets: int64 [users + 1]; rows of user u are offsets[u]:offsets[u + 1].
     columns: `<field>_id` int32 [rows], `timestamp` int64 [rows] and, for logs
       with impressions, `label` int8 [rows].
-    raw_ids: field -> raw values by dense id - 2 ('user' included).
+    raw_ids: field ('user' included) -> series of its raw values; position i has
+      the dense id i + 2.
     report: what was read and dropped.
   """
 

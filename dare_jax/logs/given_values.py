@@ -17,7 +17,7 @@ def as_known(field: str, raw: Any, known: pl.Series) -> pl.Series:
   whole numbers beyond 64 bits, which no log has.
 
   Args:
-    field: whose values they are; for messages.
+    field: the field of the values, for messages.
     raw: a list, tuple, array or series.
     known: distinct values of the log, integers or text.
 

@@ -14,8 +14,8 @@ def lookup(known: pl.Series, values: pl.Series) -> pl.Series:
   """Returns the dense ids of raw values, null for those that are not known.
 
   Args:
-    known: distinct raw values; that at position i has the dense id i + FIRST.
-    values: raw values to look up, of the type of `known`.
+    known: series of distinct raw values; position i has the dense id i + FIRST.
+    values: series of raw values to look up, of the type of `known`.
   """
   rows = known.alias('raw').to_frame().with_row_index('row', offset=FIRST)
   asked = values.alias('raw').to_frame()

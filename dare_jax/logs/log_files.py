@@ -30,7 +30,7 @@ class Part:
   """One file of a log.
 
   Attributes:
-    path: where it is.
+    path: the path of the file.
     name: its path below the input; what it is called in messages.
     partition: column -> value that folders `column=value` give all its rows,
       as text; None where they have no value.

@@ -34,13 +34,13 @@ def read(
 
   Args:
     parts: the files, all in Parquet or all of text.
-    columns: to be read.
+    columns: the columns to read.
     report: updated as files are read.
     select: file column -> output column.
     order: names of the columns of text without header; None: line one of each
       file names them.
-    separator: between fields of text, the same in all; None: as the first file
-      plainly has it.
+    separator: the text between two fields, the same in all files; None: it is
+      found in the first file.
 
   Raises:
     UsageError: a file that cannot be read, or without one of the columns.

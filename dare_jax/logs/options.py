@@ -31,10 +31,11 @@ class LogOptions:
   """A raw log, and where its prepared data lies; see `configs/base.py`.
 
   Attributes:
-    name: of the dataset, a key of `datasets.DATASETS`.
+    name: the name of the dataset, a key of `datasets.DATASETS`.
     data_dir: folder of the prepared data.
     input: path of the raw log, or a pattern; None for a log without files.
-    max_malformed_share: of the rows, from 0 to 1; more are an error.
+    max_malformed_share: largest share of malformed rows, from 0 to 1, that is
+      no error.
     sort_by_time: False keeps the order of the file within a user.
     min_item_count: items with fewer events become the unknown item.
     fields: further fields of a behavior, of those that the dataset offers.

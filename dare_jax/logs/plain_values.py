@@ -36,7 +36,7 @@ def plain(field: str, raw: Any) -> list[Plain]:
   None, NaN and what pandas has for missing become None.
 
   Args:
-    field: whose values they are; for messages.
+    field: the field of the values, for messages.
     raw: a list, tuple, array or series.
 
   Raises:

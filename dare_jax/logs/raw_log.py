@@ -34,8 +34,10 @@ class RowReport:
     malformed: rows that could not be read (a part of `dropped`).
     examples: the first malformed rows, each with its line number.
     notes: further remarks for the data card.
-    time_unit: of `time_units`, where the log holds dates; None for numbers.
-    time_scale: by what numbers with fractions were multiplied to be whole.
+    time_unit: the unit of the times, one of `time_units`, where the log holds
+      dates; None where it holds numbers.
+    time_scale: the factor by which fractional numbers were multiplied to become
+      whole.
   """
 
   rows_read: int = 0
@@ -142,9 +144,9 @@ def checked(
   """Yields all blocks of a log, and then checks what was read.
 
   Args:
-    blocks: of rows, reading which updates `report`.
+    blocks: blocks of rows; reading them updates `report`.
     given: the log, as it was named.
-    report: what was read.
+    report: the counts of what was read.
     max_malformed_share: share of malformed rows above which it is refused.
     if_empty: what to do about rows that lack a value.
 

@@ -34,8 +34,8 @@ class ParquetFile:
   """A Parquet file and which of its columns are read.
 
   Attributes:
-    path: of the file.
-    columns: to be read.
+    path: the path of the file.
+    columns: the columns to read.
     name: what messages call it.
     constants: columns that the file lacks, and the text in all their rows;
       None for no value.

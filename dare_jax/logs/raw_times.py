@@ -48,7 +48,8 @@ class Notation:
     """Takes the notation from the first texts of the log that look like times.
 
     Args:
-      text: without spaces around, such as `is_like_time` lets pass.
+      text: series of texts that `is_like_time` accepts, without spaces around
+        them.
     """
     dates = text.filter(text.str.contains(_LIKE_DATE))
     numbers = text.filter(text.str.contains(_LIKE_NUMBER))
@@ -73,7 +74,7 @@ class Notation:
     """Returns the times of texts, null where they are none.
 
     Args:
-      text: without spaces around.
+      text: a column of texts without spaces around them.
       thorough: whether to read all that a time may be, where the way that
         most rows are written is faster.
     """
@@ -113,9 +114,11 @@ class Times:
   """The times of all rows.
 
   Attributes:
-    values: int64 [rows].
-    unit: of `time_units`, where the log holds dates; None for numbers.
-    scale: by what numbers with fractions were multiplied to be whole.
+    values: int64 [rows], the time of each row.
+    unit: the unit of the times, one of `time_units`, where the log holds dates;
+      None where it holds numbers.
+    scale: the factor by which fractional numbers were multiplied to become
+      whole.
   """
 
   values: np.ndarray

@@ -28,9 +28,9 @@ def settle(
 
   Args:
     columns: the columns that are read.
-    dtypes: what the file holds, by column.
-    rows: as they come in the file.
-    collect: reads rows.
+    dtypes: column -> its type in the file.
+    rows: the rows of the file, not read yet.
+    collect: reads rows into memory.
   """
   for column in columns:
     notation = column.notation
@@ -54,7 +54,7 @@ def typed(
 
   Args:
     columns: the columns of the file.
-    dtypes: what the file holds, by column.
+    dtypes: column -> its type in the file.
     select: file column -> output column; others are not read.
     thorough: whether to read all that a text may stand for, see `cast`.
 
@@ -98,8 +98,8 @@ def cast(
   """Returns a column's typed values and whether they are well formed.
 
   Args:
-    column: which.
-    dtype: what the file holds.
+    column: the column to convert.
+    dtype: the type of the column in the file.
     thorough: whether to read all that a text may stand for, as '5.0' or 'true',
       which takes more passes over the text.
   """

@@ -115,9 +115,9 @@ def of_times(times: np.ndarray, scale: int = 1) -> str | None:
   """Returns the unit of most times, where no other unit is among them.
 
   Args:
-    times: integers.
-    scale: by what the numbers of the log, whose size tells the unit, were
-      multiplied.
+    times: int [n], time stamps.
+    scale: the factor by which the log's own numbers were multiplied; the size
+      of those numbers tells the unit.
   """
   found = counts(times // scale if scale > 1 else times)
   if len(found) == 1:

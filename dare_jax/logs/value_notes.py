@@ -39,7 +39,7 @@ def add(log: event_log.EventLog, missing: Sequence[str] = ()) -> None:
   """Adds remarks on users, items and categories to the report of a log.
 
   Args:
-    log: where they are compared as text.
+    log: the log whose values are compared as text.
     missing: texts that already stand for a missing value.
   """
   texts: dict[str, None] = dict.fromkeys(missing)
@@ -70,7 +70,7 @@ def add_joined(log: event_log.EventLog, select: Mapping[str, str]) -> None:
   parts than they are themselves.
 
   Args:
-    log: where fields are compared as text.
+    log: the log whose fields are compared as text.
     select: column -> field.
   """
   for column, field in select.items():

@@ -19,9 +19,9 @@ def check(
   """Checks fields and shapes, which are known before anything is computed.
 
   Args:
-    batch: of any arrays.
-    content: features of behaviors and targets, by name.
-    context: features of moments.
+    batch: a batch of arrays of any kind.
+    content: the features of behaviors and targets.
+    context: the features of moments.
 
   Raises:
     ValueError: a field is missing, or an array has another shape.

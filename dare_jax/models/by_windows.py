@@ -27,8 +27,8 @@ def size(at_once: int, of_window: shapes.Size) -> int | None:
   """Returns how many windows to take at a time.
 
   Args:
-    at_once: scores for which memory is taken.
-    of_window: scores of one.
+    at_once: number of scores for which memory is taken.
+    of_window: number of scores of one window.
 
   Returns:
     At least 1; None in a program for any size, which cannot choose.
@@ -50,10 +50,10 @@ def apply(
   choice of the behaviors found. In value and gradient nothing changes.
 
   Args:
-    module: whose variables the function may read.
+    module: the module whose variables the function may read.
     function: takes windows apart: row b of what it returns is of row b of its
       inputs.
-    inputs: arrays [b, ...]; at least one.
+    inputs: arrays [b, ...], at least one.
     size: windows at a time, as `size` gives it; b of them or more, or None:
       all at once.
   """

@@ -23,9 +23,10 @@ class Head(nn.Module):
 
   Attributes:
     hidden: widths of the hidden layers.
-    two_outputs: as published: click and no click; the logit is click minus no
-      click.
-    batch_statistics: as published: never use the running statistics.
+    two_outputs: whether there are two outputs, click and no click, as
+      published; the logit is click minus no click.
+    batch_statistics: whether evaluation normalises by the statistics of its
+      batch, too, as published.
     axis_name: the mesh axis over which statistics are of one batch; None: of
       this device alone.
     norm_momentum: share of the running statistics that a step keeps; None: by
@@ -48,7 +49,7 @@ class Head(nn.Module):
     """Returns logits, float32 or wider.
 
     Args:
-      features: input vectors.
+      features: float [..., f], the input vectors.
       mask: False rows stay out of the batch statistics.
       train: normalise by batch statistics and update the running ones.
     """

@@ -29,7 +29,7 @@ def scale(content_dim: int, time_dim: int, dtype: str) -> Float[Array, ' d']:
 
   Args:
     content_dim: dimensions in the place of content; they come first.
-    time_dim: those in the place of time.
+    time_dim: dimensions in the place of time; they come last.
     dtype: dtype of the result, one of `layers.COMPUTE_DTYPES`.
   """
   parts = np.repeat([content_dim, time_dim], [content_dim, time_dim])

@@ -48,8 +48,9 @@ def redraw(key: jax.Array, variables: Mapping[str, Any]) -> dict[str, Any]:
   are uniform within 1 / sqrt(inputs), those of batch normalisation 0.
 
   Args:
-    key: random key.
-    variables: of `Ranker.init`; what is neither table nor parameter is kept.
+    key: a random key.
+    variables: the variables that `Ranker.init` returns; those that are neither
+      tables nor parameters are kept.
   """
 
   def draw(path: Any, leaf: jax.Array) -> jax.Array:

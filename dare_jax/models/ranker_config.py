@@ -30,7 +30,7 @@ class RankerConfig:
     aggregation: name in `aggregate.AGGREGATIONS`.
     interest_heads: heads of attention over the behaviors kept, the
       aggregation's own one included.
-    top_k: behaviors kept.
+    top_k: number of behaviors that the search keeps.
     use_time: whether positions have vectors; False leaves `time` out.
     target_aware: feed the head target * interest as well (the paper's TR).
     only_product: feed the head nothing but target * interest (and context).
@@ -62,8 +62,9 @@ class RankerConfig:
     vectors: how the field `item_vector` is read, if its vectors are given.
     compute_dtype: name in `layers.COMPUTE_DTYPES`, of vectors and activations;
       scores, softmax and batch statistics are float32 or wider anyway.
-    axis_name: of the devices that share a batch, inside `jax.shard_map`: batch
-      statistics are of all of it.
+    axis_name: the mesh axis of the devices that share a batch, inside
+      `jax.shard_map`: batch statistics are of all of it. None: this device
+      alone.
   """
 
   content: tuple[embeddings.Feature, ...]

@@ -30,7 +30,8 @@ def look_up(module: nn.Module, history: types.History) -> types.History:
 
   Args:
     module: the model, perhaps with the collection.
-    history: of rows of its store, or with clusters.
+    history: histories whose rows are those of the store of the run, or
+      histories with clusters.
 
   Raises:
     ValueError: the model has the collection, and the history has neither.

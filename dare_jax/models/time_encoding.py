@@ -27,7 +27,7 @@ class TimeEncoding:
 
   Attributes:
     encoder: holds the tables and the maps of time vectors.
-    config: the model's.
+    config: the config of the model.
   """
 
   encoder: embeddings.FeatureEncoder
@@ -55,7 +55,7 @@ class TimeEncoding:
 
     Args:
       query: search queries of the targets, as `scaled` returns them.
-      length: of the histories.
+      length: number of slots of the histories.
 
     Returns:
       Scores of the distances 0 to `length`; those of each target apart, for a

@@ -68,7 +68,7 @@ def agree_on(values: Mapping[str, Any]) -> None:
   """Raises UsageError on all processes for a value that differs between them.
 
   Args:
-    values: by name; all processes give the same names.
+    values: name -> value; all processes give the same names.
   """
   texts = {name: str(value) for name, value in values.items()}
   sums = [zlib.crc32(text.encode()) for text in texts.values()]

@@ -18,7 +18,7 @@ class Asked:
   Attributes:
     user: int64 [m], rows of users in the log, ascending.
     end: int64 [m], rows of the log below it are seen; ascending in each user.
-    context: field -> int32 [m].
+    context: field -> int32 [m], ids of the context fields.
     first: int64 [m + 1], a moment's first place among the targets.
     targets: field -> int32 [n], by moment.
   """
@@ -40,10 +40,10 @@ class Moments:
   """The distinct moments of rows, in the order that `Asked` wants.
 
   Attributes:
-    user: int64 [m].
-    end: int64 [m].
-    context: field -> int32 [m].
-    of_row: int64 [n], which moment a row has.
+    user: int64 [m], rows of users in the log.
+    end: int64 [m], rows of the log below it are seen.
+    context: field -> int32 [m], ids of the context fields.
+    of_row: int64 [n], the number of each row's moment.
   """
 
   user: np.ndarray
@@ -58,9 +58,9 @@ def moments(
   """Returns the distinct moments of rows.
 
   Args:
-    user: int64 [n].
-    end: int64 [n].
-    context: field -> int32 [n].
+    user: int64 [n], row of each row's user in the log.
+    end: int64 [n], for each row: rows of the log below it are seen.
+    context: field -> int32 [n], ids of the context fields.
   """
   keys = [user, end, *context.values()]
   order = np.lexsort(keys[::-1])
@@ -87,7 +87,7 @@ def of_rows(
 
   Args:
     found: the moments of the rows.
-    targets: field -> int32 [n].
+    targets: field -> int32 [n], ids of the targets.
 
   Returns:
     What is asked; int64 [n], the row of each target.
@@ -104,8 +104,9 @@ def of_all(found: Moments, candidates: Mapping[str, np.ndarray]) -> Asked:
   """Returns what is asked where all candidates are targets of each moment.
 
   Args:
-    found: moments.
-    candidates: field -> int32 [c].
+    found: the moments of which each is asked.
+    candidates: field -> int32 [c], ids of the candidates, the same for all
+      moments.
   """
   moments = len(found.user)
   size = len(candidates['item'])

@@ -27,7 +27,8 @@ class Rows(Protocol):
     """Returns lines of CSV.
 
     Args:
-      rows: which of them, some several times; None: all, once.
+      rows: int, numbers of the rows, some of them several times; None: all
+        rows, once.
       added: the columns to add, a row for each.
     """
 
@@ -40,10 +41,10 @@ class Block:
   """Some rows of an input, one after another.
 
   Attributes:
-    number: of the block, from 0 on.
-    first: the number of its first row, from 0 on.
-    columns: those that are read, as the file has them.
-    rows: all columns.
+    number: the number of the block, from 0.
+    first: the number of its first row, from 0.
+    columns: the columns that are read, with the types of the file.
+    rows: the rows with all their columns.
   """
 
   number: int
@@ -59,8 +60,8 @@ class Source(Protocol):
   """A file of rows.
 
   Attributes:
-    path: of the file.
-    names: of its columns, in order.
+    path: the path of the file.
+    names: the names of its columns, in order.
   """
 
   path: pathlib.Path
@@ -91,8 +92,8 @@ def one_file(flag: str, given: str) -> pathlib.Path:
   """Returns the path of a file that can be read.
 
   Args:
-    flag: that gave it, for messages.
-    given: its path.
+    flag: the flag that named the file, for messages.
+    given: the path that the flag has.
 
   Raises:
     UsageError: there is none, or it is empty or no file.

@@ -81,9 +81,9 @@ def open_source(flag: str, given: str, names: Names) -> blocks.Source:
   """Opens an input, CSV or Parquet by its content.
 
   Args:
-    flag: that gave it, for messages.
-    given: its path.
-    names: of its columns, by which a separator is found.
+    flag: the flag that named the file, for messages.
+    given: the path that the flag has.
+    names: the names of its columns, by which the separator is found.
 
   Raises:
     UsageError: it cannot be read.
@@ -121,7 +121,7 @@ def find(
   """Returns which column has which role.
 
   Args:
-    source: the file.
+    source: the file whose columns are looked for.
     names: what they may be called.
     needed: roles that must be there.
     wanted: roles that may be.

@@ -46,7 +46,7 @@ def open_store(given: str, how: Reading) -> history_store.HistoryStore:
 
   Args:
     given: the log: a file, a folder or a pattern.
-    how: it is read.
+    how: how the log is read.
 
   Raises:
     UsageError: a log that cannot be read, or lacks a field.

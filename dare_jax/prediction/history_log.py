@@ -36,7 +36,7 @@ class HistoryLog:
     """Makes it.
 
     Args:
-      store: of the log.
+      store: the store of the log.
       translated: field of a behavior -> int32 [ids], the model's id of each id
         of the field, or of the one that it follows from.
     """
@@ -56,7 +56,7 @@ class HistoryLog:
 
     Args:
       user: int64 [n], rows of users.
-      column: the times that they are before; None: all are seen.
+      column: the times before which behaviors are seen; None: all are.
     """
     if column is None:
       return self._offsets[user + 1]
@@ -103,9 +103,9 @@ def translated(
   """Returns what `HistoryLog` needs for a log that is not the model's own.
 
   Args:
-    store: of the log.
-    fields: of a behavior, which the model reads.
-    translate: gives the model's ids.
+    store: the store of the log.
+    fields: the fields of a behavior that the model reads.
+    translate: returns the model's ids of raw values.
   """
   found = {}
   for field in fields:

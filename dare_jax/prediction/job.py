@@ -62,11 +62,12 @@ class Job:
 
   Attributes:
     reader: the model, the logs and the names of columns.
-    source: the input.
+    source: the input file.
     output: path of the output.
-    shard: which part of it.
-    candidates: for the top ones; None: each row has its target.
-    block_rows: rows of a block; None: as many as are good.
+    shard: the part of the input that this job scores.
+    candidates: the list from which each row gets its best; None: each row has a
+      target of its own.
+    block_rows: number of rows of a block; None: as many as fit well.
     check_stop: called now and then; raises to give up.
   """
 
@@ -84,9 +85,9 @@ class Done:
   """What came of a job.
 
   Attributes:
-    path: of the output.
-    rows: of the input, of this shard.
-    rate: rows a second.
+    path: the path of the output.
+    rows: number of rows of the input, in this shard.
+    rate: rows scored in a second.
     unknown: what was not known.
   """
 

@@ -79,7 +79,7 @@ class Output:
     """Takes up the parts of a run with the same plan; discards others.
 
     Args:
-      path: of the output.
+      path: the path of the output.
       plan: what the output depends on, as JSON has it.
 
     Raises:
@@ -138,7 +138,7 @@ class Output:
     """Keeps a part.
 
     Args:
-      number: of the block.
+      number: the number of the block.
       content: lines of CSV, or a table.
       told: what `told` gives back.
     """
@@ -164,7 +164,7 @@ class Output:
 
     Args:
       header: first bytes of CSV, or the schema of a table.
-      numbers: of the blocks.
+      numbers: the numbers of the blocks.
     """
     with self._told():
       if isinstance(header, pa.Schema):
@@ -242,10 +242,10 @@ def render(
   """Returns a part of the output.
 
   Args:
-    rows: of the input.
-    which: of them, as `blocks.Rows` says.
+    rows: the rows of the input.
+    which: the numbers of the rows to write, as `blocks.Rows` takes them.
     added: columns to add.
-    as_table: for Parquet rather than CSV.
+    as_table: whether the output is Parquet; otherwise CSV.
   """
   if as_table:
     return rows.as_table(which, added)

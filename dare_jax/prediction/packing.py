@@ -48,8 +48,8 @@ class Batch:
   """Windows of one shape, real ones and the first again as padding.
 
   Attributes:
-    length: slots of a window.
-    moment: int64 [b, m], of each cell.
+    length: number of slots of a window.
+    moment: int64 [b, m], the moment of each cell.
     first: int64 [b, m], the place of a cell's first target.
     count: int64 [b, m], targets of a cell, 0 in padding.
     size: targets that a cell has room for.
@@ -82,7 +82,7 @@ def pack(
   Args:
     asked: moments and targets.
     begin: int64 [m], row of the first behavior of each moment's user.
-    limits: of the model.
+    limits: the limits of the model.
   """
   if not asked.first[-1]:
     return

@@ -18,8 +18,8 @@ class Progress:
     """Starts the clock.
 
     Args:
-      total: rows.
-      finished: those that were scored before.
+      total: number of rows to score.
+      finished: number of rows that were scored before.
     """
     self._total, self._before, self._done = total, finished, 0
     self._begin = self._told = time.monotonic()

@@ -20,7 +20,7 @@ class Column:
   """A column of a block.
 
   Attributes:
-    values: the values of the column, in the type that the file has.
+    values: series of the values, with the type of the file.
     name: the name of the column.
     path: the path of the file.
     first: number of the first row, from 0 on.
@@ -47,9 +47,9 @@ def plain(
   """Returns values as numbers or text; null where one is missing.
 
   Args:
-    values: values of any type that a file can hold.
+    values: series of values of any type that a file can hold.
     missing: texts that stand for a missing value, besides the empty one.
-    if_empty: what a missing value is; None: null.
+    if_empty: the value of a missing one; None: null.
   """
   kind = values.dtype
   if kind.is_temporal() or kind in (pl.Boolean, pl.Categorical, pl.Enum):
@@ -74,8 +74,8 @@ class RawIds:
     """Makes it.
 
     Args:
-      field: whose values they are.
-      known: row i has the id i + 2.
+      field: the field of the values.
+      known: series of distinct raw values; position i has the id i + 2.
     """
     self._field = field
     self.known = known
@@ -116,7 +116,7 @@ def of_distinct(
 
   Args:
     column: values as `plain` gives them; null stays null.
-    look_up: gives the ids of values.
+    look_up: returns, for a series of raw values, the series of their ids.
 
   Raises:
     UsageError: `look_up` refuses a value; names its row.

@@ -59,7 +59,7 @@ class Reader:
   """Reads columns by their roles.
 
   Attributes:
-    scorer: the model.
+    scorer: the model that scores.
     logs: where an item's last values are looked up, one after another; the
       first is that of the histories.
     names: what columns are called.
@@ -146,7 +146,7 @@ def roles(
   """Returns the roles of columns that must be there, and that may be.
 
   Args:
-    scorer: the model.
+    scorer: the model that scores.
     has_items: whether each row has a target.
   """
   needed = ['user', *scorer.context_fields]

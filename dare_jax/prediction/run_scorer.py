@@ -34,15 +34,15 @@ class RunScorer:
   """The checkpoint of a run, as `scorer.Scorer` has it.
 
   Attributes:
-    fields: of a target.
-    context_fields: of a moment.
+    fields: the fields of a target.
+    context_fields: the fields of a moment.
   """
 
   def __init__(self, run: trained.Trained) -> None:
     """Makes it.
 
     Args:
-      run: what was trained.
+      run: the run whose model scores.
 
     Raises:
       UsageError: a model whose scores depend on what else is in a batch.

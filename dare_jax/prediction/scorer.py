@@ -19,8 +19,9 @@ class Scorer(Protocol):
   """A model that scores targets after histories.
 
   Attributes:
-    fields: of a behavior and of a target: item, category, further ones.
-    context_fields: of a moment, for the head alone.
+    fields: the fields of a behavior and of a target: item, category, further
+      ones.
+    context_fields: the fields of a moment, which the head alone reads.
     fingerprint: what the scores depend on, as JSON has it.
   """
 
@@ -56,6 +57,6 @@ class Scorer(Protocol):
 
     Args:
       asked: moments and targets, with the model's ids.
-      log: where the behaviors before the moments are.
+      log: the log that holds the behaviors before the moments.
       check_stop: called between batches; raises to give up.
     """

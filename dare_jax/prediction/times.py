@@ -29,7 +29,7 @@ class Times:
     """Makes a reader.
 
     Args:
-      store: of the log.
+      store: the store of the log.
 
     Raises:
       UsageError: the log is not in the order of its times.

@@ -29,11 +29,11 @@ class Candidates:
   """A list of candidates.
 
   Attributes:
-    frame: all its columns.
-    ids: field -> int32 [c], as the model reads them.
-    count: how many of them to keep.
-    identity: what tells another list from this one.
-    unknown: what of it is not known.
+    frame: all columns of the list of candidates.
+    ids: field -> int32 [c], ids of the candidates as the model reads them.
+    count: how many of them are kept for each row.
+    identity: what distinguishes this list from any other, as JSON has it.
+    unknown: what of the list the model does not know.
   """
 
   frame: pl.DataFrame
@@ -118,8 +118,8 @@ def best(
   Of equal ones, that which the list has first.
 
   Args:
-    candidates: the list.
-    reader: with the model and the log.
+    candidates: the list of candidates.
+    reader: the model, with the log.
     moments: the moments of the rows, one each.
     check_stop: called between batches.
 

@@ -104,8 +104,8 @@ class Lock:
     """Takes the lock.
 
     Args:
-      path: of a file, which is made, and removed by `release`; its folder must
-        be there.
+      path: the file of the lock, which is made, and removed by `release`; its
+        folder must be there.
 
     Raises:
       HeldError: another process has it, or this one.

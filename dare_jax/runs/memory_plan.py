@@ -28,7 +28,7 @@ class MemoryPlan:
 
   Attributes:
     parts: what the memory holds, in words -> its bytes on each device.
-    limit: bytes that there are; None if the device does not tell.
+    limit: number of bytes that there are; None if the device does not tell.
     devices: how many of this process share them: all, on CPUs.
     kind: the platform of the devices: cpu, gpu or tpu.
   """
@@ -106,10 +106,10 @@ def of_step(
 
   Args:
     state: shapes, dtypes and shardings of the training state.
-    batch: with the rows that it reads, on the mesh; or its shapes.
+    batch: a batch on the mesh, with the rows that it reads; or its shapes.
     program: the step, compiled for it.
     tables: the set of the model's embedding tables.
-    prefetch: batches that wait.
+    prefetch: number of batches that are made ahead.
   """
   plan = of_state(state)
   analysis = program.memory_analysis()

@@ -28,8 +28,9 @@ class MetricLog:
     Args:
       folder: the workdir of the run, held by this process.
       progress: how far the run is.
-      total_steps: steps of the whole training.
-      steps_per_epoch: to tell epochs by.
+      total_steps: number of steps of the whole training.
+      steps_per_epoch: number of steps of an epoch, by which the log tells
+        epochs.
 
     Raises:
       UsageError: the workdir cannot be written.
@@ -62,7 +63,7 @@ class MetricLog:
     Args:
       progress: how far the run is; its count of lines moves on.
       split: 'train', 'val' or 'test'.
-      found: the metrics.
+      found: the metrics to write.
 
     Raises:
       UsageError: the workdir cannot be written, or is another's by now.

@@ -17,7 +17,7 @@ class Progress:
   """What a checkpoint knows besides the training state.
 
   Attributes:
-    step: steps done.
+    step: number of steps done.
     train_time_s: wall time of the steps; no compilation, no evaluation.
     targets: unpadded targets trained on.
     evaluated_step: the last step that was validated.

@@ -112,7 +112,7 @@ def left_out_lines(
   """Returns what an evaluation's log says of metrics that are left out.
 
   Args:
-    split: that was evaluated.
+    split: the split that was evaluated.
     reasons: metric -> why it is not defined.
     best_by: the metric that decides which validation is best.
   """

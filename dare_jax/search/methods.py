@@ -27,12 +27,13 @@ class Ranking:
     order: numbers [b, m, #c, l] of any type. The `top_k` visible behaviors with
       the largest are kept, of equals the most recent. The choice carries no
       gradient.
-    scores: [b, m, c, l], which weigh the behaviors kept; None: `order` does.
+    scores: [b, m, c, l], the scores that weigh the behaviors kept; None:
+      `order` does.
     aux_scores: scores [b, m, c, l] of all behaviors for the auxiliary head;
       None: `scores`.
     aux_on_kept: whether the auxiliary head attends to the behaviors kept alone.
-    view: which behaviors may be kept, and at which distance, where the search
-      changes that; None: the view that it was given.
+    view: the view with the behaviors that may be kept and their distances,
+      where the search changes these; None: the view that it was given.
   """
 
   order: Any
@@ -50,7 +51,7 @@ class Search(nn.Module):
   says how it ranks them, in `rank`; all else is the same for all.
 
   Attributes:
-    options: sizes.
+    options: the sizes that searches need.
     learns_by_aux: whether its parameters learn from the auxiliary loss alone.
     clusters_history: whether it reads `History.clusters`.
   """

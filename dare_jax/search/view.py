@@ -26,12 +26,12 @@ class SearchOptions:
   """Sizes of the searches; each reads what it needs.
 
   Attributes:
-    top_k: behaviors kept.
+    top_k: number of behaviors to keep.
     hash_bits: bits of a SimHash code.
     search_dim: width of a search space of its own.
     num_clusters: bound of the cluster numbers of a window.
-    keep_padding: let padding take part where fewer than `top_k` behaviors are
-      there, as the published code does (a quirk: off but for comparisons).
+    keep_padding: whether padding takes part where fewer than `top_k` behaviors
+      are there, as in the published code (a quirk: off but for comparisons).
   """
 
   top_k: int
@@ -56,7 +56,7 @@ class SearchView:
       most recent.
     visible: True for real behaviors before the moment.
     target_ids: field -> ids of the targets.
-    history: the behaviors.
+    history: the behaviors of the windows.
     time_dim: width of a time vector; 0 without time.
     bias_by_behavior: score of the target's time with each behavior, where a
       plan mixes time and content; else None.

@@ -25,9 +25,10 @@ class Entry:
   """A state, and the events that are in it.
 
   Attributes:
-    epoch, total: of the store's head when it was made, see `stores.Head`.
-    length: behaviors in it.
-    state: of `Bundle.encode`.
+    epoch, total: epoch and total of the store's head when the entry was made,
+      see `stores.Head`.
+    length: number of behaviors in the state.
+    state: the state, as `Bundle.encode` returns it.
   """
 
   epoch: int

@@ -29,8 +29,8 @@ class Events:
   """n events, in the order of `times` wherever a store returns them.
 
   Attributes:
-    keys: of event ids, 16 bytes each, joined.
-    times: int64 [n].
+    keys: the ids of the events, 16 bytes each, joined.
+    times: int64 [n], the time of each event.
     values: field -> n raw values.
   """
 

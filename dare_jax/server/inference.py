@@ -104,9 +104,9 @@ def infer(
   """Returns the answer, and the length of its JSON where tensors follow.
 
   Args:
-    scorer: what scores.
-    served: the bundle.
-    body: of the request.
+    scorer: the scorer of the bundle.
+    served: the bundle that answers.
+    body: the body of the request.
     header: the length of its JSON where binary tensors follow, else None.
 
   Raises:
@@ -142,10 +142,10 @@ def outputs(
   """Returns name -> array of the outputs, each of its type in `OUTPUTS`.
 
   Args:
-    scorer: what scores.
-    served: the bundle.
+    scorer: the scorer of the bundle.
+    served: the bundle that answers.
     inputs: name -> (shape, values in row-major order).
-    wanted: names of outputs; none: those that are always there.
+    wanted: names of outputs; empty: those that are always there.
 
   Raises:
     Problem: the request is wrong.

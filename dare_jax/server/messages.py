@@ -126,7 +126,8 @@ class Messages:
   Attributes:
     ScoreRequest, EventsRequest, PredictRequest, ScoreAnswer, PredictAnswer:
       bodies.
-    Candidate, Behavior, Context, Score, Found: their parts.
+    Candidate, Behavior, Context, Score, Found: the message types that those are
+      made of.
   """
 
   def __init__(

@@ -9,10 +9,10 @@ class Problem(Exception):
   """An answer that is no success: `{"error": {"field", "message"}}`.
 
   Attributes:
-    status: of HTTP.
-    field: what in the request is wrong; '' where nothing is.
+    status: the status code of HTTP.
+    field: the field of the request that is wrong; '' where none is.
     message: what was expected, and what came.
-    headers: of the answer.
+    headers: the headers of the answer.
   """
 
   def __init__(

@@ -44,14 +44,14 @@ class Options:
   Attributes:
     bundle: path of the bundle.
     beside: path of a bundle of another model over the same fields, or None.
-    grpc_port: where to listen for gRPC as well; 0 takes a free one, None: not.
-    host, port: where to listen; port 0 takes a free one.
-    state: see `stores.open_store`.
+    grpc_port: the port for gRPC; 0 takes a free one, None: there is no gRPC.
+    host, port: the address and port to listen at; port 0 takes a free one.
+    state: the store of users' events, as `stores.open_store` reads it.
     max_events: kept of a user; None: what the model is shown, 10,000 at least.
     token_file: holds the token; None: the variable DARE_JAX_TOKEN, if set.
     log_requests: whether each request is a line of the log.
     watch_s: how often to look for a new bundle; 0: never.
-    limits: see there.
+    limits: the limits of requests, of the cache and of batches.
   """
 
   bundle: str

@@ -26,9 +26,9 @@ class Scored:
   """What is known of one request.
 
   Attributes:
-    scores: of `Bundle.score`.
+    scores: the scores, as `Bundle.score` returns them.
     unknown: field -> bool [c].
-    shown: the history.
+    shown: the history that was scored with.
   """
 
   scores: Any

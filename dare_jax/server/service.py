@@ -31,13 +31,16 @@ class Limits:
   """What a server takes, and how it works.
 
   Attributes:
-    max_body_bytes: of a request; beyond it 413.
+    max_body_bytes: largest body of a request, in bytes; beyond it the answer is
+      413.
     max_queue: requests waiting or being answered; beyond it 429.
-    time_limit_s: of a request, waiting included; beyond it 504.
-    max_candidates: of a request; beyond it 400.
+    time_limit_s: longest time of a request in seconds, waiting included; beyond
+      it the answer is 504.
+    max_candidates: largest number of candidates of a request; beyond it the
+      answer is 400.
     drain_s: how long new requests are refused with 503 before the server
       leaves.
-    cache_bytes: of cached states.
+    cache_bytes: bytes that cached states may take.
     score_threads: requests worked on at a time, besides those of a batch.
     max_batch: users in one call of the programs; 1 makes no batches.
     batch_wait_s: how long the first of a batch waits for others.
@@ -67,7 +70,7 @@ class Service:
   """One server.
 
   Attributes:
-    slots: of the models, by their names; `main` is the first.
+    slots: model name -> the place of its bundle; `main` is the first.
     draining: True once the server was asked to stop.
   """
 
@@ -80,9 +83,9 @@ class Service:
     """Takes no requests yet, see `take`.
 
     Args:
-      bundles: of different names and the same fields.
-      store: of the users' events.
-      limits: what is taken.
+      bundles: bundles of different names over the same fields.
+      store: the store of users' events.
+      limits: the limits of requests, of the cache and of batches.
     """
     self.store, self.limits = store, limits
     self._num_models = len(bundles)

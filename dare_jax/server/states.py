@@ -28,7 +28,7 @@ class Shown:
   """A history as a model takes it.
 
   Attributes:
-    state: for `Bundle.score`.
+    state: the state of the user, for `Bundle.score`.
     length: how many behaviors are in it.
     events: these behaviors, where the answer is to explain; else None.
   """

@@ -64,9 +64,9 @@ class Swapper:
     is_busy: True while a new bundle is opened and compiled.
 
   Args:
-    path: of the bundle; may be a symlink.
-    name: of its model.
-    service: that answers with it.
+    path: the path of the bundle; may be a symbolic link.
+    name: the name of its model.
+    service: the service that answers with the bundle.
     open_bundle: opens what is at a path.
     every_s: how often to look; 0: never.
   """

@@ -58,7 +58,7 @@ class HistoryStore:
 
   Attributes:
     path: the folder of the store.
-    manifest: `manifest.json`.
+    manifest: what `manifest.json` holds.
     behaviors: `<field>_id` int32, `timestamp`, and `sorted_item_id`: each
       user's item ids in ascending order, for membership tests.
     impressions: None, or `<field>_id`, `timestamp`, `label` of logged

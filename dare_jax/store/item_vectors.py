@@ -32,10 +32,10 @@ class ItemVectors:
   """Prepared vectors.
 
   Attributes:
-    path: of their folder.
+    path: the folder of the prepared vectors.
     given: the file that they were made of.
-    fingerprint: of that file.
-    items: raw items.
+    fingerprint: the fingerprint of the file that they were read from.
+    items: series of the raw items, one for each vector.
     vectors: float32 [items, width], mapped into memory.
     num_zero: how many are zero.
   """

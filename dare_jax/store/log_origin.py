@@ -25,13 +25,14 @@ class Origin:
   """A raw log, whatever its files, as it was when it was looked at.
 
   Attributes:
-    path: absolute.
+    path: the absolute path.
     given: the path, or pattern, as it was named.
     size: bytes of all files together.
     crc32: the CRC-32 of pieces spread over each file; of a file of up to 4 MB,
       of all its bytes.
-    files: names and bytes of the files of a folder or pattern, in order; none
-      of a log in one file, which may be renamed, or if it was not recorded.
+    files: names and sizes in bytes of the files of a folder or pattern, in
+      order; empty for a log in one file, which may be renamed, or if it was not
+      recorded.
   """
 
   path: str

@@ -25,7 +25,8 @@ def check(data: options.LogOptions, store: history_store.HistoryStore) -> None:
 
   Args:
     data: the log that is asked for.
-    store: of the log that `data.input` names, or the store itself.
+    store: the store of the log that `data.input` names, or the store that it
+      names itself.
 
   Raises:
     UsageError: the log is still there, and is read otherwise today.
@@ -54,8 +55,8 @@ def _difference(
   """Returns what the version before 2 made of a log, if it was wrong.
 
   Args:
-    columns: `data.columns`.
-    given: the log.
+    columns: the options `data.columns`.
+    given: the path of the log.
     knows_fractions: whether that version kept times with parts of seconds.
   """
   fields = (columns.item, columns.category, *columns.fields, *columns.context)

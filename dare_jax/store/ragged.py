@@ -14,13 +14,13 @@ def lower_bound(
   it is the one after the user's last.
 
   Args:
-    values: [rows], ascending in each user's rows.
+    values: [rows], ascending within each user's rows.
     offsets: int64 [users + 1]; rows of user u are offsets[u]:offsets[u + 1].
-    user: int [n].
-    value: [n], to look for.
+    user: int [n], the user in whose rows to look.
+    value: [n], the value to look for.
 
   Returns:
-    int64 [n].
+    int64 [n], the number of the row.
   """
   low, stop = offsets[user], offsets[user + 1]
   high = stop.copy()

@@ -76,7 +76,7 @@ class StoreWriter:
     """Writes everything, renames the folder into place and opens it.
 
     Args:
-      raw_ids: field -> raw values of its dense ids from 2 on.
+      raw_ids: field -> series of raw values; position i has the dense id i + 2.
       provenance: what the manifest says of the origin.
       min_item_count: items with fewer behaviors become the unknown item.
       truth: a folder with the planted truth of a synthetic log, copied.

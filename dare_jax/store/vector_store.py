@@ -46,8 +46,9 @@ class VectorStore(history_store.HistoryStore):
   """A store whose behaviors have the field `item_vector` as well.
 
   Attributes:
-    vectors: the vectors.
-    vector_items: raw items of the vectors, in the type of the log's.
+    vectors: the prepared vectors of the items.
+    vector_items: series of the raw items of the vectors, with the type of the
+      log's items.
   """
 
   vectors: item_vectors.ItemVectors

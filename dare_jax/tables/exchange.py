@@ -90,7 +90,8 @@ def collect(
       they are ascending; returns a value of each, [n, width].
     rows: int32 [u], ascending positions in the whole table.
     own_rows: rows of a block.
-    row_capacity: as `gather`.
+    row_capacity: positions that one round carries for each pair of devices;
+      None: what `capacity` gives.
   """
   if num_devices() == 1:
     return read(rows, True)
@@ -116,11 +117,13 @@ def give_back(
   """Brings gradients of rows to their owners; returns what these made of it.
 
   Args:
-    owner: gets rows of its own block, ascending, each once, those to leave out
-      beyond the block; the gradients, summed over all devices, of each table;
-      the number of the round; and the carry, whose new value it returns.
-    carry: for the owner.
-    grads: [u, width] for each table.
+    owner: returns the next carry, from four arguments: int [n], rows of its own
+      block, ascending and distinct, those beyond the block to be left out; for
+      each table float [n, width], the gradients of these rows, summed over all
+      devices; int32, the number of the round; and the carry.
+    carry: the carry that the first call of the owner gets.
+    grads: float [u, width] for each table, the gradients of `rows` on this
+      device.
     rows: int32 [u], ascending positions in the whole table.
     own_rows: rows of a block.
     row_capacity: positions that one round carries for each pair of devices;
@@ -156,11 +159,11 @@ class _Asks:
   """What this device asks of each owner in one round.
 
   Attributes:
-    round: its number.
-    slot: [devices, capacity] indices into the rows asked for; beyond them
+    round: the number of the round.
+    slot: int [devices, capacity], indices into the rows asked for; beyond them
       where there is less to ask than the row capacity.
-    row: [devices, capacity] rows of the owner's block; beyond the block where
-      there is less to ask.
+    row: int [devices, capacity], rows of the owner's block; beyond the block
+      where there is less to ask.
   """
 
   def __init__(

@@ -31,8 +31,9 @@ class Joined:
   """Some tables of a field with their slots.
 
   Attributes:
-    lines: [lines, lanes]; a device's block of it inside `jax.shard_map`.
-    plan: what lies where.
+    lines: float32 or uint32 [lines, lanes], the rows of the tables and slots
+      side by side; a device's block of it inside `jax.shard_map`.
+    plan: where each table and slot lies in a line.
   """
 
   lines: Any
@@ -42,8 +43,8 @@ class Joined:
     """Returns the lines of rows; zeros for rows beyond the block.
 
     Args:
-      rows: of the block, distinct.
-      ascending: whether they are.
+      rows: int [u], rows of the block, distinct.
+      ascending: whether the rows are ascending.
     """
     is_own = self.plan.rows_a_line == 1
     line = self.plan.line(rows)
@@ -73,10 +74,11 @@ class Joined:
     """Writes rows back in place, but for the padding row.
 
     Args:
-      lines: what `take` gave of the rows.
-      rows: of the block, ascending and distinct.
+      lines: [u, lanes], the lines that `take` returned for the rows.
+      rows: int [u], rows of the block, ascending and distinct.
       values: [u, row_lanes], the new rows.
-      padding: the block's row that stays, if it has it.
+      padding: int, the row of the block that never moves; negative where
+        another device has it.
     """
     beyond = jnp.iinfo(rows.dtype).max
     stays = rows == padding
@@ -161,9 +163,9 @@ def apart(
   """Returns stored tables and slots by the name of the table, none joined.
 
   Args:
-    tables: as stored.
-    slots: by the name of the table.
-    read: makes of each joined table and slot what is to be in its place.
+    tables: the tables as stored.
+    slots: table -> its optimizer slots.
+    read: returns the value that takes the place of a joined table or slot.
   """
   found, own = {}, dict(slots)
   for key, table in tables.items():

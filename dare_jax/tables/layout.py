@@ -38,7 +38,7 @@ def position(row: types.Array, num_rows: int | np.integer) -> types.Array:
 
   Args:
     row: integers of any shape, NumPy or JAX, below `num_rows`.
-    num_rows: of the table in storage.
+    num_rows: number of rows of the table in storage.
   """
   part = row % PARTS * _STRIDE % PARTS
   return part * (num_rows // PARTS) + row // PARTS

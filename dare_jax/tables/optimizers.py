@@ -24,9 +24,9 @@ class TableOptimizer:
   """How a table is trained.
 
   Attributes:
-    transform: from gradients to updates, learning rate included. Where
-      `row_sparse`, any optax transformation will do whose slots are one for
-      each row, or one for all.
+    transform: the transformation of gradients to updates, learning rate
+      included. Where `row_sparse`, any optax transformation will do whose slots
+      are one for each row, or one for all.
     row_sparse: whether only rows in the batch move, and their slots with them.
   """
 
@@ -42,7 +42,7 @@ def by_name(
 
   Args:
     optimizer: one for all tables, or name -> optimizer of the table.
-    names: of the tables.
+    names: the names of the tables.
 
   Raises:
     UsageError: a table without an optimizer, or one without a table.

@@ -28,10 +28,12 @@ class RowMove:
     """Makes a move.
 
     Args:
-      optimizer: of the table.
-      rows: which move, ascending and distinct; those beyond the block do not.
-      padding: the block's row that never moves, if it has it.
-      seed: for the rounding of a bfloat16 table.
+      optimizer: the optimizer of the table.
+      rows: int [u], the rows that move, ascending and distinct; those beyond
+        the block do not.
+      padding: int, the row of the block that never moves; negative where
+        another device has it.
+      seed: a random key, for the stochastic rounding of a bfloat16 table.
     """
     self._optimizer = optimizer
     self._rows = rows
@@ -48,7 +50,7 @@ class RowMove:
     """Returns the table and its slots.
 
     Args:
-      table: the block.
+      table: the block of the table, [r, d].
       slots: optimizer slots of the block, as the rounds before left them.
       before: optimizer slots of the block at the start of the step: step counts
         are taken from there, however many rounds there are.
@@ -82,11 +84,11 @@ def moved_rows(
   """Returns rows and their slots one step on.
 
   Args:
-    optimizer: of the table.
-    values: rows of the table.
-    slots: of these rows.
-    grads: of these rows.
-    seed: for the rounding of bfloat16.
+    optimizer: the optimizer of the table.
+    values: float [u, d], rows of the table.
+    slots: the optimizer slots of these rows.
+    grads: float [u, d], the gradients of these rows.
+    seed: a random key, for the stochastic rounding of bfloat16.
   """
   wide = as_float32(values)
   update, slots = optimizer.update(grads, slots, wide)

@@ -25,11 +25,11 @@ class Column:
   """Where one value of each row lies in the row.
 
   Attributes:
-    table: its name.
+    table: the name of the table.
     slot: number among the leaves of the table's slots; None: the table's own.
-    start: first lane.
-    shape: of a row's value.
-    dtype: of the value, by name.
+    start: the first lane.
+    shape: the shape of one row's value.
+    dtype: the name of the value's dtype.
   """
 
   table: str
@@ -79,9 +79,10 @@ class Plan:
   """How the rows of some tables of a field lie side by side.
 
   Attributes:
-    names: of the tables.
-    slots: of each, the structure of its slots.
-    columns: of the tables, then of their slots that have a row for each row.
+    names: the names of the tables.
+    slots: for each table the tree of its optimizer slots.
+    columns: the columns of the tables, then those of their slots that have a
+      row for each row of the table.
     part_rows: rows of each of the parts that `layout` deals rows out to.
   """
 
@@ -144,9 +145,9 @@ class Plan:
     """Returns a table's slots whole.
 
     Args:
-      table: its name.
-      slots: those that have no rows; others are left out.
-      values: the others; `unpack` gives them.
+      table: the name of the table.
+      slots: the slots that have no rows, None in the place of the others.
+      values: the slots that have rows, as `unpack` returns them.
     """
     tree = self.slots[self.names.index(table)]
     others = iter(jax.tree.leaves(slots))
@@ -184,9 +185,11 @@ def make(
 
   Args:
     tables: name -> width of a table's rows, and its dtype.
-    slots: name -> shapes of a table's slots, of any number of rows.
-    is_row: name -> which of these have a row for each of the table's.
-    stored_rows: of each table in storage.
+    slots: name -> shapes of the table's optimizer slots, for any number of
+      rows.
+    is_row: name -> for each slot, whether it has a row for each row of the
+      table.
+    stored_rows: number of rows of each table in storage.
 
   Raises:
     UsageError: a slot of a dtype that cannot lie in lines.

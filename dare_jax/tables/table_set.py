@@ -40,14 +40,16 @@ class TableSpec:
   """What one table is.
 
   Attributes:
-    field: whose ids read it. Several tables may have one field.
+    field: the field whose ids read the table. Several tables may have one
+      field.
     rows: how many ids the field has; id 0 is padding, whose row never moves.
     dim: width of a row.
     split: whether its rows are split over the devices, and a step reads the
       rows of its batch only. False is for tables of a few thousand rows or
       less.
-    dtype: of what is stored, float32 or bfloat16; the latter for tables that
-      are split. Rows are read, and optimizer slots kept, in float32.
+    dtype: the dtype of what is stored, float32 or bfloat16; the latter for
+      tables that are split. Rows are read, and optimizer slots kept, in
+      float32.
   """
 
   field: str
@@ -178,8 +180,9 @@ class TableSet:
     Call it under `jax.jit` with `out_shardings`, which splits them at once.
 
     Args:
-      rng: a key.
-      initializer: of `jax.nn.initializers`; is told the rows in storage.
+      rng: a random key.
+      initializer: one of `jax.nn.initializers`; it is called with the shape in
+        storage.
 
     Where tables lie joined, their fresh slots are there as well.
     """
@@ -209,7 +212,7 @@ class TableSet:
 
     Args:
       tables: what `as_stored` gave.
-      slots: by the name of the table; None: fresh ones.
+      slots: table -> its optimizer slots; None: fresh ones.
     """
     stored = dict(tables)
     for key, plan in self.plans.items():

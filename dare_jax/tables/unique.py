@@ -69,7 +69,8 @@ class RowFinder:
 
     Args:
       vocab_sizes: field -> rows of its tables; `TableSet.vocab_sizes`.
-      devices: of this process; a batch is split evenly over them.
+      devices: number of devices of this process; a batch is split evenly over
+        them.
     """
     self._devices = devices
     self._place = {
@@ -109,7 +110,7 @@ class RowFinder:
 
     Args:
       rows: `UniqueRows.rows`: field -> int32 [u].
-      capacities: for each field, in the order of `capacities`, the row capacity
+      capacities: int [fields], in the order of `capacities`, the row capacity
         that each device shall have; not less than it has.
     """
     return {

@@ -156,10 +156,11 @@ class TableUpdater:
       grads: gradients of the table's elements as `gather` made them, [u, dim]
         each.
       rows: field -> int32 [u], the rows that the batch reads.
-      owner: gets rows of its own block, those to leave out beyond it, or None
-        for all rows in order; the gradients of these rows, summed over all
-        devices; and sums, to which it adds its own.
-      zeros: what the sums begin with.
+      owner: returns the next sums, from three arguments: int [n], rows of its
+        own block, those beyond the block to be left out, or None for all rows
+        in order; for each table float [n, dim], the gradients of these rows,
+        summed over all devices; and the sums so far.
+      zeros: the sums that the first call gets.
     """
     if not self._set.specs[name].split:
       return owner(None, list(grads), zeros)
@@ -185,8 +186,8 @@ class TableUpdater:
     Args:
       tables: whole tables, blocks of split ones.
       slots: name -> the slots of the table's optimizer.
-      grads: by the elements of what `gather` made; of split tables those of
-        this device's part of the batch.
+      grads: name -> gradient of what `gather` returned for the table; of split
+        tables from this device's part of the batch.
       rows: field -> int32 [u], the rows that the batch reads.
       step: int32, the number of the step; seeds the rounding of bfloat16.
     """

@@ -24,7 +24,8 @@ class BatchRows:
     Args:
       vocab_sizes: field -> table rows, of the fields whose rows are found;
         without fields, batches stay as they are.
-      devices: of this process, over which a batch's windows are split evenly.
+      devices: number of devices of this process; a batch's windows are split
+        evenly over them.
     """
     self._fields = tuple(vocab_sizes)
     self._finder = tables_lib.RowFinder(vocab_sizes, devices)
@@ -45,8 +46,9 @@ class BatchRows:
     """Returns the batch with the given row capacity on each device.
 
     Args:
-      batch: with `rows`.
-      capacities: for each field; no less than it has.
+      batch: a batch with `rows`.
+      capacities: int [fields], the row capacity that each field shall have; not
+        less than it has.
     """
     rows = self._finder.widen(batch.rows, capacities)
     return dataclasses.replace(batch, rows={**batch.rows, **rows})

@@ -72,7 +72,7 @@ def refresh(
   Args:
     state: the training state; the item table that the plan reads for the search
       gives the vectors.
-    store: the histories.
+    store: the histories of all users.
     plan: name of the table plan.
     tables: the tables of the model, which know where each row lies.
     max_size: largest number of members of a cluster.

@@ -57,15 +57,15 @@ def hierarchical_clusters(
   What a user gets depends on no other user.
 
   Args:
-    vectors: [n, d], one per event, such as its item's embedding; users in
-      order, each user's events in time order.
+    vectors: float [n, d], one vector of each event, such as its item's
+      embedding; users in order, each user's events in time order.
     offsets: int64 [users + 1], the rows of user u are offsets[u] to
       offsets[u + 1].
     max_size: largest number of fitted events in a cluster.
     fit_before: int64 [users], the row of each user's first late event,
       offsets[u + 1] where there is none; None if no user has any.
     iterations: rounds of assigning events to centroids in each split.
-    seed: draws the direction along which the first centroids lie.
+    seed: seed of the direction along which the first centroids lie.
 
   Raises:
     ValueError: an argument out of bounds, shapes that disagree, or a vector
@@ -245,7 +245,7 @@ def _split(
   """Returns a number for each of `rows`, equal in a part and only there.
 
   Args:
-    vectors: [events, d], one vector of each event.
+    vectors: float [events, d], one vector of each event.
     rows: int [n], rows of `vectors`, group by group, in the order of their
       projection.
     group: int [n], group of each row; larger groups come first.

@@ -38,8 +38,8 @@ def load(
   Each device's block is read by itself.
 
   Args:
-    tables: of the model.
-    mesh: of all devices.
+    tables: the tables of the model.
+    mesh: the mesh of all devices.
     vectors: float32 [items, width]; row i is that of id i + 2.
   """
   asked = shape(tables, mesh)

@@ -93,7 +93,7 @@ def fresh(
 
   Args:
     tables: the tables of the model.
-    counts: field -> how often each id occurs in the log.
+    counts: field -> int [ids], how often each id occurs in the log.
     mesh: the mesh of all devices.
   """
   shapes = abstract(tables, mesh)
@@ -169,11 +169,11 @@ def add(
   """Returns what was seen with one step more, and that step's sums.
 
   Args:
-    seen: before it, inside `jax.shard_map`.
-    name: of the table.
+    seen: the statistics before the step, inside `jax.shard_map`.
+    name: the name of the table.
     fold: sums an owner over the rows of its gradients of attention and
       representation, as `tables.TableUpdater.fold`.
-    num_rows: of the table.
+    num_rows: number of rows of the table.
   """
 
   def owner(rows: Any, grads: list[jax.Array], total: Any) -> Any:
@@ -250,8 +250,8 @@ def summarize(
   """Returns `table/name` -> mean of a log window; none where none is defined.
 
   Args:
-    sums: of the window, as numbers.
-    names: of the tables.
+    sums: the sums of the log window, as numbers.
+    names: the names of the tables.
   """
   found = {}
   for table in names:

@@ -95,8 +95,8 @@ def l2_penalty(
 
   Args:
     params: a model's parameters, without tables.
-    norms: as published: the scales of batch normalisation and the slopes of
-      PReLU, too.
+    norms: whether the scales of batch normalisation and the slopes of PReLU are
+      penalised, too, as published.
   """
   counted = {'kernel'} | ({'scale', 'negative_slope'} if norms else set())
   squares = [

@@ -28,7 +28,8 @@ def tables_of(
     config: what shapes the ranker.
     options: how it is trained.
     total_steps: length of the run, for the schedule.
-    mesh: where tables lie: joined, unless options say otherwise, on TPUs.
+    mesh: the mesh on which the tables lie; on TPUs they lie joined unless
+      options say otherwise.
 
   Raises:
     UsageError: as `table_optimizers`.
@@ -64,7 +65,8 @@ def table_set(
 
   Args:
     config: what shapes the ranker.
-    options: say from how many rows on a table is large.
+    options: how the ranker is trained, which says from how many rows on a table
+      is large.
   """
   plan = embeddings.PLANS[config.plan]
   content = {feature.name for feature in config.content}
@@ -112,7 +114,7 @@ def table_optimizers(
   """Returns the optimizer of each table, by name.
 
   Args:
-    options: say which, and the rates.
+    options: how the ranker is trained: optimizer and rates.
     names: names of the tables, such as `item_attention`.
     total_steps: length of the run, for the schedule.
 

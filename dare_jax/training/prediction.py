@@ -33,11 +33,11 @@ def predict(
   item and by category.
 
   Args:
-    predict_step: `Trainer.predict_step`.
-    state: what that takes, with the parameters to evaluate.
-    batches: the split.
+    predict_step: the function `Trainer.predict_step`.
+    state: the state that it takes, with the parameters to evaluate.
+    batches: the pipeline of the split.
     placer: puts its batches on the mesh.
-    batch_size: moments a batch.
+    batch_size: number of moments of a batch.
     check_stop: called before each batch; raises to abandon the evaluation.
     truth: the planted relevance, where it is known: to score the search by.
     drop_last: whether the last rows, fewer than a batch, are left out.

@@ -25,7 +25,7 @@ def by_role(model: models.Ranker, field: str) -> models.Ranker:
   """Returns the same model with a table for each role.
 
   Args:
-    model: a ranker.
+    model: the ranker whose plan shares tables.
     field: name of the config field that asks for it.
 
   Raises:
@@ -46,7 +46,7 @@ def copies(
   """Returns each shared table once for each role.
 
   Args:
-    tables: by name.
+    tables: name -> table, [rows, dim].
     plan: the plan of the model that `by_role` made.
   """
   return {
@@ -61,7 +61,7 @@ def pair(grads: Mapping[str, jax.Array], name: str) -> list[jax.Array]:
 
   Args:
     grads: name -> gradient of each copy of a table, [rows, dim].
-    name: of the table that was copied.
+    name: the name of the table that was copied.
   """
   field = name.removesuffix('_shared')
   return [grads[f'{field}_{role}'] for role in embeddings.ROLES]
@@ -78,9 +78,9 @@ def merge(
 
   Args:
     grads: name -> gradient of each copy of a table, [rows, dim].
-    tables: names of those that were copied.
-    squared_norms: returns the squared norms of gradients of a table, over the
-      whole batch.
+    tables: the names of the tables that were copied.
+    squared_norms: returns, for a table and its gradients [rows, dim], the
+      squared norm of each over the whole batch.
   """
   merged = {}
   for name in tables:

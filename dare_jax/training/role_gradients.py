@@ -43,8 +43,8 @@ class RoleGradients:
 
     Args:
       model: a ranker whose plan shares tables between the roles.
-      tables: those of its tables that are trained.
-      updater: moves them.
+      tables: the tables that are trained.
+      updater: the updater that moves the tables.
       balance: whether attention's gradients are made as long as
         representation's.
       observe: whether lengths and angles of the gradients are kept.
@@ -80,10 +80,10 @@ class RoleGradients:
     """Returns the gradients of the tables, and what was seen of the roles.
 
     Args:
-      grads: gradients of the copies.
-      tables: name -> table, before it was copied.
-      rows: field -> rows that the batch reads.
-      seen: up to now; None: nothing is observed.
+      grads: name -> gradient of each copy of a table, [rows, dim].
+      tables: name -> table before it was copied, [rows, dim].
+      rows: field -> int32 [u], the rows that the batch reads.
+      seen: the statistics up to now; None: nothing is observed.
 
     Returns:
       Of each table one gradient; `seen` with this step; and the sums that

@@ -93,7 +93,7 @@ def to_state(template: TrainState, found: Iterable[jax.Array]) -> TrainState:
 
   Args:
     template: the state, or shapes, dtypes and shardings of it.
-    found: leaves as `of_state` yields them.
+    found: the leaves of a state, in the order in which `of_state` yields them.
   """
   lines: dict[Any, Any] = {}
   others = []

@@ -34,11 +34,11 @@ class Trainer:
   """The model with its losses and optimizers, as pure jitted steps.
 
   Attributes:
-    model: the ranker.
+    model: the ranker that is trained.
     mesh: the mesh of all devices.
     tables: the ranker's tables, and how they are stored.
-    trained_tables: those of them that training moves.
-    updater: moves them.
+    trained_tables: the tables that training moves.
+    updater: the updater that moves these tables.
     observes_gradients: whether states are `state_parts.ObservedState`.
     train_step: (state, batch) -> (state, loss), jitted.
     predict_step: (state, batch) -> (logits, what the search found), jitted.
@@ -55,7 +55,7 @@ class Trainer:
     """Makes a trainer.
 
     Args:
-      model: the ranker.
+      model: the ranker to train.
       options: how it is trained.
       total_steps: length of the run, for the learning rate's schedule.
       mesh: the mesh of all devices; None makes it by `parallel.mesh.make`.

@@ -21,7 +21,7 @@ def draw(table: Mapping[str, Any], path: pathlib.Path) -> bool:
 
   Args:
     table: what `trials.json` holds.
-    path: of the PNG.
+    path: the PNG file to write.
 
   Returns:
     Whether there was something to draw, and something to draw it with.

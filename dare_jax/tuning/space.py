@@ -68,7 +68,7 @@ class Field:
   """A config field, and what it may be.
 
   Attributes:
-    name: such as `optim.learning_rate`.
+    name: the name of the field, such as `optim.learning_rate`.
     choices: values of the field's type; empty: a range.
     low: smallest value of a range.
     high: largest value of a range, which may be reached.

@@ -40,10 +40,10 @@ class Choice:
   """How a sweep chooses.
 
   Attributes:
-    fields: what is chosen.
-    metric: of validation, such as 'auc'.
-    sampler: name in `SAMPLERS`.
-    pruner: name in `PRUNERS`.
+    fields: the fields whose values are chosen.
+    metric: a metric of validation, such as 'auc'.
+    sampler: a key of `SAMPLERS`.
+    pruner: a key of `PRUNERS`.
   """
 
   fields: tuple[space.Field, ...]
@@ -70,9 +70,9 @@ class Study:
     The first trial is the config as it is, if the space has its values.
 
     Args:
-      output: the folder.
-      config: what trials have but for what is chosen.
-      choice: how it is.
+      output: the folder of the sweep.
+      config: the config of all trials, apart from the fields that are chosen.
+      choice: how values are chosen.
 
     Raises:
       UsageError: the file holds another sweep, or is not readable.

@@ -38,8 +38,8 @@ class Run:
   """A trial under way.
 
   Attributes:
-    trial: as Optuna has it.
-    values: field -> value.
+    trial: the trial, as Optuna keeps it.
+    values: field -> value that was chosen.
     workdir: the folder of its run.
     process: the training; None: not started yet.
     pruned: whether it was told to stop, as it is worse than others were.
@@ -70,11 +70,13 @@ class Plan:
   """What a sweep runs.
 
   Attributes:
-    config: what trials have but for what is chosen.
-    arguments: of `train`, the same for all: the config and its overrides.
-    output: the folder; takes `runs/trial-<number>`.
-    trials: how many are to end.
-    parallel: how many run at a time.
+    config: the config of all trials, apart from the fields that are chosen.
+    arguments: the arguments of `train` that all trials share: the config and
+      its overrides.
+    output: the folder of the sweep; the runs lie in `runs/trial-<number>` of
+      it.
+    trials: number of trials that are to end.
+    parallel: number of trials that run at a time.
   """
 
   config: ml_collections.ConfigDict
@@ -110,9 +112,9 @@ class Sweep:
     """Starts nothing yet.
 
     Args:
-      planned: what to run.
+      planned: the trials to run.
       study: the trials, those of an earlier start included.
-      stop: the signals.
+      stop: the signals that end the sweep.
       inherited: open files that the runs keep open.
     """
     self._plan = planned

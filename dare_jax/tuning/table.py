@@ -27,9 +27,9 @@ def found(
   """Returns what `trials.json` holds.
 
   Args:
-    study: the trials.
-    planned: what was run.
-    command: that of the sweep.
+    study: the trials, as Optuna keeps them.
+    planned: the sweep that was run.
+    command: the command of the sweep.
   """
   choice = study.choice
   rows = []

@@ -125,9 +125,9 @@ def maps(
 
   Args:
     old: the model with the wide vectors.
-    new: that with the narrow ones.
-    grams: old attention table -> `narrowing.gram` of its rows.
-    origin: the target's time vector, if there is time.
+    new: the model with the narrow vectors.
+    grams: old attention table -> float64 [d, d], `narrowing.gram` of its rows.
+    origin: [d], the target's time vector; None: the model reads no time.
   """
   suffixes = [
     [

@@ -98,7 +98,7 @@ class Older:
 
     Args:
       run: the new run.
-      workdir: of the older run.
+      workdir: the workdir of the older run.
 
     Raises:
       UsageError: no run or checkpoint there; its data is gone; or it does not

@@ -351,9 +351,11 @@ def relevance(
 
   Args:
     truth: the planted tables.
-    target_category: dense ids of c.
-    behavior_category: dense ids of c'.
-    position: of the behavior, counted back from the target; 1 is the last.
+    target_category: int, dense ids of the targets' categories c, of any shape.
+    behavior_category: int, dense ids of the behaviors' categories c', which
+      broadcast with those.
+    position: int, how far back each behavior lies from its target; 1 is the
+      last one before it.
 
   Returns:
     float32, the broadcast shape; 0 for padding and unknown ids and for

@@ -106,10 +106,11 @@ def find(
   with these.
 
   Args:
-    path: for messages.
+    path: the path of the file, for messages.
     head: the beginning of the file.
     needed: names of columns that must be there.
-    num_columns: of a file without header; None: line one names them.
+    num_columns: number of columns of a file without header; None: line one
+      names them.
 
   Raises:
     UsageError: several separators give the needed columns.

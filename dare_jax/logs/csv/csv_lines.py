@@ -62,7 +62,7 @@ def parse(
 
   Args:
     block: whole lines; only the last one of a file may lack its line break.
-    names: of the columns.
+    names: the names of the columns.
     is_last: whether no line follows.
     dialect: what separates the fields.
 
@@ -180,8 +180,8 @@ def row_at(
   """Returns the row that begins at a line of a block, and its lines.
 
   Args:
-    lines: of the block.
-    at: the line, from 0.
+    lines: the lines of the block.
+    at: the number of the line, from 0.
     width: expected number of fields.
     is_last: whether no line follows the block.
     dialect: what separates the fields.

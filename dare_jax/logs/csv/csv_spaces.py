@@ -26,10 +26,11 @@ def strip(
 
   Args:
     block: its first line begins a row.
-    separator: between fields; if it is of several bytes, quotes mean nothing.
+    separator: the text between two fields; where it has several bytes, quotes
+      have no meaning.
     is_last: whether no line follows. If one does, the block may cut a field in
       quotes, the spaces of which stay.
-    width: fields of a row; None: each line is a row.
+    width: number of fields of a row; None: each line is a row.
   """
   mark = separator.encode()
   kinds = [blank for blank in _BLANKS if blank not in mark]
@@ -70,10 +71,10 @@ def _of_rows(
 
   Args:
     blanks: the spaces and tabs of the block.
-    quotes: int [quotes], where they are in it.
+    quotes: int [quotes], the places of the quotes in the block.
     dialect: what separates the fields.
     is_last: whether no line follows the block.
-    width: fields of a row; None: each line is a row.
+    width: number of fields of a row; None: each line is a row.
   """
   data = blanks.data
   begins = np.append(0, np.flatnonzero(data == _BREAK) + 1)
@@ -102,9 +103,9 @@ class _Blanks:
 
   Attributes:
     data: uint8 [bytes], a block.
-    first: int [blanks], where a run of blanks begins.
-    stop: int [blanks], where it ends.
-    quotes: int [blanks], how many quotes of the block come before it.
+    first: int [blanks], the place at which a run of blanks begins.
+    stop: int [blanks], the place behind its end.
+    quotes: int [blanks], number of quotes in the block before the run.
   """
 
   data: np.ndarray

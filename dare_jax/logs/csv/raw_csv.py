@@ -31,10 +31,10 @@ class CsvFile:
   """A file of text and what its fields mean.
 
   Attributes:
-    path: of the file, which may be compressed by gzip or zstd.
+    path: the path of the file, which may be compressed by gzip or zstd.
     columns: its columns in order.
     header: whether line one names the columns (they must match `columns`).
-    separator: between two fields.
+    separator: the text between two fields.
     name: what notes call it; empty: the last part of its path.
     constants: columns that the file lacks, and the text in all their rows;
       None for no value.
@@ -128,9 +128,9 @@ def header(
   """Returns the column names in line one of a file.
 
   Args:
-    path: of the file.
-    separator: between two names.
-    needed: columns that will be read.
+    path: the path of the file.
+    separator: the text between two names.
+    needed: names of the columns that will be read.
 
   Raises:
     UsageError: not UTF-8 text, a name that occurs twice, or a needed column

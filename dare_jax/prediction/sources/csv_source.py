@@ -28,9 +28,9 @@ class Lines:
   """Rows that are lines, or several where a field holds line breaks.
 
   Attributes:
-    lines: text of each row, without the last line break.
+    lines: series of the text of each row, without its last line break.
     fields: what each column holds; empty fields are null.
-    separator: between fields.
+    separator: the text between two fields.
   """
 
   lines: pl.Series
@@ -68,7 +68,7 @@ class CsvSource:
     """Opens a file.
 
     Args:
-      path: of the file.
+      path: the path of the file.
       needed: columns that should be there, by which the separator is found.
 
     Raises:

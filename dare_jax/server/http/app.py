@@ -47,9 +47,9 @@ def make(
   """Returns the ASGI application of a server.
 
   Args:
-    service: what it answers from.
-    token: see `gate.Gate`. Without one, only requests to this machine's own
-      names are answered.
+    service: the service that answers.
+    token: the bearer token that requests must carry, see `gate.Gate`. Without
+      one, only requests to this machine's own names are answered.
     log: called for each request.
   """
   api = _Api(service)

@@ -32,9 +32,10 @@ class Gate:
   """An ASGI application around another.
 
   Args:
-    app: what answers.
-    service: what it answers from.
-    token: expected as `Authorization: Bearer TOKEN`; None: none is.
+    app: the ASGI application that answers.
+    service: the service whose metrics count the requests.
+    token: the token that requests must carry as `Authorization: Bearer TOKEN`;
+      None: none is needed.
     log: called with one event for each request.
   """
 

@@ -226,7 +226,7 @@ class Server:
   """A server of gRPC in a running event loop.
 
   Attributes:
-    port: where it listens.
+    port: the port at which it listens.
   """
 
   def __init__(
@@ -235,10 +235,10 @@ class Server:
     """Takes the port; answers nothing yet.
 
     Args:
-      servicer: what answers.
-      host: to listen at.
-      port: 0 takes a free one.
-      most_bytes: of a request.
+      servicer: the servicer that answers calls.
+      host: the address to listen at.
+      port: the port to listen at; 0 takes a free one.
+      most_bytes: largest size of a request, in bytes.
 
     Raises:
       UsageError: the port is taken.

@@ -94,7 +94,7 @@ class Store(abc.ABC):
   """Events of users. Safe to be called from many threads.
 
   Attributes:
-    max_events: of a user; older ones are dropped.
+    max_events: largest number of events of a user; older ones are dropped.
   """
 
   def __init__(self, max_events: int) -> None:
@@ -151,8 +151,8 @@ def plan_append(
     head: None of a new user.
     parts: all chunks of the user, in order.
     load: reads whole chunks.
-    events: to append, in any order.
-    max_events: to be left.
+    events: the events to append, in any order.
+    max_events: largest number of events that are left.
   """
   head = Head(secrets.randbits(62), 0) if head is None else head
   fresh, duplicates = _fresh(parts, events)
@@ -249,7 +249,7 @@ def newest(
   """Returns which chunks hold the newest events: the first, and how many.
 
   Args:
-    head: of the user.
+    head: the head of the user.
     lengths: number of events in each of all chunks, the oldest first.
     last: how many events are asked for; None: all.
 

@@ -38,7 +38,7 @@ class SqliteStore(base.Store):
   """A file; another server on the same machine may have it open as well.
 
   Attributes:
-    num_commits: so far.
+    num_commits: number of commits so far.
   """
 
   def __init__(self, path: str, max_events: int) -> None:
