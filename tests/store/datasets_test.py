@@ -1,6 +1,7 @@
 """From a builder to a store: kept, replaced and never half there."""
 
 import dataclasses
+import tempfile
 
 import numpy as np
 import pytest
@@ -58,6 +59,14 @@ def test_records_become_the_store_of_the_log(data):
   for field, raw in log.raw_ids.items():
     assert store.raw_ids(field).equals(raw, check_names=False)
   assert datasets.open_or_prepare(data).fingerprint == store.fingerprint
+
+
+def test_preparing_leaves_no_temporary_folder(data, tmp_path, monkeypatch):
+  temporary = tmp_path / 'temporary'
+  temporary.mkdir()
+  monkeypatch.setattr(tempfile, 'tempdir', str(temporary))
+  datasets.prepare(data)
+  assert not [*temporary.iterdir()]
 
 
 def test_preparing_again_gives_the_same_store(data):

@@ -20,6 +20,13 @@ LOG_FILE = 'log.json'
 SPLIT = 'users'
 
 
+class _OwnInfo(tfds.core.DatasetInfo):
+  """What is known of a log, from its own records alone."""
+
+  def initialize_from_bucket(self) -> None:
+    """Asks no bucket: that would leave a temporary folder behind each time."""
+
+
 class LogBuilder(tfds.core.GeneratorBasedBuilder):
   """Turns a raw log into users' event sequences.
 
@@ -71,7 +78,7 @@ class LogBuilder(tfds.core.GeneratorBasedBuilder):
     features['timestamp'] = tensor(shape=(None,), dtype=np.int64)
     if self.schema.has_labels:
       features['label'] = tensor(shape=(None,), dtype=np.int8)
-    return tfds.core.DatasetInfo(
+    return _OwnInfo(
       builder=self,
       description=(type(self).__doc__ or '').strip(),
       features=tfds.features.FeaturesDict(features),
