@@ -14,6 +14,7 @@ see the same moments, there with a history for each target, as its format is.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import contextlib
 import pathlib
 import statistics
@@ -29,8 +30,6 @@ from dare_jax.bench import random_log
 from dare_jax.bench import train
 from dare_jax.bench.published import official
 from dare_jax.bench.published import peer_model
-from dare_jax.data import options as data_options
-from dare_jax.process import runtime
 from dare_jax.store import history_store
 
 
@@ -59,75 +58,84 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
     found = []
     for size in sizes:
       shape = random_log.Shape(size, categories.value, size - 2)
-      found += compare(
-        config_for(config.value), folder, shape, windows, rounds.value,
-        seconds.value,
-      )  # fmt: skip
+      trainings = [published(config.value, shape, w) for w in (1, *windows)]
+      found += compare(trainings, folder, rounds.value, seconds.value)
     return found
 
   return measure
 
 
-def config_for(
-  config: ml_collections.ConfigDict, moments: int = 683, length: int = 200
-) -> ml_collections.ConfigDict:
-  """Returns a config with the published sizes: 2,049 targets a step."""
-  made = config.copy_and_resolve_references()
-  made.data.split = 'leave_last'
-  made.data.history_length = length
-  made.train.batch_size = moments
-  made.train.moments_per_window = 1
-  made.model.attention_dim = made.model.representation_dim = 16
-  return made
+def published(
+  config: ml_collections.ConfigDict,
+  shape: random_log.Shape,
+  moments_per_window: int,
+) -> train.Training:
+  """Returns a training of the published sizes: 2,049 targets a step.
+
+  Args:
+    config: gives the model, its optimizer and everything else.
+    shape: sizes of the random log.
+    moments_per_window: number of moments that share a history.
+
+  Raises:
+    UsageError: a bad config.
+  """
+  point = train.Point(
+    preset=config.model.name,
+    length=200,
+    dim=16,
+    moments=683,
+    moments_per_window=moments_per_window,
+    optimizer=config.optim.tables,
+    rows=shape.rows,
+  )
+  return train.of_config(config, point, shape)
 
 
 def compare(
-  config: ml_collections.ConfigDict,
+  trainings: Sequence[train.Training],
   checkout: pathlib.Path,
-  shape: random_log.Shape,
-  windows: list[int],
   rounds: int,
   seconds: float,
 ) -> list[dict[str, Any]]:
-  """Returns a row for the official code, then one for each of `windows`.
+  """Returns a row for the official code, then one for each of our trainings.
 
   Args:
-    config: of our run.
-    checkout: of the official code.
-    shape: of the log.
-    windows: moments that share a history.
+    trainings: the sizes of the official side, whose moments have a history
+      each; then the trainings of our side, on the same log.
+    checkout: folder of the official code.
     rounds: how often each side has its turn.
-    seconds: of a turn.
+    seconds: time of a turn.
 
   Raises:
-    UsageError: a bad config, or the checkout's model is not as expected.
+    UsageError: the checkout's model is not as expected.
   """
+  theirs, *ours = trainings
   with contextlib.ExitStack() as stack:
     folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    data = data_options.of_section(config.data)
-    store = random_log.write(folder, shape, random_log.events(data))
-    workers = [
-      process.Worker(None, peer_model.Side, config, checkout, store.path)
-    ]
+    num_events = random_log.events(theirs.options.data)
+    store = random_log.write(folder, theirs.shape, num_events).path
+    workers = [process.Worker(None, peer_model.Side, theirs, checkout, store)]
     stack.callback(workers[0].close)
-    for number in windows:
-      own = config.copy_and_resolve_references()
-      own.train.moments_per_window = number
-      settings = runtime.of_section(own.runtime)
-      workers.append(process.Worker(settings, Side, own, store.path))
+    for training in ours:
+      workers.append(process.Worker(training.settings, Side, training, store))
       stack.callback(workers[-1].close)
     turns: list[list[dict[str, float]]] = [[] for _ in workers]
     for _ in range(rounds):
       for worker, found in zip(workers, turns, strict=True):
         found.append(worker.call('steps', seconds))
     peaks = [worker.call('peak_mb') for worker in workers]
-  names = ['official', *['dare_jax'] * len(windows)]
+  names = ['official', *['dare_jax'] * len(ours)]
   return [
-    {'side': name, 'rows': shape.rows, 'moments_per_window': number}
+    {
+      'side': name,
+      'rows': training.shape.rows,
+      'moments_per_window': training.point.moments_per_window,
+    }
     | summarize(found, turns[0])
     | {'peak_rss_mb': peak}
-    for name, number, found, peak in zip(
-      names, [1, *windows], turns, peaks, strict=True
+    for name, training, found, peak in zip(
+      names, trainings, turns, peaks, strict=True
     )
   ]
 
@@ -158,11 +166,9 @@ def summarize(
 class Side:
   """Our training on a store."""
 
-  def __init__(
-    self, config: ml_collections.ConfigDict, store: pathlib.Path
-  ) -> None:
+  def __init__(self, training: train.Training, store: pathlib.Path) -> None:
     self._timer, self._targets = train.timer_of(
-      config, history_store.open_store(store)
+      training, history_store.open_store(store)
     )
 
   def steps(self, seconds: float) -> dict[str, float]:

@@ -32,6 +32,11 @@ class Shape:
   categories: int
   distinct: int
 
+  @property
+  def vocab_sizes(self) -> dict[str, int]:
+    """Field -> rows of its tables."""
+    return {'item': self.rows, 'category': self.categories}
+
   def __post_init__(self) -> None:
     if self.distinct > self.rows - id_map.FIRST:
       raise errors.UsageError(

@@ -10,51 +10,89 @@ no flag here can be set as `--config.optim.table_dtype=bfloat16`.
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 import itertools
 import pathlib
 import tempfile
 from typing import Any
-from typing import TYPE_CHECKING
 
 from absl import flags
 import ml_collections
 
 from dare_jax import cli
 from dare_jax import errors
+from dare_jax import models
 from dare_jax import plots
 from dare_jax.bench import process
 from dare_jax.bench import random_log
+from dare_jax.bench import step_timing
 from dare_jax.bench import train_figure
-from dare_jax.data import options as data_options
+from dare_jax.data import pipeline
+from dare_jax.data import splits
+from dare_jax.data.ids import known_ids
+from dare_jax.experiments import config_check
+from dare_jax.experiments import model_section
+from dare_jax.experiments import options as run_options
 from dare_jax.process import runtime
 from dare_jax.store import history_store
+from dare_jax.training import feed
+from dare_jax.training import state as train_state
 
-if TYPE_CHECKING:  # At run time, after the allocator is set.
-  from dare_jax.bench import step_timing
-
-# Swept: the flag, its default, the fields of a config that it sets, its help.
+# Swept: the flag, its default, its help; in the order of `Point`.
 _SWEPT = (
-  ('models', ['dare'], ('model.name',), 'Presets.'),
-  ('lengths', ['200'], ('data.history_length',), 'Behaviors in a history.'),
-  (
-    'dims',
-    ['16'],
-    ('model.attention_dim', 'model.representation_dim'),
-    'Widths of each vector.',
-  ),
-  ('moments', ['683'], ('train.batch_size',), 'Moments a step.'),
-  (
-    'moments_per_window',
-    ['1'],
-    ('train.moments_per_window',),
-    'Moments that share a history.',
-  ),
-  ('optimizers', ['lazy_adam'], ('optim.tables',), 'Optimizers of tables.'),
-  ('rows', ['68000'], (), 'Rows of the item tables.'),
+  ('models', ['dare'], 'Presets.'),
+  ('lengths', ['200'], 'Behaviors in a history.'),
+  ('dims', ['16'], 'Widths of each vector.'),
+  ('moments', ['683'], 'Moments a step.'),
+  ('moments_per_window', ['1'], 'Moments that share a history.'),
+  ('optimizers', ['lazy_adam'], 'Optimizers of tables.'),
+  ('rows', ['68000'], 'Rows of the item tables.'),
 )
 _TEXT = ('models', 'optimizers')
 # Length of the run for a learning rate's schedule: none ends while timed.
 _STEPS = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+  """One combination of the values that are swept.
+
+  Attributes:
+    preset: name of the model.
+    length: number of behaviors in a history.
+    dim: width of each vector, in both roles.
+    moments: number of moments of a step.
+    moments_per_window: number of moments that share a history.
+    optimizer: optimizer of the tables, a key of `tables.OPTIMIZERS`.
+    rows: number of rows of the item tables.
+  """
+
+  preset: str
+  length: int
+  dim: int
+  moments: int
+  moments_per_window: int
+  optimizer: str
+  rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """A training that is timed.
+
+  Attributes:
+    point: the values that are swept.
+    shape: sizes of the random log.
+    model: the model that is trained.
+    options: how it is trained, and on which rows.
+    settings: settings of the process.
+  """
+
+  point: Point
+  shape: random_log.Shape
+  model: models.RankerConfig
+  options: run_options.RunOptions
+  settings: runtime.Options
 
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
@@ -62,7 +100,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   config = cli.define_config()
   swept = {
     name: flags.DEFINE_list(name, default, text)
-    for name, default, _, text in _SWEPT
+    for name, default, text in _SWEPT
   }
   distinct = flags.DEFINE_integer(
     'distinct',
@@ -85,21 +123,20 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
       plots.require('--figure')
     values = {name: parse(name, flag.value) for name, flag in swept.items()}
     seen = distinct.value or min(values['rows']) - 2
-    rows = []
-    for point in itertools.product(*values.values()):
-      named = dict(zip(values, point, strict=True))
-      shape = random_log.Shape(named['rows'], categories.value, seen)
-      own = _config_at(config.value, named)
-      rows.append(
-        process.run_fresh(
-          runtime.of_section(own.runtime),
-          measure_one,
-          own,
-          shape,
-          seconds.value,
-          profile.value,
-        )
+    trainings = [
+      of_config(
+        config.value,
+        point,
+        random_log.Shape(point.rows, categories.value, seen),
       )
+      for point in itertools.starmap(Point, itertools.product(*values.values()))
+    ]
+    rows = [
+      process.run_fresh(
+        one.settings, measure_one, one, seconds.value, profile.value
+      )
+      for one in trainings
+    ]
     for row in rows:
       rate = rows[0]['examples_per_s'] / row['examples_per_s']
       row['times_slower_than_first'] = rate
@@ -129,49 +166,69 @@ def parse(name: str, values: list[str]) -> list[Any]:
   return [int(value) for value in values]
 
 
-def _config_at(
-  config: ml_collections.ConfigDict, point: dict[str, Any]
-) -> ml_collections.ConfigDict:
-  made = config.copy_and_resolve_references()
-  made.data.split = 'leave_last'
-  for name, _, fields, _ in _SWEPT:
-    for field in fields:
-      made.update_from_flattened_dict({field: point[name]})
-  return made
+def of_config(
+  config: ml_collections.ConfigDict, point: Point, shape: random_log.Shape
+) -> Training:
+  """Returns the training at a point of the sweep.
+
+  Args:
+    config: gives everything that is not swept.
+    point: the values that are swept.
+    shape: sizes of the random log.
+
+  Raises:
+    UsageError: a bad config, or values that exclude each other.
+  """
+  config_check.check_fields(config)
+  own = run_options.of_config(config)
+  options = dataclasses.replace(
+    own,
+    data=dataclasses.replace(
+      own.data, split='leave_last', history_length=point.length
+    ),
+    train=dataclasses.replace(
+      own.train,
+      batch_size=point.moments,
+      moments_per_window=point.moments_per_window,
+    ),
+    optim=dataclasses.replace(own.optim, tables=point.optimizer),
+  )
+  model = model_section.build(
+    config,
+    shape.vocab_sizes,
+    name=point.preset,
+    attention_dim=point.dim,
+    representation_dim=point.dim,
+  ).config
+  config_check.check_together(options, model.top_k)
+  settings = runtime.of_section(config.runtime)
+  return Training(point, shape, model, options, settings)
 
 
 def measure_one(
-  config: ml_collections.ConfigDict,
-  shape: random_log.Shape,
-  seconds: float,
-  profile: str | None = None,
+  training: Training, seconds: float, profile: str | None = None
 ) -> dict[str, Any]:
-  """Returns the row of one configuration.
+  """Returns the row of one training.
 
   Args:
-    config: of the run.
-    shape: of the log.
-    seconds: for the timing of whole steps.
-    profile: a folder for a trace, if any.
-
-  Raises:
-    UsageError: a bad config.
+    training: the training to time, on a random log that is made here.
+    seconds: time for the timing of whole steps.
+    profile: a folder for a trace; None: no trace.
   """
+  point, shape = training.point, training.shape
   with tempfile.TemporaryDirectory() as folder:
     store = random_log.write(
-      pathlib.Path(folder),
-      shape,
-      random_log.events(data_options.of_section(config.data)),
+      pathlib.Path(folder), shape, random_log.events(training.options.data)
     )
-    timer, targets = timer_of(config, store)
+    timer, targets = timer_of(training, store)
     whole = timer.whole(seconds, profile)
     found = whole | timer.parts() | timer.moved()
   return {
-    'model': config.model.name,
-    'history_length': config.data.history_length,
-    'dim': config.model.attention_dim,
-    'moments_per_window': config.train.moments_per_window,
-    'optimizer': config.optim.tables,
+    'model': point.preset,
+    'history_length': point.length,
+    'dim': point.dim,
+    'moments_per_window': point.moments_per_window,
+    'optimizer': point.optimizer,
     'rows': shape.rows,
     'targets_per_step': targets,
     'examples_per_s': targets * found.pop('steps_per_s'),
@@ -181,27 +238,16 @@ def measure_one(
 
 
 def timer_of(
-  config: ml_collections.ConfigDict, store: history_store.HistoryStore
+  training: Training, store: history_store.HistoryStore
 ) -> tuple[step_timing.Timer, int]:
-  """Returns what times the steps of a config on a store, and their targets.
+  """Returns what times the steps of a training, and the targets of a step.
 
-  Raises:
-    UsageError: a bad config.
+  Args:
+    training: the training to time.
+    store: the store of its log.
   """
-  from dare_jax.bench import step_timing
-  from dare_jax.data import pipeline
-  from dare_jax.data import splits
-  from dare_jax.data.ids import known_ids
-  from dare_jax.experiments import config_check
-  from dare_jax.experiments import model_section
-  from dare_jax.experiments import options as run_options
-  from dare_jax.training import feed
-  from dare_jax.training import state as train_state
-
-  config_check.check(config)
-  options = run_options.of_config(config)
-  vocab = {field: store.vocab_sizes[field] for field in store.fields}
-  model = model_section.build(config, vocab)
+  options = training.options
+  model = models.Ranker(training.model)
   trainer = train_state.Trainer(model, options.optim, _STEPS)
   moments = splits.make_splits(store, options.data)['train']
   train = pipeline.Pipeline(

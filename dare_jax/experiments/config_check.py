@@ -15,6 +15,7 @@ from dare_jax.data import options as data_options
 from dare_jax.data import split_times
 from dare_jax.data import splits
 from dare_jax.embeddings import content_vectors
+from dare_jax.experiments import options as run_options
 from dare_jax.training import options as train_options
 
 # What is expected, when that is met, and of which fields. None is checked
@@ -90,6 +91,12 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
 
 def check(config: ml_collections.ConfigDict) -> None:
   """Raises UsageError for a value out of its range, or two that exclude."""
+  check_fields(config)
+  check_together(run_options.of_config(config), config.model.top_k)
+
+
+def check_fields(config: ml_collections.ConfigDict) -> None:
+  """Raises UsageError for a value out of its range, of each field alone."""
   _check_given(config, base.get_config())
   for expected, is_met, fields in _RANGES:
     for field in fields:
@@ -114,7 +121,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         f' {", ".join(known)}.'
       )
   train_options.of_section(config.optim)
-  _check_together(config)
+  _check_vectors(config)
 
 
 def _check_given(
@@ -133,28 +140,38 @@ def _check_given(
       )
 
 
-def _check_together(config: ml_collections.ConfigDict) -> None:
-  if config.data.max_padding is not None and config.eval.drop_last:
+def check_together(options: run_options.RunOptions, top_k: int) -> None:
+  """Checks options that depend on each other.
+
+  Args:
+    options: the options of a run.
+    top_k: number of behaviors that its search keeps.
+
+  Raises:
+    UsageError: two of them exclude each other.
+  """
+  data, train = options.data, options.train
+  if data.max_padding is not None and options.evaluation.drop_last:
     raise errors.UsageError(
       'eval.drop_last=True leaves out the last rows of the split: with'
       ' data.max_padding the longest histories come last; set it to None.'
     )
-  if config.train.moments_per_window > 1 and not config.data.group_candidates:
+  if train.moments_per_window > 1 and not data.group_candidates:
     raise errors.UsageError(
-      f'train.moments_per_window={config.train.moments_per_window} needs'
+      f'train.moments_per_window={train.moments_per_window} needs'
       ' data.group_candidates=True: single targets do not share a window.'
     )
-  _check_losses(config)
-  _check_vectors(config)
-  if config.model.top_k > config.data.history_length:
+  _check_losses(options.optim, data)
+  if top_k > data.history_length:
     raise errors.UsageError(
-      f'model.top_k={config.model.top_k} exceeds data.history_length='
-      f'{config.data.history_length}; lower the one or raise the other.'
+      f'model.top_k={top_k} exceeds data.history_length={data.history_length};'
+      ' lower the one or raise the other.'
     )
 
 
-def _check_losses(config: ml_collections.ConfigDict) -> None:
-  optim, data = config.optim, config.data
+def _check_losses(
+  optim: train_options.Options, data: data_options.PipelineOptions
+) -> None:
   if optim.softmax_weight > 0 and not data.group_candidates:
     raise errors.UsageError(
       f'optim.softmax_weight={optim.softmax_weight} needs'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 
@@ -33,6 +34,7 @@ def build(
   context: Mapping[str, int] | None = None,
   num_clusters: int = 1,
   vector_width: int | None = None,
+  **instead: Any,
 ) -> models.Ranker:
   """Returns the model of the config's model section.
 
@@ -43,8 +45,12 @@ def build(
     num_clusters: upper bound of the number of clusters of one user.
     vector_width: width of the vectors of the field `item_vector`; None: the log
       has no such field.
+    **instead: fields of the section, with values to take instead of its own.
+
+  Raises:
+    UsageError: an unknown preset, choice or field; a bad size.
   """
-  options = config.model.to_dict()
+  options = config.model.to_dict() | instead
   name = options.pop('name')
   for field in ('cluster_size', 'cluster_every_steps'):
     options.pop(field)

@@ -10,6 +10,7 @@ import pytest
 from dare_jax import errors
 from dare_jax.bench import peer
 from dare_jax.bench import process
+from dare_jax.bench import random_log
 from dare_jax.bench.published import official
 from dare_jax.configs import base
 from tests.models import examples
@@ -90,6 +91,9 @@ def test_peak_memory_is_this_process_alone():
   assert held[0] == 1
 
 
-def test_config_has_the_published_sizes():
-  config = peer.config_for(base.get_config())
-  assert config.train.batch_size * (1 + config.data.num_negatives) == 2049
+def test_our_side_has_the_published_sizes():
+  shape = random_log.Shape(rows=50, categories=9, distinct=40)
+  options = peer.published(base.get_config(), shape, 19).options
+  targets = 1 + options.data.num_negatives
+  assert options.train.batch_size * targets == 2049
+  assert options.train.moments_per_window == 19

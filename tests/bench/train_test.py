@@ -1,5 +1,6 @@
 """The training benchmark runs the real pipeline and step."""
 
+import dataclasses
 import pathlib
 import tempfile
 
@@ -16,18 +17,17 @@ from dare_jax.bench import train_figure
 from dare_jax.configs import base
 
 _SHAPE = random_log.Shape(rows=5_000, categories=500, distinct=3_000)
+_POINT = train.Point('dare', 20, 16, 8, 1, 'lazy_adam', 5_000)
 
 
 class TrainBenchTest(parameterized.TestCase):
   @pytest.mark.slow
   def test_row_has_what_readers_script_against(self):
     config = base.get_config()
-    config.data.history_length = 20
-    config.data.split = 'leave_last'
-    config.train.batch_size = 8
     config.runtime.compilation_cache = ''
     folder = self.enterContext(tempfile.TemporaryDirectory())
-    row = train.measure_one(config, _SHAPE, 0.01, folder)
+    training = train.of_config(config, _POINT, _SHAPE)
+    row = train.measure_one(training, 0.01, folder)
     self.assertEqual(row['moments_per_window'], 1)
     self.assertEqual(row['targets_per_step'], 24)
     self.assertGreater(row['examples_per_s'], 0)
@@ -69,6 +69,29 @@ class TrainBenchTest(parameterized.TestCase):
     self.assertLen(table.splitlines(), 3)
     for cell in ('a', 'b', '1', '2.5', '3', '12,346'):
       self.assertIn(cell, table)
+
+  def test_points_replace_what_the_config_says(self):
+    config = base.get_config()
+    config.train.moments_per_window = 4
+    point = dataclasses.replace(_POINT, preset='twin', dim=8, optimizer='sgd')
+    made = train.of_config(config, point, _SHAPE)
+    self.assertEqual(made.options.data.history_length, 20)
+    self.assertEqual(made.options.train.batch_size, 8)
+    self.assertEqual(made.options.train.moments_per_window, 1)
+    self.assertEqual(made.options.optim.tables, 'sgd')
+    self.assertEqual(made.model.plan, 'shared')
+    widths = [(f.attention_dim, f.vocab_size) for f in made.model.content]
+    self.assertEqual(widths, [(8, 5_000), (8, 500)])
+
+  @parameterized.parameters(
+    ({'length': 10}, 'model.top_k=20 exceeds data.history_length=10'),
+    ({'preset': 'twinn'}, 'twinn'),
+    ({'optimizer': 'sgdd'}, 'optim.tables'),
+  )
+  def test_bad_points_are_told(self, values, message):
+    point = dataclasses.replace(_POINT, **values)
+    with self.assertRaisesRegex(errors.UsageError, message):
+      train.of_config(base.get_config(), point, _SHAPE)
 
   @parameterized.parameters(
     (lambda: train.parse('rows', ['10', '1e6']), '--rows.*1e6'),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pathlib
 
-import ml_collections
 import numpy as np
 
+from dare_jax.bench import train
 from dare_jax.bench.published import official
-from dare_jax.data import options as data_options
 from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.store import history_store
@@ -21,14 +20,14 @@ class Side(official.Training):
 
   def __init__(
     self,
-    config: ml_collections.ConfigDict,
+    training: train.Training,
     checkout: pathlib.Path,
     store: pathlib.Path,
   ) -> None:
     """Reads some batches and builds the model.
 
     Args:
-      config: the config of our side, which gives the sizes.
+      training: the training of our side that has the same sizes.
       checkout: folder of the official code, from `official.check`.
       store: folder of the history store.
 
@@ -40,20 +39,20 @@ class Side(official.Training):
     sizes = official.Sizes(
       items=rows['item'],
       categories=rows['category'],
-      dim=config.model.attention_dim,
-      length=config.data.history_length,
-      top_k=config.model.top_k,
+      dim=training.point.dim,
+      length=training.point.length,
+      top_k=training.model.top_k,
     )
-    super().__init__(checkout, _batches(config, opened), sizes)
+    super().__init__(checkout, _batches(training, opened), sizes)
 
 
 def _batches(
-  config: ml_collections.ConfigDict, store: history_store.HistoryStore
+  training: train.Training, store: history_store.HistoryStore
 ) -> list[dict[str, np.ndarray]]:
-  options = data_options.of_section(config.data)
-  moments = splits.make_splits(store, options)['train']
-  made = pipeline.Pipeline(store, moments, 'train', options, config.seed)
-  size = config.train.batch_size
+  options = training.options
+  moments = splits.make_splits(store, options.data)['train']
+  made = pipeline.Pipeline(store, moments, 'train', options.data, options.seed)
+  size = options.train.batch_size
   return [
     official.single_rows(made.train_batch(step, size))
     for step in range(_BATCHES)
