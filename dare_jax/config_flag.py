@@ -36,6 +36,7 @@ class _NumberOrTextParser(flags.ArgumentParser):
   """Reads a number as such, all else as text."""
 
   def parse(self, argument: Any) -> Any:
+    """Returns a whole number, a fraction, or the text itself."""
     for kind in (int, float):
       try:
         return kind(argument)
@@ -51,6 +52,7 @@ class _TupleParser(tuple_parser.TupleParser):
   """Reads what Python has as a tuple, and words between commas."""
 
   def parse(self, argument: Any) -> Any:
+    """Returns the tuple that an argument spells."""
     if isinstance(argument, str) and not re.search(r'[\[({\'"]', argument):
       try:
         ast.literal_eval(argument)
@@ -77,6 +79,7 @@ class _FileParser(flags.ArgumentParser):
     self._parser = parser
 
   def parse(self, path: str) -> ml_collections.ConfigDict:
+    """Returns the config of a file, locked; raises UsageError otherwise."""
     path = _find_config(path)
     try:
       config = self._parser.parse(path)

@@ -15,7 +15,7 @@ def install(extra: str) -> str:
 
 
 class Interrupted(BaseException):
-  """SIGINT or SIGTERM ends what need not be gone on with.
+  """SIGINT or SIGTERM ended a command that leaves nothing to resume.
 
   The process exits with 128 and the number of the signal.
   """

@@ -80,7 +80,11 @@ def main() -> None:
 
 if __name__ == '__main__':
   _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a run.')
-  _SPLIT = flags.DEFINE_string('split', 'test', 'train, val or test.')
-  _CHECKPOINT = flags.DEFINE_string('checkpoint', 'best', 'best, last or STEP.')
+  _SPLIT = flags.DEFINE_string(
+    'split', 'test', 'Split to evaluate: train, val or test.'
+  )
+  _CHECKPOINT = flags.DEFINE_string(
+    'checkpoint', 'best', 'Checkpoint: best, last or STEP.'
+  )
   distributed.define_flags()
   cli.run(main)

@@ -46,7 +46,9 @@ def main() -> None:
 if __name__ == '__main__':
   _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a run.')
   _OUTPUT = flags.DEFINE_string('output', None, 'Folder of the bundle.')
-  _CHECKPOINT = flags.DEFINE_string('checkpoint', 'best', 'best, last or STEP.')
+  _CHECKPOINT = flags.DEFINE_string(
+    'checkpoint', 'best', 'Checkpoint: best, last or STEP.'
+  )
   _TABLES = flags.DEFINE_string(
     'tables', 'float32', 'How tables are kept: float32, bfloat16 or int8.'
   )

@@ -217,11 +217,15 @@ def main() -> None:
 if __name__ == '__main__':
   flags.DEFINE_string('bundle', None, 'What dare_jax.export has written.')
   flags.DEFINE_string('workdir', None, 'Folder of a run.')
-  flags.DEFINE_string('checkpoint', 'best', 'Of the run: best, last or STEP.')
+  flags.DEFINE_string(
+    'checkpoint', 'best', 'Checkpoint of the run: best, last or STEP.'
+  )
   flags.DEFINE_string(
     'input', None, 'CSV or Parquet: a user and an item a row.'
   )
-  flags.DEFINE_string('output', None, '*.csv, *.csv.gz or *.parquet.')
+  flags.DEFINE_string(
+    'output', None, 'File to write: *.csv, *.csv.gz or *.parquet.'
+  )
   flags.DEFINE_string(
     'history',
     None,

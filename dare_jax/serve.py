@@ -123,20 +123,24 @@ if __name__ == '__main__':
   _WATCH = flags.DEFINE_float(
     'watch_s', 2.0, 'How often to look for a new bundle, s; 0: never.', 0
   )
-  _MAX_BODY_MIB = flags.DEFINE_float('max_body_mib', 8, 'Beyond it 413.')
+  _MAX_BODY_MIB = flags.DEFINE_float(
+    'max_body_mib', 8, 'Largest body of a request; beyond it 413.'
+  )
   _MAX_QUEUE = flags.DEFINE_integer(
     'max_queue', 64, 'Requests waiting or being answered; beyond it 429.'
   )
   _TIME_LIMIT = flags.DEFINE_float(
-    'time_limit_s', 5.0, 'Of a request, waiting included; beyond it 504.'
+    'time_limit_s',
+    5.0,
+    'Longest time of a request, waiting included; beyond it 504.',
   )
   _MAX_CANDIDATES = flags.DEFINE_integer(
-    'max_candidates', 5000, 'Of a request; beyond it 400.'
+    'max_candidates', 5000, 'Most candidates of a request; beyond it 400.'
   )
   _DRAIN = flags.DEFINE_float(
     'drain_s', 5.0, 'After SIGTERM, how long new requests are told 503.'
   )
-  _CACHE_MIB = flags.DEFINE_float('cache_mib', 1024, 'Of cached states.')
+  _CACHE_MIB = flags.DEFINE_float('cache_mib', 1024, 'Memory of cached states.')
   _SCORE_THREADS = flags.DEFINE_integer(
     'score_threads', 2, 'Requests scored at a time.'
   )
@@ -149,6 +153,8 @@ if __name__ == '__main__':
     'Folder of compiled programs, for the next start; empty: none.',
   )
   _BATCH_WAIT_MS = flags.DEFINE_float(
-    'batch_wait_ms', 2.0, 'How long the first of a batch waits for others.'
+    'batch_wait_ms',
+    2.0,
+    'How long the first request of a batch waits for others.',
   )
   cli.run(main)

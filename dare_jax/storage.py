@@ -126,7 +126,7 @@ class GrowingFile:
         rest = rest[self._file.write(rest) :]
 
   def sync(self) -> None:
-    """Returns when all entries would survive this machine."""
+    """Returns once all entries would survive a crash of this machine."""
     if self._file is not None:
       with told(self._path):
         os.fsync(self._file.fileno())

@@ -31,7 +31,7 @@ from dare_jax.runs import saved_run
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """What `load` returns.
+  """A trained model, as `load` returns it.
 
   Attributes:
     model: the model, for `model.apply(variables, ...)`, on any device.
@@ -183,7 +183,7 @@ def _check_fields(
 
 
 def load(workdir: str | os.PathLike[str], which: str | int = 'best') -> Trained:
-  """Returns what a run has learned.
+  """Returns the trained model of a run.
 
   Args:
     workdir: folder of a run that has saved a checkpoint.

@@ -157,7 +157,7 @@ def _digest(*parts: Any) -> str:
 
 
 def _plain(values: Any) -> Any:
-  """Returns values as JSON has them; None for a number that is none."""
+  """Returns values as JSON has them; None for NaN and infinity."""
   if isinstance(values, dict):
     return {str(key): _plain(value) for key, value in values.items()}
   if isinstance(values, list | tuple):

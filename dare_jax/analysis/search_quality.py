@@ -184,7 +184,7 @@ class Tables:
     return np.where(is_there, self._at(self._exact, category), -np.inf)
 
   def official(self, category: np.ndarray, is_there: np.ndarray) -> np.ndarray:
-    """Returns the same with 1e-5 for each count of 0."""
+    """Returns the information of behaviors, with 1e-5 for each count of 0."""
     missing = information.OFFICIAL_MISSING
     absent = information.mutual_information(
       np.zeros(1), np.zeros(1),

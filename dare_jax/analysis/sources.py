@@ -234,7 +234,7 @@ class Sources:
   def _pipeline(
     self, split: str, history_length: int, own: np.ndarray | None = None
   ) -> pipeline.Pipeline:
-    """One moment a row, in order; the run's own may go by other ways."""
+    """Returns a pipeline of one moment a row, in the order of the split."""
     data = dataclasses.replace(
       self.data,
       history_length=history_length,

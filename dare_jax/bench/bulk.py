@@ -56,15 +56,22 @@ class Made:
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
-  workdir = flags.DEFINE_string('workdir', None, 'Of a run; None: is made.')
+  workdir = flags.DEFINE_string(
+    'workdir', None, 'Workdir of the run that scores; None: one is made.'
+  )
   lengths = flags.DEFINE_list(
     'lengths', ['200'], 'History lengths of the runs that are made.'
   )
-  users = flags.DEFINE_integer('users', 300, 'Of a made log.', 10)
-  candidates = flags.DEFINE_integer('candidates', 100, 'Of a moment.', 2)
+  users = flags.DEFINE_integer(
+    'users', 300, 'Users of the log that is made.', 10
+  )
+  candidates = flags.DEFINE_integer(
+    'candidates', 100, 'Candidates of a moment.', 2
+  )
   rounds = flags.DEFINE_integer('rounds', 3, 'Turns of each side.', 1)
 
   def measure_all() -> list[dict[str, Any]]:
+    """Returns the rows of each length, or of the run that is given."""
     with tempfile.TemporaryDirectory() as name:
       folder = pathlib.Path(name)
       if workdir.value is not None:

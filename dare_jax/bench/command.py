@@ -57,6 +57,7 @@ def run(name: str, module: ModuleType, argv: list[str]) -> None:
   output = flags.DEFINE_string('output', None, 'Write the rows here as JSON.')
 
   def measure_and_show() -> None:
+    """Measures, prints the table and writes the JSON."""
     if output.value:  # Before what may take an hour.
       folder = pathlib.Path(output.value).absolute().parent
       if not os.access(folder, os.W_OK):

@@ -28,8 +28,10 @@ _MOMENTS = 19  # of a user
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
   rows = flags.DEFINE_integer('rows', 5_000_000, 'Training rows.')
-  length = flags.DEFINE_integer('length', 200, 'Behaviors of a row.')
-  categories = flags.DEFINE_integer('categories', 9_407, 'Categories.')
+  length = flags.DEFINE_integer('length', 200, 'Behaviors that a row sees.')
+  categories = flags.DEFINE_integer(
+    'categories', 9_407, 'Number of categories.'
+  )
 
   def measure() -> list[dict[str, Any]]:
     return [row(rows.value, length.value, categories.value)]

@@ -25,10 +25,13 @@ from dare_jax.bench import lead_figure
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
   folders = flags.DEFINE_list('comparisons', None, 'Folders of comparisons.')
-  models = flags.DEFINE_list('models', None, 'Models to tell; default: all.')
+  models = flags.DEFINE_list(
+    'models', None, 'Models to compare with the base; default: all.'
+  )
   figure = flags.DEFINE_string('figure', None, 'Draw the leads as this PNG.')
 
   def measure() -> list[dict[str, Any]]:
+    """Returns the rows of all comparisons, and draws them where asked."""
     if not folders.value:
       raise errors.UsageError(
         '--comparisons: expected folders of `python -m dare_jax.compare`,'

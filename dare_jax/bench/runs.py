@@ -22,11 +22,13 @@ from dare_jax import plots
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
-  runs = flags.DEFINE_string('runs', None, 'Folder of run folders.')
+  runs = flags.DEFINE_string('runs', None, 'A folder that holds run folders.')
   by = flags.DEFINE_list(
     'by', ['data.history_length'], 'Fields that tell the rows apart.'
   )
-  drawn = flags.DEFINE_string('figure', None, 'Draw AUC by the first field.')
+  drawn = flags.DEFINE_string(
+    'figure', None, 'Draw the AUC by the first field into this PNG.'
+  )
 
   def measure() -> list[dict[str, Any]]:
     if runs.value is None:

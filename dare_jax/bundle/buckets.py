@@ -24,10 +24,10 @@ class Shape:
 
 
 class Buckets:
-  """Shapes of static programs; what fits none has the symbolic program."""
+  """The shapes of static programs; other calls take the symbolic program."""
 
   def __init__(self, shapes: Iterable[Shape], largest: int) -> None:
-    """Makes them.
+    """Sorts the shapes.
 
     Args:
       shapes: the shapes of the static programs.

@@ -42,13 +42,13 @@ class Calls:
       self._files[told['kind'], sizes if is_static else None] = told['file']
 
   def for_any_shape(self) -> Calls:
-    """Returns the same without the static programs."""
+    """Returns these programs without the static ones."""
     other = copy.copy(self)
     other._files = {k: f for k, f in self._files.items() if k[1] is None}
     return other
 
   def __call__(self, kind: str, sizes: Sizes, *args: Any) -> Any:
-    """Returns what the program of a kind makes of arguments.
+    """Calls the program of a kind, and returns its outputs.
 
     Args:
       kind: the kind of the program: predict, encode_history, append, search or
@@ -62,7 +62,7 @@ class Calls:
     return call(self._variables, *args)
 
   def search_and_score(self, sizes: Sizes, *args: Any) -> Any:
-    """Returns what `search`, and `score` of what it found, make in one call.
+    """Calls `search`, then `score` on what it found, as one program.
 
     To start a program takes longer than to score a few candidates.
 

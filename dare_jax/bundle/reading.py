@@ -79,7 +79,7 @@ class Bundle:
 
   @property
   def version(self) -> str:
-    """Another one for any other content."""
+    """The version, which differs between bundles of different content."""
     return str(self.manifest['version'])
 
   @property
@@ -170,7 +170,7 @@ class Bundle:
     return self._scorer.append(state, values, self.history_length)
 
   def expand(self, state: scoring.State) -> scoring.State:
-    """Returns the state that `State.compact` was called on, made anew."""
+    """Returns a compact state with its keys, encoded again."""
     self._check_version(state)
     return self._scorer.expand(state)
 

@@ -54,13 +54,13 @@ class State:
     return own + sum(ids.nbytes for ids in self.ids.values())
 
   def compact(self) -> State:
-    """Returns the same without keys, far smaller: `Scorer.expand` has them."""
+    """Returns the state without its keys, far smaller; see `Scorer.expand`."""
     return self if self.keys is None else dataclasses.replace(self, keys=None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-  """What a user's candidates are worth.
+  """The scores of a user's candidates.
 
   Attributes:
     logit: float32 [c], the logit of each candidate.
@@ -79,7 +79,7 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What of a manifest decides how users are scored.
+  """The entries of a manifest that decide how users are scored.
 
   Attributes:
     top_k: number of behaviors that the model keeps.
@@ -144,7 +144,7 @@ class Scorer:
     return dataclasses.replace(state, keys=_kept(made['keys']))
 
   def expand(self, state: State) -> State:
-    """Returns a state with its keys; one that was compact has the same ones."""
+    """Returns a compact state with its keys, the same as before."""
     if state.keys is not None or not self._plan.has_cached_keys:
       return state
     return self.encode(state.version, state.ids)
@@ -196,7 +196,7 @@ class Scorer:
     return dataclasses.replace(state, ids=ids, newest=newest, keys=keys)
 
   def score(self, requests: Sequence[Request], explain: bool) -> list[Scores]:
-    """Returns what each request's candidates are worth."""
+    """Returns the scores of each request's candidates."""
     parts: list[tuple[int, Request]] = []
     groups: dict[tuple[int, int], list[int]] = {}
     for place, request in enumerate(requests):
@@ -235,7 +235,7 @@ class Scorer:
   def _batch(
     self, requests: Sequence[Request], shape: buckets_lib.Shape, explain: bool
   ) -> list[Scores]:
-    """Returns what one call of the programs makes of requests."""
+    """Scores requests in one call of the programs."""
     targets, real, context = _inputs(requests, shape)
     states = [request.state for request in requests]
     ids, count = windows(states, shape.batch, shape.capacity)

@@ -283,7 +283,7 @@ class Checkpoints:
       raise _damaged(path, 'its checksum does not match')
 
   def manager_of(self, step: int) -> ocp.CheckpointManager:
-    """Returns the one that has a step; raises UsageError if none has."""
+    """Returns the manager that has a step; raises UsageError if none has."""
     if step not in self.steps():
       raise errors.UsageError(
         f'{self._directory}: no checkpoint of step {step}; there are'

@@ -105,7 +105,7 @@ def _draw(users: int, index: int) -> np.ndarray:
 def difference(
   ours: Sequence[np.ndarray], base: Sequence[np.ndarray]
 ) -> Estimate:
-  """Returns how much better our AUC is, on the mean over the seeds.
+  """Returns the mean difference in AUC over the seeds, with its interval.
 
   Args:
     ours: float [replicates] for each seed of our model, as `replicates` returns

@@ -50,6 +50,7 @@ class Stop:
 
   @contextlib.contextmanager
   def passed_to(self, process: subprocess.Popen) -> Iterator[None]:
+    """Passes signals on to a process while the context is open."""
     self._processes.add(process)
     if self.requested:  # It may have come before there was a process.
       process.send_signal(signal.SIGTERM)

@@ -19,7 +19,7 @@ _ROUNDS = 8
 
 
 class InBatchNegatives:
-  """Draws them, each with the logarithm of how much too often it is drawn.
+  """Draws such negatives, each with the log ratio that corrects its frequency.
 
   A batch gives item j with probability P(j), its share of the training
   positives; the sampler with Q(j), its share of the log that negatives are

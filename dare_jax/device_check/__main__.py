@@ -33,10 +33,10 @@ from dare_jax.device_check import table
 _OUTPUT = flags.DEFINE_string('output', None, 'Write all rows here, as JSON.')
 _TABLE = flags.DEFINE_string('table', None, 'Write tables here, as Markdown.')
 _PARTS = flags.DEFINE_list(
-  'parts', list(parts.SECONDS), 'Of these, which to run, in this order.'
+  'parts', list(parts.SECONDS), 'Parts to run, in this order.'
 )
 _MINUTES = flags.DEFINE_float(
-  'minutes', 9.5, 'For all parts together.', lower_bound=0.1
+  'minutes', 9.5, 'Time for all parts together.', lower_bound=0.1
 )
 _SMALL = flags.DEFINE_bool(
   'small', False, 'Sizes for a CPU, to try the check out.'
@@ -64,6 +64,7 @@ def main() -> None:
     rows = pathlib.Path(folder) / 'rows.jsonl'
 
     def tell(ended: list[parts.Ended]) -> None:
+      """Prints and writes the results after each part."""
       found = reporting.read(rows)
       last = ended[-1]
       print(table.show([last], found), '\n', flush=True)

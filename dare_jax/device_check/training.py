@@ -83,6 +83,7 @@ def _measure(
   targets = windows * made.CANDIDATES
 
   def steps(following: Any) -> float:
+    """Returns the median time of a step, seconds, warm-up left out."""
     nonlocal state
     taken: list[float] = []
     while sum(taken) < sizes.step_seconds or len(taken) < _WARM_UP + _AT_LEAST:

@@ -48,6 +48,7 @@ class FeatureEncoder(nn.Module):
   compute_dtype: str = 'float32'
 
   def setup(self) -> None:
+    """Makes the tables of the features, and the maps that the plan names."""
     features = self.content if self.time is None else (*self.content, self.time)
     variables = {}
     for feature in features:

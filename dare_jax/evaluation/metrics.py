@@ -25,7 +25,7 @@ _Tree = TypeVar('_Tree')
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """What predictions are worth.
+  """The metrics of some predictions.
 
   Attributes:
     values: metric -> value, of the metrics that are defined.
@@ -108,7 +108,7 @@ class _Scored:
     return _Scored(self.logit[subset], self.label[subset], self.weight[subset])
 
   def pointwise(self) -> dict[str, _Found]:
-    """Returns what takes the targets one by one."""
+    """Returns the metrics that are means over single targets."""
     if reason := self._not_scored():
       return dict.fromkeys(('logloss', 'accuracy', 'calibration'), reason)
     logit, label, weight = self.logit, self.label, self.weight
@@ -130,6 +130,7 @@ class _Scored:
     }
 
   def auc(self) -> _Found:
+    """Returns the AUC, or why there is none."""
     return (
       self._not_scored()
       or self._of_one_class()
@@ -137,6 +138,7 @@ class _Scored:
     )
 
   def grouped_auc(self, groups: np.ndarray) -> _Found:
+    """Returns the AUC within groups, weighted; or why there is none."""
     if reason := self._not_scored() or self._of_one_class():
       return reason
     value = grouped_auc(self.logit, self.label, self.weight, groups)
@@ -158,7 +160,7 @@ class _Scored:
 
 
 def merge(parts: Iterable[_Tree]) -> _Tree:
-  """Returns all as one, say predictions; the order does not matter to metrics.
+  """Joins trees of arrays, such as predictions; metrics ignore their order.
 
   Args:
     parts: trees of arrays that are alike but for their first axis.

@@ -21,7 +21,7 @@ _CHUNK = 2_000_000  # (target, behavior) pairs whose relevance is held at once
 
 
 def truth_of(store: history_store.HistoryStore) -> synthetic.Truth | None:
-  """Returns what is planted in a store's log; None for a log of the world.
+  """Returns what is planted in a store's log; None for a real log.
 
   Raises:
     UsageError: it is damaged.

@@ -12,7 +12,7 @@ from dare_jax import types
 
 
 class InterestHeads(nn.Module):
-  """Adds to a user's interest what further softmaxes make of the same rows.
+  """Adds to a user's interest what further softmaxes pool from the same rows.
 
   Head n weighs kept behavior i of target t by
 

@@ -54,6 +54,7 @@ def redraw(key: jax.Array, variables: Mapping[str, Any]) -> dict[str, Any]:
   """
 
   def draw(path: Any, leaf: jax.Array) -> jax.Array:
+    """Returns a fresh value of one variable, by its name."""
     name = jax.tree_util.keystr(path)
     own = jax.random.fold_in(key, _hash(name))
     if path[-1].key != 'bias':

@@ -83,7 +83,7 @@ def moments(
 def of_rows(
   found: Moments, targets: Mapping[str, np.ndarray]
 ) -> tuple[Asked, np.ndarray]:
-  """Returns what is asked where each row has one target.
+  """Returns the question in which each row has one target.
 
   Args:
     found: the moments of the rows.
@@ -101,7 +101,7 @@ def of_rows(
 
 
 def of_all(found: Moments, candidates: Mapping[str, np.ndarray]) -> Asked:
-  """Returns what is asked where all candidates are targets of each moment.
+  """Returns the question in which all candidates are targets of each moment.
 
   Args:
     found: the moments of which each is asked.

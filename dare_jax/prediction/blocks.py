@@ -1,4 +1,4 @@
-"""What is read of an input: its columns, and its rows block by block.
+"""The input as it is read: its columns, and its rows block by block.
 
 Blocks are the unit of everything: a part of the output, what a restart goes on
 from, and what shards are made of. Where they lie depends on the input and on
@@ -82,7 +82,7 @@ class Source(Protocol):
     """
 
   def nothing(self) -> Rows:
-    """Returns no rows, of all columns."""
+    """Returns an empty table with all columns."""
 
   def header_text(self, added: Sequence[str]) -> bytes:
     """Returns the first line of CSV with these columns added."""

@@ -47,7 +47,7 @@ class Names:
 def names_of(
   log_columns: Any, fields: Sequence[str], given: str | None
 ) -> Names:
-  """Returns what columns may be called.
+  """Returns the names that columns may have.
 
   A column of a role has the name that the log's has, or the role's own.
 

@@ -33,7 +33,7 @@ class HistoryLog:
     store: history_store.HistoryStore,
     translated: Mapping[str, np.ndarray],
   ) -> None:
-    """Makes it.
+    """Keeps the store and the model's ids of its values.
 
     Args:
       store: the store of the log.

@@ -82,7 +82,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-  """What came of a job.
+  """The outcome of a job.
 
   Attributes:
     path: the path of the output.

@@ -76,7 +76,7 @@ class Output:
   """Parts of an output, of one process at a time."""
 
   def __init__(self, path: pathlib.Path, plan: Mapping[str, Any]) -> None:
-    """Takes up the parts of a run with the same plan; discards others.
+    """Takes over the parts of an earlier run of the same plan; discards others.
 
     Args:
       path: the path of the output.
@@ -110,7 +110,7 @@ class Output:
       pass
 
   def _discard(self, plan: pathlib.Path, new: Mapping[str, Any]) -> None:
-    """Removes the parts of another plan, and says what of it is another."""
+    """Removes the parts of another plan, and says what differs."""
     parts = list(self._folder.glob('*.part'))
     if parts:
       try:
@@ -155,7 +155,7 @@ class Output:
       _replace(self._part(number), write)
 
   def told(self, number: int) -> dict[str, Any]:
-    """Returns what was told with a part."""
+    """Returns what was kept beside a part."""
     with self._told():
       return json.loads(self._told_at(number).read_text())
 

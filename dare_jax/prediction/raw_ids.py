@@ -81,7 +81,7 @@ class RawIds:
     self.known = known
 
   def __call__(self, column: Column) -> np.ndarray:
-    """Returns int64 [n].
+    """Returns the ids of the values, int64 [n].
 
     Args:
       column: values as `plain` gives them.

@@ -22,7 +22,7 @@ _SHOWN = 3
 
 @dataclasses.dataclass
 class Unknown:
-  """Rows of which the log or the model knows something not.
+  """Rows whose user is not in the log, or whose item the model does not know.
 
   Attributes:
     users: rows of users that the log does not have.
@@ -45,7 +45,7 @@ class Unknown:
       own += [f'{value!r:.40}' for value in shown.head(_SHOWN - len(own))]
 
   def add(self, other: Mapping[str, object]) -> None:
-    """Adds what another counted, as `dataclasses.asdict` gives it."""
+    """Adds the counts of another part, as `dataclasses.asdict` returns them."""
     part = Unknown(**other)  # type: ignore[arg-type]
     for kind in ('users', 'items'):
       setattr(self, kind, getattr(self, kind) + getattr(part, kind))

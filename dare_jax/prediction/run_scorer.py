@@ -39,7 +39,7 @@ class RunScorer:
   """
 
   def __init__(self, run: trained.Trained) -> None:
-    """Makes it.
+    """Keeps the run, and compiles nothing yet.
 
     Args:
       run: the run whose model scores.

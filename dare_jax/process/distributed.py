@@ -33,9 +33,11 @@ def define_flags() -> None:
     'coordinator', None, 'HOST:PORT of process 0, where nothing tells it.'
   )
   flags.DEFINE_integer(
-    'num_processes', None, 'How many there are.', lower_bound=1
+    'num_processes', None, 'Number of processes.', lower_bound=1
   )
-  flags.DEFINE_integer('process_id', None, 'Which this is.', lower_bound=0)
+  flags.DEFINE_integer(
+    'process_id', None, 'Number of this process, from 0.', lower_bound=0
+  )
 
 
 def start() -> None:

@@ -1,4 +1,4 @@
-"""What libraries log that we tell in our own words, left out."""
+"""Log records of libraries that this package reports in its own words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LOGGERS = ('absl', 'asyncio')
 
 
 def is_to_be_shown(record: logging.LogRecord) -> bool:
-  """Returns whether a log record says what nobody else says.
+  """Returns whether a log record is shown: it says what nothing else does.
 
   Orbax logs each error that it raises as well, and that a folder which we only
   read is read-only. What asyncio logs comes from tensorstore's threads, after
@@ -24,7 +24,7 @@ def is_to_be_shown(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def filtered() -> Iterator[None]:
-  """Within: such records are left out, whoever handles the others."""
+  """Leaves such records out within the context, whatever the handlers."""
   loggers = [logging.getLogger(name) for name in _LOGGERS]
   for logger in loggers:
     logger.addFilter(is_to_be_shown)

@@ -1,4 +1,4 @@
-"""What a run tells of the gradients of its roles.
+"""The gradients of both roles, as a run logs and saves them.
 
 A line of `metrics.jsonl` for each log window, `gradients/TABLE/NAME`; and
 `gradients.npz`, with what was seen since the training began. Both follow from

@@ -86,7 +86,7 @@ class MetricLog:
       self._console.note(progress.step, line)
 
   def sync(self) -> None:
-    """Lets no checkpoint count lines that a broken machine would lose."""
+    """Flushes the lines to the disk, before a checkpoint counts them."""
     self._folder.write(self._writer.sync)
 
   def advance(self) -> None:
@@ -94,7 +94,7 @@ class MetricLog:
     self._console.advance()
 
   def close(self) -> None:
-    """Closes the files, but for those of who has taken the folder over."""
+    """Closes the files, unless another process has taken the folder over."""
     with contextlib.ExitStack() as stack:
       stack.callback(self._console.close)
       if not self._folder.has_lost:  # Closing would write over theirs.

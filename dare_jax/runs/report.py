@@ -38,6 +38,7 @@ def summary(
   """
 
   def command(**changes: Any) -> str:
+    """Returns the command of this run with other fields of its model."""
     changed = {f'model.{name}': value for name, value in changes.items()}
     kept = {k: v for k, v in overrides.items() if k not in changed}
     given = {'': config} | {f'.{k}': v for k, v in (kept | changed).items()}
@@ -128,7 +129,7 @@ def diverged(
   workdir: os.PathLike[str],
   good: int | None,
 ) -> errors.UsageError:
-  """Returns what ends a run whose loss or parameters are not finite.
+  """Returns the error of a run whose loss or parameters are not finite.
 
   Args:
     window: the steps in which that came about, in words.

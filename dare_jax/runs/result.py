@@ -1,4 +1,4 @@
-"""What a run says of itself: in `result.json`, and beside each checkpoint."""
+"""The contents of `result.json`, and what is saved beside each checkpoint."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ TrainState = train_state.TrainState
 
 
 class Run:
-  """A run that is to begin, to go on, or finished."""
+  """A run that begins, that resumes, or that is finished."""
 
   def __init__(
     self, config: ml_collections.ConfigDict, workdir: epath.PathLike
@@ -135,7 +135,7 @@ class Run:
     return session_lib.Files(self._folder, checkpoints, self._metric_log)
 
   def _plan_memory(self, shapes: TrainState) -> None:
-    """Tells what will be held in memory.
+    """Prints what will be held in memory.
 
     Raises:
       UsageError: there is not so much.

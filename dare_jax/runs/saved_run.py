@@ -36,7 +36,7 @@ class SavedRun:
 
   @numerics.of_runs()
   def variables(self) -> dict[str, Any]:
-    """Returns what `experiment.trainer.model` predicts with."""
+    """Returns the variables with which `experiment.trainer.model` predicts."""
     return self.experiment.trainer.variables(self.state)
 
 

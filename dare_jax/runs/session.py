@@ -47,7 +47,7 @@ class Files:
 
 
 class Session:
-  """Trains a run on, step by step.
+  """Trains a run step by step, from a given state.
 
   Attributes:
     state: the training state.
@@ -63,7 +63,7 @@ class Session:
     state: train_state.TrainState,
     progress: progress_lib.Progress,
   ) -> None:
-    """Goes on from a state.
+    """Continues from a state.
 
     Args:
       parts: the experiment that is trained.

@@ -123,7 +123,7 @@ class Workdir:
     )
 
   def write(self, function: Callable[[], T]) -> T:
-    """Calls what writes, on the first process, then on the others.
+    """Calls a function that writes, on the first process, then on the others.
 
     Raises:
       UsageError: what the function raises, or another process has taken over.

@@ -114,6 +114,7 @@ class _Board:
       self._event(step=step + 1, session_log=start)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
+    """Adds one value of each metric at a step."""
     scalars = [
       summary_pb2.Summary.Value(tag=name, simple_value=value)
       for name, value in values.items()

@@ -60,6 +60,7 @@ def cluster_view(
     visible: Bool[Array, ' l'],
     distance: Int[Array, ' l'],
   ) -> tuple[Float[Array, ' l'], Bool[Array, ' l'], Int[Array, ' l']]:
+    """Returns size, representative and position of one moment's clusters."""
     count = jax.ops.segment_sum(
       visible.astype(jnp.int32), cluster, num_clusters
     )
@@ -96,6 +97,7 @@ class ClusterSearch(methods.Search):
   def rank(
     self, view: search_view.SearchView, scorer: search_view.Scorer
   ) -> methods.Ranking:
+    """Ranks clusters by the scores of their representatives, plus ln n."""
     clusters = view.history.clusters
     bonus = jnp.zeros(())
     if clusters is not None:

@@ -138,6 +138,7 @@ class ProjectedSearch(Search):
   def rank(
     self, view: search_view.SearchView, scorer: search_view.Scorer
   ) -> Ranking:
+    """Ranks by scores in a search space of its own."""
     width = self.options.search_dim
     query = nn.Dense(width, use_bias=False, name='target')(view.query)
     keys = nn.Dense(width, use_bias=False, name='behavior')(view.keys)
@@ -156,6 +157,7 @@ class CategorySearch(Search):
   def rank(
     self, view: search_view.SearchView, scorer: search_view.Scorer
   ) -> Ranking:
+    """Ranks behaviors of the target's category first, then by recency."""
     target = view.target_ids['category'][..., None]
     same = view.history.ids['category'][:, None, None, :] == target
     length = same.shape[-1]

@@ -76,6 +76,7 @@ class SimHashSearch(methods.Search):
   def rank(
     self, view: search_view.SearchView, scorer: search_view.Scorer
   ) -> methods.Ranking:
+    """Ranks by the number of equal bits of the SimHash codes."""
     directions = random_directions(
       self, view.query.shape[-1], self.options.hash_bits
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-  """One user's request, as `Bundle.score` takes it, and the bundle of it."""
+  """One user's request, as `Bundle.score` takes it, and its bundle."""
 
   bundle: Any
   history: Any
@@ -64,6 +64,7 @@ class Batcher:
     self._open: dict[tuple[int, bool], _Batch] = {}
 
   def score(self, item: Item) -> Any:
+    """Returns the scores of an item, made in one call with others."""
     if self._max_batch == 1:
       self._observe(1)
       return score([item])[0]

@@ -1,4 +1,4 @@
-"""Encoded histories of users, at most so many bytes, the least used given up.
+"""Encoded histories of users, in bounded memory, the least used dropped.
 
 They are given up in two steps. First the search keys go, most of the bytes,
 which are made anew from the ids without a look into the store; then the ids. A
@@ -41,7 +41,7 @@ class Entry:
     return int(self.state.nbytes) + _ENTRY_BYTES
 
   def compact(self) -> Entry:
-    """Returns the same with a state as `State.compact` makes it."""
+    """Returns the entry with a compact state."""
     return dataclasses.replace(self, state=self.state.compact())
 
 

@@ -52,6 +52,7 @@ _MOST_USERS = 1024
 
 
 def server_description() -> dict[str, Any]:
+  """Returns the server's metadata, as `GET /v2` has it."""
   import dare_jax
 
   return {

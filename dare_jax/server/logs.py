@@ -29,7 +29,7 @@ def write(event: str, **fields: Any) -> None:
 
 
 def silent(event: str, **fields: Any) -> None:
-  """Writes nothing: what `--log_requests=False` has for requests."""
+  """Writes nothing, in place of `write` under `--log_requests=False`."""
   del event, fields
 
 

@@ -1,4 +1,4 @@
-"""What a request is refused with."""
+"""The errors with which requests are refused."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _MOST_TOGETHER = 16
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-  """What is known of one request.
+  """A request that was scored.
 
   Attributes:
     scores: the scores, as `Bundle.score` returns them.

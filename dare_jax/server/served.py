@@ -1,4 +1,4 @@
-"""Bundles that answer, each with what belongs to it alone.
+"""Bundles that answer, each with its own cache and messages.
 
 A request takes the `Served` of its first moment and uses no other, so that an
 answer never mixes two bundles, whatever is swapped meanwhile.
@@ -25,6 +25,7 @@ class Served:
 
   @classmethod
   def of(cls, bundle: Any, cache_bytes: int, max_candidates: int) -> Served:
+    """Returns a bundle with an empty cache and the messages of its fields."""
     return cls(
       bundle,
       cache_lib.StateCache(cache_bytes),

@@ -175,6 +175,7 @@ class Service:
     begin = time.monotonic()
 
     def in_time() -> _T:
+      """Does the work unless its time has passed in the queue."""
       waited = time.monotonic() - begin
       self.metrics.stage_seconds.labels('queue').observe(waited)
       if waited > self.limits.time_limit_s:
@@ -202,7 +203,7 @@ class Service:
     )
 
   def close(self) -> None:
-    """Ends the threads, once they have done what they are at."""
+    """Ends the threads, once they have finished their requests."""
     self.scoring.shutdown()
     self.appending.shutdown()
     self.store.close()

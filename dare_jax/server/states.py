@@ -99,7 +99,7 @@ class States:
     entry: cache_lib.Entry,
     events: events_lib.Events | None,
   ) -> Shown:
-    """Returns what is cached; a compact state becomes whole again."""
+    """Returns the cached state; a compact one gets its keys again."""
     state = served.bundle.expand(entry.state)
     if state is entry.state:
       return self._count('hit', entry, events)
@@ -114,7 +114,7 @@ class States:
     entry: cache_lib.Entry,
     head: stores.Head,
   ) -> cache_lib.Entry | None:
-    """Returns the state with the events since, None if it cannot be had."""
+    """Returns the state with the events since; None if it must be made anew."""
     bundle = served.bundle
     found = self._store.read(user, head.total - entry.total)
     if found is None:

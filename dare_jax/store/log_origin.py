@@ -42,6 +42,7 @@ class Origin:
   files: tuple[tuple[str, int], ...] = ()
 
   def has_content_of(self, other: Origin) -> bool:
+    """Returns whether two origins are the same bytes under the same names."""
     has_names = self.files and other.files
     return (self.size, self.crc32) == (other.size, other.crc32) and (
       not has_names or self.files == other.files

@@ -1,4 +1,4 @@
-"""Whether a store holds what its log would be read as today."""
+"""Whether a store holds its log as this version would read it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def check(data: options.LogOptions, store: history_store.HistoryStore) -> None:
 def _difference(
   columns: options.Columns, given: str, knows_fractions: bool
 ) -> str | None:
-  """Returns what the version before 2 made of a log, if it was wrong.
+  """Returns what version 1 misread in a log; None if nothing.
 
   Args:
     columns: the options `data.columns`.

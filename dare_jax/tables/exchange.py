@@ -1,4 +1,4 @@
-"""Rows of a table that is split over devices, for those who ask for them.
+"""Rows of a table that is split over devices, sent to those that ask for them.
 
 Inside `jax.shard_map` over the mesh's axis. Each device holds a block of the
 table and a sorted list of distinct positions that its part of the batch reads.
@@ -83,7 +83,7 @@ def collect(
   own_rows: int,
   row_capacity: int | None = None,
 ) -> Float[Array, 'u w']:
-  """Returns what the owners of rows read of them.
+  """Returns the values that the owners of rows read from them.
 
   Args:
     read: gets rows of its own block, those to leave out beyond it, and whether
@@ -114,7 +114,7 @@ def give_back(
   own_rows: int,
   row_capacity: int | None = None,
 ) -> T:
-  """Brings gradients of rows to their owners; returns what these made of it.
+  """Brings gradients of rows to their owners; returns the owner's last carry.
 
   Args:
     owner: returns the next carry, from four arguments: int [n], rows of its own
@@ -156,7 +156,7 @@ def take(
 
 
 class _Asks:
-  """What this device asks of each owner in one round.
+  """The rows that this device asks of each owner in one round.
 
   Attributes:
     round: the number of the round.
@@ -256,6 +256,6 @@ def varying(value: jax.Array) -> jax.Array:
 
 
 def split(joined: jax.Array, widths: Sequence[int]) -> list[jax.Array]:
-  """Returns the parts of some widths that lie side by side."""
+  """Splits columns that lie side by side into parts of some widths."""
   borders = [sum(widths[:i]) for i in range(1, len(widths))]
   return jnp.split(joined, borders, axis=1)

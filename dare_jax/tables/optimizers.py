@@ -83,6 +83,7 @@ def scale_by_row_adagrad(eps: float = 1e-10) -> optax.GradientTransformation:
   def update(
     grads: optax.Updates, state: RowAdagradState, params: Any = None
   ) -> tuple[optax.Updates, RowAdagradState]:
+    """Returns the scaled gradients and the next sums of squares."""
     del params
     total = jax.tree.map(
       lambda t, g: t + jnp.mean(jnp.square(g), axis=1), state.total, grads

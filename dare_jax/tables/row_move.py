@@ -111,6 +111,7 @@ def row_leaves(optimizer: optax.GradientTransformation, width: int) -> Any:
   ]
 
   def is_row(few: Any, many: Any) -> bool:
+    """Returns whether a slot has a row for each row of the table."""
     if few.shape == many.shape:
       return False
     if (few.shape, many.shape) == ((3, *few.shape[1:]), (5, *few.shape[1:])):
@@ -152,5 +153,5 @@ def rounded(
 
 
 def as_float32(values: jax.Array) -> jax.Array:
-  """Returns values that may be narrower, or wider, at least so wide."""
+  """Returns values in float32, or in their own dtype if it is wider."""
   return values.astype(jnp.promote_types(values.dtype, jnp.float32))

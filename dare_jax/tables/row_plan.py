@@ -1,4 +1,4 @@
-"""Where all that belongs to a row of a field's tables lies in its line."""
+"""Where the values and slots of a row lie in its line of memory."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Plan:
 
   @property
   def dtype(self) -> str:
-    """What lines are kept as: words, where not all is float32."""
+    """The dtype of lines: uint32 words, where not all is float32."""
     kinds = {column.dtype for column in self.columns}
     return 'float32' if kinds == {'float32'} else 'uint32'
 
@@ -142,7 +142,7 @@ class Plan:
     return jnp.pad(rows, ((0, 0), (0, self.row_lanes - used)))
 
   def with_rows(self, table: str, slots: Any, values: Mapping[Key, Any]) -> Any:
-    """Returns a table's slots whole.
+    """Returns all slots of a table.
 
     Args:
       table: the name of the table.
@@ -166,7 +166,7 @@ class Plan:
     )
 
   def values(self, table: str, row: Any, slots: Any) -> dict[Key, Any]:
-    """Returns what lies in lines of a table and its whole slots."""
+    """Returns the values of a table's columns, from its rows and its slots."""
     tree = self.slots[self.names.index(table)]
     leaves = tree.flatten_up_to(slots)
     own = [c.slot for c in self.columns if c.table == table]
@@ -197,6 +197,7 @@ def make(
   columns: list[Column] = []
 
   def add(table: str, slot: int | None, shape: Any, dtype: Any) -> None:
+    """Adds a column behind the last one."""
     last = columns[-1] if columns else None
     start = 0 if last is None else last.start + last.lanes
     if np.dtype(dtype).itemsize not in (2, 4):

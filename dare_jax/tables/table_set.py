@@ -37,7 +37,7 @@ _NORMAL = jax.nn.initializers.normal(0.01)
 
 @dataclasses.dataclass(frozen=True)
 class TableSpec:
-  """What one table is.
+  """The size and storage of one table.
 
   Attributes:
     field: the field whose ids read the table. Several tables may have one
@@ -208,7 +208,7 @@ class TableSet:
   def join(
     self, tables: Tables, slots: Mapping[str, Any] | None = None
   ) -> dict[str, Any]:
-    """Returns tables as they are to lie: joined with their slots, or as given.
+    """Returns tables in their layout: joined with their slots, or as given.
 
     Args:
       tables: what `as_stored` gave.
@@ -227,11 +227,11 @@ class TableSet:
     return stored
 
   def only_joined(self, stored: Tables) -> dict[str, Any]:
-    """Returns what is joined of what `join` gave."""
+    """Returns the joined tables of what `join` returned."""
     return {key: stored[key] for key in self.plans}
 
   def with_joined(self, tables: Tables, made: Tables) -> dict[str, Any]:
-    """Returns what `join` gives, of its argument and what is joined of it."""
+    """Returns what `join` returned, from its argument and the joined tables."""
     gone = {name for plan in self.plans.values() for name in plan.names}
     return {n: t for n, t in tables.items() if n not in gone} | dict(made)
 
@@ -245,6 +245,7 @@ class TableSet:
     """
 
     def of(name: str, table: jax.Array) -> jax.Array:
+      """Returns one table in the order and size of storage."""
       spec = self.specs[name]
       if table.shape != (spec.rows, spec.dim):
         raise errors.UsageError(
@@ -271,7 +272,7 @@ class TableSet:
     return {name: of(name, self.specs[name]) for name in names}
 
   def partition_specs(self) -> dict[str, Any]:
-    """Returns how what is stored is split over the devices."""
+    """Returns how the stored tables are split over the devices."""
     found = dict[str, Any](self.gathered_specs())
     for key, plan in self.plans.items():
       for name in plan.names:
@@ -280,7 +281,7 @@ class TableSet:
     return found
 
   def gathered_specs(self) -> dict[str, jax.sharding.PartitionSpec]:
-    """Returns how each table is split by itself, and what is read of it."""
+    """Returns how each table, and what `gather` returns of it, is split."""
     return {
       name: mesh.SPLIT if spec.split else mesh.WHOLE
       for name, spec in self.specs.items()

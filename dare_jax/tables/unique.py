@@ -104,7 +104,7 @@ class RowFinder:
   def widen(
     self, rows: Mapping[str, np.ndarray], capacities: Sequence[int] | np.ndarray
   ) -> dict[str, np.ndarray]:
-    """Returns the rows with more filling.
+    """Returns the rows padded to other row capacities.
 
     The processes of a mesh agree in this way on the shape of their batch.
 
@@ -165,7 +165,7 @@ def _part(values: np.ndarray, device: int, devices: int) -> np.ndarray:
 
 
 def _widen(rows: np.ndarray, capacity: int, beyond: int) -> np.ndarray:
-  """Returns rows [devices, r] with more filling, [devices, capacity]."""
+  """Returns rows [devices, r] padded to [devices, capacity]."""
   filling = beyond + np.arange(rows.shape[1], capacity, dtype=rows.dtype)
   filling = np.broadcast_to(filling, (len(rows), len(filling)))
   return np.concatenate([rows, filling], axis=1)
@@ -196,7 +196,7 @@ def _distinct(
 
 
 def on_device(ids: Any, vocab_size: int) -> tuple[Any, Int[Array, ' u']]:
-  """Returns what a `RowFinder` does for one field, inside a jitted function.
+  """Finds the rows of one field as a `RowFinder` does, in a jitted function.
 
   The row capacity is the number of ids, or of the table's rows if that is less.
   Ids are not checked.

@@ -93,7 +93,7 @@ class TableUpdater:
   def join(
     self, tables: Tables, slots: Mapping[str, Any]
   ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns tables and slots as the set has them lie; undoes `apart`."""
+    """Returns tables and slots in the layout of the set; undoes `apart`."""
     return self._set.join(tables, slots), self._without_rows(slots)
 
   def _without_rows(self, slots: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,6 +249,7 @@ class TableUpdater:
     def owner(
       rows: jax.Array, grads: list[jax.Array], turn: jax.Array, carry: Any
     ) -> Any:
+      """Moves this device's rows of each table by one round's gradients."""
       moved = {}
       for (name, (table, slots)), grad in zip(
         carry.items(), grads, strict=True
@@ -276,6 +277,7 @@ class TableUpdater:
     def owner(
       rows: jax.Array, grads: list[jax.Array], turn: jax.Array, carry: Any
     ) -> Any:
+      """Moves this device's rows by one round's gradients, line by line."""
       table, left = carry[0], dict(carry[1])
       lines = table.take(rows)
       values = plan.unpack(table.rows(lines, rows))

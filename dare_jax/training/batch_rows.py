@@ -19,7 +19,7 @@ class BatchRows:
   """
 
   def __init__(self, vocab_sizes: Mapping[str, int], devices: int = 1) -> None:
-    """Makes what finds the rows.
+    """Makes a finder of rows.
 
     Args:
       vocab_sizes: field -> table rows, of the fields whose rows are found;
@@ -77,7 +77,7 @@ def _ids(batch: types.Batch, fields: Any) -> dict[str, Any]:
 
 
 def _with_rows(batch: types.Batch, found: tables_lib.UniqueRows) -> types.Batch:
-  """Returns the batch with what was found in place of the ids of `_ids`."""
+  """Returns the batch with the rows found, and ids that point into them."""
   history, targets = (
     {field: pair[part] for field, pair in found.ids.items()} for part in (0, 1)
   )

@@ -73,7 +73,7 @@ class Placer:
     self._told(np.full(self._fields + 1, -1, np.int64), reason)
 
   def _told(self, numbers: np.ndarray, reason: str = '') -> np.ndarray:
-    """Returns the numbers of all processes."""
+    """Returns the numbers that all processes have told."""
     told = processes.gather(numbers)
     if told.min() < 0:
       raise errors.UsageError(processes.first_text(reason))

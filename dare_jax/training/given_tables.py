@@ -1,4 +1,4 @@
-"""Content vectors on the mesh, read from where they lie prepared."""
+"""The table of content vectors on the mesh, read from their prepared file."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def load(
   rows, width = asked.shape
 
   def block(index: Any) -> np.ndarray:
+    """Returns the rows of storage that one device holds."""
     start, stop, _ = index[0].indices(rows)
     made = np.zeros((stop - start, width), asked.dtype)
     step = max(1, _BLOCK_VALUES // width)

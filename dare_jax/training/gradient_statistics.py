@@ -54,7 +54,7 @@ _MOST_IDS = 1 << 15  # rows of a table whose ids have a group each
 
 @struct.dataclass
 class Statistics:
-  """What was seen of the gradients of all tables since the training began.
+  """Sums over the gradients of all tables since the training began.
 
   Attributes:
     group: table -> uint16 [rows in storage], the group of each row.
@@ -89,7 +89,7 @@ def fresh(
   counts: Mapping[str, np.ndarray],
   mesh: jax.sharding.Mesh,
 ) -> Statistics:
-  """Returns what was seen before the first step, on a mesh.
+  """Returns the statistics before the first step, on a mesh.
 
   Args:
     tables: the tables of the model.
@@ -166,7 +166,7 @@ def add(
   fold: Callable[[Any, Any], Any],
   num_rows: int,
 ) -> tuple[Statistics, dict[str, jax.Array]]:
-  """Returns what was seen with one step more, and that step's sums.
+  """Returns the statistics with one more step, and that step's own sums.
 
   Args:
     seen: the statistics before the step, inside `jax.shard_map`.

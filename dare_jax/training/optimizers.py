@@ -72,6 +72,7 @@ def table_set(
   content = {feature.name for feature in config.content}
 
   def of(feature: embeddings.Feature, suffix: str) -> tables_lib.TableSpec:
+    """Returns the spec of one table."""
     is_large = feature.vocab_size >= options.row_sparse_from
     split = is_large and feature.name in content
     return tables_lib.TableSpec(

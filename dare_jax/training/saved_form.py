@@ -50,6 +50,7 @@ def shapes(state: TrainState) -> TrainState:
   """
 
   def of(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Returns the shape of one leaf, with the sharding that it is read to."""
     found, array = leaf, leaf
     if isinstance(leaf, _Joined):
       array = leaf.table.lines

@@ -349,9 +349,11 @@ def _move_split(
 def _move_part(
   old_rows: int, table: Any, old: Any, source: Any, matrix: Any
 ) -> jax.Array:
+  """Fills this device's part of a table, chunk by chunk."""
   height = min(len(table), _CHUNK)
 
   def move(number: jax.Array, table: jax.Array) -> jax.Array:
+    """Fills one chunk of the table's rows."""
     # The last chunk overlaps the one before, and does the same there again.
     start = jnp.minimum(number * height, len(table) - height)
     own = jax.lax.dynamic_slice_in_dim(source, start, height)

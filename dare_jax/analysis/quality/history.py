@@ -71,7 +71,7 @@ def measure(
 
 
 def moments_of(user: np.ndarray) -> np.ndarray:
-  """Returns the moments of as many users, drawn, as there is time for."""
+  """Returns the moments of users drawn at random, as many as time allows."""
   if len(user) <= _MOST_MOMENTS:
     return np.arange(len(user))
   users = np.random.default_rng(0).permutation(np.unique(user))

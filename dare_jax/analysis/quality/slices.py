@@ -27,7 +27,7 @@ _CURVE_BINS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-  """A way to part the moments.
+  """A partition of the moments into bins.
 
   Attributes:
     title: the quantity by which the moments are parted.
@@ -69,7 +69,7 @@ def measure(
 def of_moments(
   test: sources_lib.Targets, store: history_store.HistoryStore, length: int
 ) -> list[Slices]:
-  """Returns the ways to part a split's moments.
+  """Returns the partitions of a split's moments.
 
   Args:
     test: the targets of the test split.

@@ -1,4 +1,4 @@
-"""The official PyTorch code's side of `bench peer`: its training on a store."""
+"""The side of `bench peer` that trains the official PyTorch code on a store."""
 
 from __future__ import annotations
 

@@ -30,7 +30,9 @@ _TURNS = 31
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
-  length = flags.DEFINE_integer('length', 10_000, 'Behaviors.', lower_bound=20)
+  length = flags.DEFINE_integer(
+    'length', 10_000, 'Behaviors of a user.', lower_bound=20
+  )
   candidates = flags.DEFINE_integer(
     'candidates', 500, 'Targets of a user.', lower_bound=1
   )

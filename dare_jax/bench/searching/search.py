@@ -48,14 +48,20 @@ class Point:
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
   length = flags.DEFINE_list(
-    'length', ['50000', '200', '1000', '10000', '100000'], 'Behaviors a user.'
+    'length',
+    ['50000', '200', '1000', '10000', '100000'],
+    'Behaviors of a user.',
   )
-  candidates = flags.DEFINE_list('candidates', ['1', '128'], 'Targets a user.')
+  candidates = flags.DEFINE_list(
+    'candidates', ['1', '128'], 'Targets of a user.'
+  )
   dim = flags.DEFINE_list(
     'dim', ['32', '8', '16', '64', '128'], 'Attention dimensions.'
   )
   precision = flags.DEFINE_list(
-    'precision', ['float32', 'bfloat16', 'int8'], 'Of the cached keys.'
+    'precision',
+    ['float32', 'bfloat16', 'int8'],
+    'Precision of the cached keys.',
   )
   method = flags.DEFINE_list(
     'method',
@@ -68,9 +74,14 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   )
   top_k = flags.DEFINE_integer('top_k', 20, 'Behaviors kept.', lower_bound=1)
   keys_mb = flags.DEFINE_integer(
-    'keys_mb', 500, 'Float32 keys of all users, at least.', lower_bound=1
+    'keys_mb',
+    500,
+    "Least size of all users' float32 keys, in MB.",
+    lower_bound=1,
   )
-  peers = flags.DEFINE_list('peers', [], 'Of torch, faiss: timed as well.')
+  peers = flags.DEFINE_list(
+    'peers', [], 'Libraries to time as well: torch, faiss.'
+  )
   auc = flags.DEFINE_string(
     'auc',
     None,
@@ -79,6 +90,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   figure = flags.DEFINE_string('figure', None, 'Draw the rows here (PNG).')
 
   def measure() -> list[dict[str, Any]]:
+    """Returns a row for each combination of the list flags."""
     if figure.value:
       plots.require('--figure')
     quality = drawing.read_auc(auc.value) if auc.value else []

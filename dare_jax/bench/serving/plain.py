@@ -140,11 +140,12 @@ class PlainBundle:
     return ids == _UNKNOWN_ROW
 
   def warm_up(self) -> None:
-    """Makes the threads of PyTorch."""
+    """Starts the threads of PyTorch."""
     one = {field: np.ones(1, np.int32) for field in self.fields}
     self.score([self.encode(one)], [one])
 
   def encode(self, history: Ids) -> State:
+    """Returns the state of a history."""
     import torch
 
     last = slice(-self.history_length, None)
@@ -159,6 +160,7 @@ class PlainBundle:
     return state
 
   def append(self, state: State, behavior: Mapping[str, int]) -> State:
+    """Returns the state with one behavior more."""
     joined = {
       field: np.append(own.numpy(), behavior[field])
       for field, own in state.ids.items()

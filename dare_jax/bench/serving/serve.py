@@ -69,24 +69,37 @@ class Options:
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
-  bundle = flags.DEFINE_string('bundle', None, 'Of any model; None: is made.')
-  items = flags.DEFINE_integer('items', 200_000, 'Of the made log.', 1_000)
+  bundle = flags.DEFINE_string(
+    'bundle', None, 'Folder of a bundle; None: one is made.'
+  )
+  items = flags.DEFINE_integer(
+    'items', 200_000, 'Items of the log that is made.', 1_000
+  )
   cases = flags.DEFINE_list(
     'cases', ['20x200', '500x10000', 'mixed'],
     'CANDIDATESxBEHAVIORS, or mixed: 1 to 1,000 by 200 to 50,000, or what the'
     ' bundle is shown.',
   )  # fmt: skip
-  rates = flags.DEFINE_list('rates', ['5', '20', '40'], 'Requests a second.')
-  seconds = flags.DEFINE_float('seconds', 10.0, 'Of each rate.', 0.1)
-  users = flags.DEFINE_integer('users', 64, 'Of each case.', 1)
+  rates = flags.DEFINE_list(
+    'rates', ['5', '20', '40'], 'Rates to measure, in requests a second.'
+  )
+  seconds = flags.DEFINE_float(
+    'seconds', 10.0, 'How long each rate is held, s.', 0.1
+  )
+  users = flags.DEFINE_integer('users', 64, 'Users of each case.', 1)
   rounds = flags.DEFINE_integer('rounds', 1, 'Turns at each rate.', 1)
-  with_torch = flags.DEFINE_bool('torch', False, 'Plain PyTorch beside it.')
+  with_torch = flags.DEFINE_bool(
+    'torch', False, 'Measure a server of plain PyTorch as well.'
+  )
   server_flags = flags.DEFINE_list(
     'server_flags', [], 'Further flags of the server: --state=sqlite:PATH,..'
   )
-  drawn = flags.DEFINE_string('figure', None, 'Draw latency against load.')
+  drawn = flags.DEFINE_string(
+    'figure', None, 'Draw latency against load into this PNG.'
+  )
 
   def measure_all() -> list[dict[str, Any]]:
+    """Returns the rows of each bundle under the load that the flags ask for."""
     if drawn.value:
       plots.require('--figure')
     numbers = parse_rates(rates.value)

@@ -145,7 +145,7 @@ class Traffic:
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
   def _between(self, limits: tuple[int, int], count: int) -> np.ndarray:
-    """Draws whole numbers, their logarithms alike likely: int64 [n]."""
+    """Draws whole numbers, log-uniformly: int64 [n]."""
     least, most = np.log(limits)
     drawn = np.exp(self._rng.uniform(least, most, count))
     return np.clip(np.rint(drawn), *limits).astype(np.int64)

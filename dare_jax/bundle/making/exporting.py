@@ -52,7 +52,7 @@ def export(
   output: str | os.PathLike[str],
   options: Options = Options(),
 ) -> str:
-  """Writes the bundle of a run; returns what is to be told of it.
+  """Writes the bundle of a run; returns the report for the screen.
 
   Args:
     workdir: the workdir of a run that has saved a checkpoint.

@@ -104,7 +104,7 @@ def _locked(output: pathlib.Path) -> Iterator[None]:
 
 
 def _flush(folder: pathlib.Path) -> None:
-  """Lets a broken machine lose nothing of what is moved afterwards."""
+  """Flushes a folder to disk, so that a crash after the move loses nothing."""
   for path in [*folder.rglob('*'), folder]:
     number = os.open(path, os.O_RDONLY)
     try:

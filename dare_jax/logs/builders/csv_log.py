@@ -45,6 +45,7 @@ class CsvLog(base.LogBuilder):
 
   @property
   def schema(self) -> event_log.LogSchema:
+    """The fields that `data.columns` names."""
     columns = self.options.columns
     return event_log.LogSchema(
       fields=tuple(columns.fields),
@@ -59,6 +60,7 @@ class CsvLog(base.LogBuilder):
     return tuple(str(text) for text in self.options.columns.missing)
 
   def read_log(self) -> event_log.EventLog:
+    """Reads the files that `data.input` names."""
     given = self.options.input
     parts = log_files.find(given, _EXPECTED)
     assert given is not None  # `find` has refused that.

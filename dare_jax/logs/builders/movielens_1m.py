@@ -28,6 +28,7 @@ class Movielens1m(base.LogBuilder):
     return event_log.LogSchema()
 
   def read_log(self) -> event_log.EventLog:
+    """Reads ratings.dat and movies.dat, joined by movie."""
     report = raw_log.RowReport()
     path = _input(self.options.input)
     movies, bad_movies = _table(path, 'movies.dat', ('item', 'title', 'genres'))

@@ -35,6 +35,7 @@ class SyntheticLifelong(base.LogBuilder):
     return self.options.synthetic
 
   def read_log(self) -> event_log.EventLog:
+    """Draws the events of all users."""
     spec = self._spec
     log = synthetic.generate(spec)
     rows = len(log.item)

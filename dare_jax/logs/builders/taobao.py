@@ -37,6 +37,7 @@ class Taobao(base.LogBuilder):
     return event_log.LogSchema(sort_by_time=self.options.sort_by_time)
 
   def read_log(self) -> event_log.EventLog:
+    """Reads the page views of UserBehavior.csv."""
     file = raw_log.require_file(
       self.options.input, "Taobao's UserBehavior.csv (no header, 5 columns)"
     )

@@ -54,6 +54,7 @@ class Tmall(base.LogBuilder):
     return event_log.LogSchema(sort_by_time=self.options.sort_by_time)
 
   def read_log(self) -> event_log.EventLog:
+    """Reads the clicks of user_log_format1.csv."""
     file = raw_log.require_file(
       self.options.input, "Tmall's user_log_format1.csv (7 columns)"
     )

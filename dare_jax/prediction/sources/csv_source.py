@@ -90,7 +90,7 @@ class CsvSource:
     return max(count, 0)
 
   def nothing(self) -> Lines:
-    """Returns no rows, of all columns."""
+    """Returns an empty table with all columns."""
     schema = dict.fromkeys(self.names, pl.String)
     none = pl.Series([], dtype=pl.String)
     return Lines(none, pl.DataFrame(schema=schema), self._separator)

@@ -78,7 +78,7 @@ class ParquetSource:
     return self._rows
 
   def nothing(self) -> TableRows:
-    """Returns no rows, of all columns."""
+    """Returns an empty table with all columns."""
     return TableRows(self._schema.empty_table())
 
   def header_text(self, added: Sequence[str]) -> bytes:

@@ -1,4 +1,4 @@
-"""The routes: what is asked over HTTP, and what answers it."""
+"""The routes of the HTTP server, and their handlers."""
 
 from __future__ import annotations
 
@@ -76,6 +76,8 @@ class _Api:
     self._service = service
 
   def routes(self) -> list[routing.Route]:
+    """Returns the routes of the server."""
+
     def post(path: str, handler: Any) -> routing.Route:
       return routing.Route(path, handler, methods=['POST'])
 

@@ -21,7 +21,7 @@ _OPEN = ('/v2/health/live', '/v2/health/ready', '/')
 
 
 def answer(problem: problems.Problem) -> responses.JSONResponse:
-  """Returns a problem as an answer."""
+  """Returns the HTTP response of a problem."""
   error = {'field': problem.field, 'message': problem.message}
   return responses.JSONResponse(
     {'error': error}, problem.status, problem.headers
@@ -29,7 +29,7 @@ def answer(problem: problems.Problem) -> responses.JSONResponse:
 
 
 class Gate:
-  """An ASGI application around another.
+  """An ASGI application that checks and logs requests for another one.
 
   Args:
     app: the ASGI application that answers.

@@ -1,4 +1,4 @@
-"""gRPC's way to the same answers: limits, metrics and errors as over HTTP."""
+"""The protocol over gRPC, with the limits, metrics and errors of HTTP."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Servicer:
   def __init__(
     self, service: service_lib.Service, token: str | None, log: logs.Log
   ) -> None:
-    """Takes what `app.make` does."""
+    """Takes the arguments of `app.make`."""
     self._service, self._log = service, log
     self._token = None if token is None else f'Bearer {token}'.encode()
     self._messages = schema.messages()
 
   def handler(self) -> grpc.GenericRpcHandler:
-    """Returns what a server of gRPC is given."""
+    """Returns the handler that a gRPC server is given."""
     answer: Mapping[str, Callable[[Any], Awaitable[Any]]] = {
       'ServerLive': self._live,
       'ServerReady': self._ready,

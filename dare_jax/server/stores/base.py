@@ -25,12 +25,12 @@ _EARLIEST = -(2**63)
 
 
 class StoreError(Exception):
-  """The store cannot be reached, or cannot write: to be tried again."""
+  """The store cannot be reached, or cannot write; a later call may succeed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-  """What tells a user's states apart, without reading them.
+  """The version of a user's events, known without reading them.
 
   Attributes:
     epoch: drawn anew when anything but an append at the end happens. In one

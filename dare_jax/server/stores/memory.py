@@ -25,6 +25,7 @@ class MemoryStore(base.Store):
     self._lock = threading.Lock()
 
   def append(self, user: str, events: events_lib.Events) -> base.Appended:
+    """Keeps events in memory, see `Store.append`."""
     with self._lock:
       found = self._users.get(user)
       chunks = {} if found is None else found.chunks
@@ -53,6 +54,7 @@ class MemoryStore(base.Store):
   def read(
     self, user: str, last: int | None = None
   ) -> tuple[base.Head, events_lib.Events] | None:
+    """Returns the newest events and the head, see `Store.read`."""
     with self._lock:
       found = self._users.get(user)
       if found is None:

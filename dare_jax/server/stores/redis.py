@@ -79,6 +79,8 @@ class RedisStore(base.Store):
     raise base.StoreError(f'other servers write to this user: {_TRIES} tries')
 
   def head(self, user: str) -> base.Head | None:
+    """Returns the head of a user; None of one without events."""
+
     def read() -> base.Head | None:
       return _head(self._redis.hget(_PREFIX + user, 'head'))
 
@@ -126,6 +128,8 @@ class RedisStore(base.Store):
     return self._told(lambda: bool(self._redis.delete(_PREFIX + user)))
 
   def users(self, limit: int) -> list[str]:
+    """Returns some users, at most `limit`."""
+
     def scan() -> list[str]:
       found: list[str] = []
       for name in self._redis.scan_iter(f'{_PREFIX}*', count=limit):

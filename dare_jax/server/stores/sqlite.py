@@ -125,6 +125,7 @@ class SqliteStore(base.Store):
   def read(
     self, user: str, last: int | None = None
   ) -> tuple[base.Head, events_lib.Events] | None:
+    """Returns the newest events and the head, see `Store.read`."""
     connection = self._reader()
     with _told(self._path), _Snapshot(connection):
       row = connection.execute(_HEAD, (user,)).fetchone()
