@@ -59,9 +59,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
     'dim', ['32', '8', '16', '64', '128'], 'Attention dimensions.'
   )
   precision = flags.DEFINE_list(
-    'precision',
-    ['float32', 'bfloat16', 'int8'],
-    'Precision of the cached keys.',
+    'precision', ['float32', 'bfloat16', 'int8'], 'Precisions of cached keys.'
   )
   method = flags.DEFINE_list(
     'method',
@@ -74,10 +72,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   )
   top_k = flags.DEFINE_integer('top_k', 20, 'Behaviors kept.', lower_bound=1)
   keys_mb = flags.DEFINE_integer(
-    'keys_mb',
-    500,
-    "Least size of all users' float32 keys, in MB.",
-    lower_bound=1,
+    'keys_mb', 500, 'Least size of all float32 keys, in MB.', lower_bound=1
   )
   peers = flags.DEFINE_list(
     'peers', [], 'Libraries to time as well: torch, faiss.'
@@ -107,11 +102,10 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
     )
     _check(points, top_k.value, peers.value)
     machine = measure_machine(keys_mb.value)
-    rows = []
-    for point in points:
-      rows.append(
-        measure_one(point, top_k.value, keys_mb.value, machine, peers.value)
-      )
+    rows = [
+      measure_one(point, top_k.value, keys_mb.value, machine, peers.value)
+      for point in points
+    ]
     if figure.value:
       drawing.draw(rows, pathlib.Path(figure.value), quality)
     return rows
