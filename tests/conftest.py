@@ -76,7 +76,7 @@ hypothesis.settings.load_profile('suite')
 
 # Bytes of a worker from which on it forgets what it has compiled, and by how
 # many it must have grown since it last did: not all that it holds is programs.
-_MEMORY = 1.2e9
+_MEMORY = 1.4e9
 _GROWTH = 3e8
 
 _WARNINGS = (

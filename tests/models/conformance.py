@@ -9,15 +9,17 @@ equality is exact.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Mapping
 import functools
 from typing import Any
 
-from absl.testing import parameterized
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dare_jax import embeddings
 from dare_jax import models
@@ -80,12 +82,29 @@ def _cover(cases: Mapping[str, dict[str, Any]]) -> list[str]:
   return cover
 
 
+def _each(names: Iterable[str], fast: Collection[str]) -> Any:
+  """Returns the decorator of a test of these cases, slow but for some.
+
+  All tests of a case come one after the other: its programs are compiled for
+  them, and may be forgotten before those of the next.
+  """
+  return pytest.mark.parametrize(
+    'case',
+    [
+      pytest.param(name, marks=[] if name in fast else pytest.mark.slow)
+      for name in names
+    ],
+    scope='module',
+  )
+
+
 CASES = _cases()
-ALL = parameterized.named_parameters(*((name, name) for name in CASES))
+# For what needs no compilation of its own: every choice in each run of the
+# tests, each pair of them in the slow ones.
+_COVER = _cover(CASES)
+ALL = _each(CASES, _COVER)
 # For what takes a compilation of its own.
-EACH_CHOICE = parameterized.named_parameters(
-  *((name, name) for name in _cover(CASES))
-)
+EACH_CHOICE = _each(_COVER, ('dare', 'din', 'sdim', 'twin_proj'))
 
 
 @functools.cache
@@ -117,6 +136,13 @@ def check_same_padded(
 ) -> None:
   """What is measured is the same, what was found lies `more` further on."""
   check_same(padded, wanted)
+  check_found(padded, wanted, more)
+
+
+def check_found(
+  padded: examples.Measured, wanted: examples.Measured, more: int
+) -> None:
+  """What was found lies `more` further on."""
   found, kept = padded.output.search, wanted.output.search
   np.testing.assert_array_equal(
     np.sort(np.where(found.mask, found.indices - more, -1))[

@@ -23,108 +23,107 @@ from tests.models import examples
 _CLOSE = conformance.CLOSE
 
 
-class WaysToRunTest(parameterized.TestCase):
-  @conformance.EACH_CHOICE
-  def test_jit_equals_no_jit(self, case):
-    model, variables, batch = conformance.example(case)
-    measured = conformance.measured(case)
-    evaluated = examples.evaluate(model, variables, batch)
-    output, updated = model.apply(
-      variables, batch, train=True, mutable=['batch_stats']
-    )
-    chex.assert_trees_all_close(
-      (evaluated.output, measured.output, measured.batch_stats),
-      (model.apply(variables, batch), output, updated['batch_stats']),
-      **_CLOSE,
+@conformance.EACH_CHOICE
+def test_jit_equals_no_jit(case):
+  model, variables, batch = conformance.example(case)
+  measured = conformance.measured(case)
+  evaluated = examples.evaluate(model, variables, batch)
+  output, updated = model.apply(
+    variables, batch, train=True, mutable=['batch_stats']
+  )
+  chex.assert_trees_all_close(
+    (evaluated.output, measured.output, measured.batch_stats),
+    (model.apply(variables, batch), output, updated['batch_stats']),
+    **_CLOSE,
+  )
+
+
+@conformance.EACH_CHOICE
+def test_compact_tables_and_longer_histories_change_nothing(case):
+  """Both at once: `conformance_test` has each alone, at sizes as they are."""
+  model, variables, batch = conformance.example(case)
+  rows = conformance.rows_of(batch)
+  assert len(rows['item']) < examples.VOCAB['item']
+  tables = conformance.select(variables['tables'], rows)
+  pad = lambda x: jnp.pad(x, ((0, 0), (2, 0)))
+  history = batch.history.replace(
+    ids=jax.tree.map(pad, batch.history.ids), mask=pad(batch.history.mask)
+  )
+  padded = batch.replace(history=history, end=batch.end + 2)
+  measured = examples.measure(
+    model, {**variables, 'tables': tables}, conformance.remap(padded, rows)
+  )
+  expected = conformance.measured(case)
+  conformance.check_compact(measured, expected, rows)
+  conformance.check_found(measured, expected, 2)
+  chex.assert_trees_all_close(
+    measured.batch_stats, expected.batch_stats, **_CLOSE
+  )
+
+
+@conformance.EACH_CHOICE
+def test_keeping_all_equals_no_search(case):
+  conformance.check_no_search(
+    case, *conformance.example(case, top_k=examples.LENGTH)
+  )
+
+
+@conformance.EACH_CHOICE
+def test_gradients_agree_with_finite_differences(case):
+  model, variables, batch = conformance.example(case)
+  with jax.enable_x64(True):
+    variables, batch = examples.to_float64((variables, batch))
+    grads = examples.measure(model, variables, batch).grads
+    trained = {name: variables[name] for name in grads}
+    rng = np.random.default_rng(1)
+    direction = jax.tree.map(
+      lambda x: jnp.asarray(rng.normal(size=x.shape)), trained
     )
 
-  @conformance.EACH_CHOICE
-  def test_runs_on_a_compact_table(self, case):
-    model, variables, batch = conformance.example(case)
-    rows = conformance.rows_of(batch)
-    assert len(rows['item']) < examples.VOCAB['item']
-    tables = conformance.select(variables['tables'], rows)
-    measured = examples.measure(
-      model, {**variables, 'tables': tables}, conformance.remap(batch, rows)
-    )
-    conformance.check_compact(measured, conformance.measured(case), rows)
+    def loss(size: float) -> float:
+      moved = jax.tree.map(lambda x, d: x + size * d, trained, direction)
+      return float(examples.measure(model, {**variables, **moved}, batch).loss)
 
-  @conformance.EACH_CHOICE
-  def test_longer_histories_of_padding_change_nothing(self, case):
-    model, variables, batch = conformance.example(case)
-    pad = lambda x: jnp.pad(x, ((0, 0), (2, 0)))
-    history = batch.history.replace(
-      ids=jax.tree.map(pad, batch.history.ids), mask=pad(batch.history.mask)
+    step = 1e-6
+    slope = (loss(step) - loss(-step)) / (2 * step)
+    products = jax.tree.map(
+      lambda g, d: float(jnp.sum(g * d)), grads, direction
     )
-    padded = batch.replace(history=history, end=batch.end + 2)
-    conformance.check_same_padded(
-      examples.measure(model, variables, padded), conformance.measured(case), 2
-    )
+  # The second-order rest is 1e-12 times a third derivative.
+  np.testing.assert_allclose(
+    sum(jax.tree.leaves(products)), slope, rtol=1e-6, atol=1e-8
+  )
 
-  @conformance.EACH_CHOICE
-  def test_keeping_all_equals_no_search(self, case):
-    conformance.check_no_search(
-      case, *conformance.example(case, top_k=examples.LENGTH)
-    )
 
-  @conformance.EACH_CHOICE
-  def test_gradients_agree_with_finite_differences(self, case):
-    model, variables, batch = conformance.example(case)
-    with jax.enable_x64(True):
-      variables, batch = examples.to_float64((variables, batch))
-      grads = examples.measure(model, variables, batch).grads
-      trained = {name: variables[name] for name in grads}
-      rng = np.random.default_rng(1)
-      direction = jax.tree.map(
-        lambda x: jnp.asarray(rng.normal(size=x.shape)), trained
-      )
+@conformance.EACH_CHOICE
+def test_bfloat16_tables(case):
+  # All kept: a choice between near-equals may well change.
+  model, variables, batch = conformance.example(case, top_k=examples.LENGTH)
+  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), variables['tables'])
+  rounded = jax.tree.map(lambda x: x.astype(jnp.float32), half)
+  logits = examples.predict(model, {**variables, 'tables': half}, batch)
+  exact = examples.predict(model, {**variables, 'tables': rounded}, batch)
+  # 8 bits: 2^-8 an operation, some ten of them in a row, values near 1.
+  np.testing.assert_allclose(
+    np.asarray(logits, np.float32), exact, rtol=0.0, atol=10 * 2.0**-8
+  )
 
-      def loss(size: float) -> float:
-        moved = jax.tree.map(lambda x, d: x + size * d, trained, direction)
-        return float(
-          examples.measure(model, {**variables, **moved}, batch).loss
-        )
 
-      step = 1e-6
-      slope = (loss(step) - loss(-step)) / (2 * step)
-      products = jax.tree.map(
-        lambda g, d: float(jnp.sum(g * d)), grads, direction
-      )
-    # The second-order rest is 1e-12 times a third derivative.
-    np.testing.assert_allclose(
-      sum(jax.tree.leaves(products)), slope, rtol=1e-6, atol=1e-8
-    )
-
-  @conformance.EACH_CHOICE
-  def test_bfloat16_tables(self, case):
-    # All kept: a choice between near-equals may well change.
-    model, variables, batch = conformance.example(case, top_k=examples.LENGTH)
-    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), variables['tables'])
-    rounded = jax.tree.map(lambda x: x.astype(jnp.float32), half)
-    logits = examples.predict(model, {**variables, 'tables': half}, batch)
-    exact = examples.predict(model, {**variables, 'tables': rounded}, batch)
-    # 8 bits: 2^-8 an operation, some ten of them in a row, values near 1.
-    np.testing.assert_allclose(
-      np.asarray(logits, np.float32), exact, rtol=0.0, atol=10 * 2.0**-8
-    )
-
-  @conformance.EACH_CHOICE
-  def test_bfloat16_compute(self, case):
-    # All kept: a choice between near-equals may well change.
-    model, variables, batch = conformance.example(case, top_k=examples.LENGTH)
-    config = dataclasses.replace(model.config, compute_dtype='bfloat16')
-    narrow = {
-      **variables,
-      'params': layers.narrow(variables['params'], 'bfloat16'),
-    }
-    output = examples.evaluate(models.Ranker(config), narrow, batch).output
-    chex.assert_type([output.logits, output.search.scores], jnp.float32)
-    exact = examples.predict(model, variables, batch)
-    # As above; 0.019 is the most seen. No difference: nothing was narrow.
-    np.testing.assert_allclose(
-      output.logits, exact, rtol=0.0, atol=10 * 2.0**-8
-    )
-    assert np.abs(output.logits - exact).max() > 2.0**-10
+@conformance.EACH_CHOICE
+def test_bfloat16_compute(case):
+  # All kept: a choice between near-equals may well change.
+  model, variables, batch = conformance.example(case, top_k=examples.LENGTH)
+  config = dataclasses.replace(model.config, compute_dtype='bfloat16')
+  narrow = {
+    **variables,
+    'params': layers.narrow(variables['params'], 'bfloat16'),
+  }
+  output = examples.evaluate(models.Ranker(config), narrow, batch).output
+  chex.assert_type([output.logits, output.search.scores], jnp.float32)
+  exact = examples.predict(model, variables, batch)
+  # As above; 0.019 is the most seen. No difference: nothing was narrow.
+  np.testing.assert_allclose(output.logits, exact, rtol=0.0, atol=10 * 2.0**-8)
+  assert np.abs(output.logits - exact).max() > 2.0**-10
 
 
 class EquivalenceTest(parameterized.TestCase):

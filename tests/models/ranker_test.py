@@ -11,6 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dare_jax import embeddings
 from dare_jax import types
@@ -91,27 +92,6 @@ _CASES = (
     'options': _EQUAL
     | {'search': 'simhash', 'aggregation': 'buckets', 'hash_bits': 12},
   },
-  *(
-    {
-      'testcase_name': f'{method}_where_time_is_mixed_{plan}_{use_time}',
-      'plan': plan,
-      'options': {
-        'search': method,
-        'aggregation': aggregation,
-        'hash_bits': 12,
-        'use_time': use_time,
-        'attention_dims': {'time': 2},
-        'representation_dims': {'time': 2},
-      },
-    }
-    for method, aggregation in (
-      ('simhash', 'softmax'),
-      ('projected', 'softmax'),
-      ('all', 'buckets'),
-    )
-    for plan in ('projected_concat', 'projected_concat_tied_by_role')
-    for use_time in (True, False)
-  ),
   {
     'testcase_name': 'one_moment_one_candidate',
     'plan': 'decoupled',
@@ -151,6 +131,28 @@ _CASES = (
     'options': {'top_k': 1, 'exact_positions': 1},
   },
 )
+
+_MIXED = [
+  {
+    'testcase_name': f'{method}_{plan}_{use_time}',
+    'plan': plan,
+    'options': {
+      'search': method,
+      'aggregation': aggregation,
+      'hash_bits': 12,
+      'use_time': use_time,
+      'attention_dims': {'time': 2},
+      'representation_dims': {'time': 2},
+    },
+  }
+  for method, aggregation in (
+    ('simhash', 'softmax'),
+    ('projected', 'softmax'),
+    ('all', 'buckets'),
+  )
+  for plan in ('projected_concat', 'projected_concat_tied_by_role')
+  for use_time in (True, False)
+]
 
 
 def _example(
@@ -230,7 +232,13 @@ class ReferenceTest(parameterized.TestCase):
     # varies by up to 1 / sqrt(1e-5) = 316; 2^-24 times that is 2e-5.
     _check(*_example(plan, options, batch, num_clusters), rtol=1e-4)
 
+  @parameterized.named_parameters(*_MIXED)
+  @pytest.mark.slow
+  def test_float32_where_time_is_mixed(self, plan, options):
+    _check(*_example(plan, options), rtol=1e-4)
+
   @parameterized.named_parameters(*((plan, plan) for plan in embeddings.PLANS))
+  @pytest.mark.slow
   def test_float64(self, plan):
     model, variables, data = _example(plan, {})
     with jax.enable_x64(True):
