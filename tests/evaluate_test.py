@@ -19,6 +19,7 @@ def workdir(tmp_path_factory):
   return root / 'run'
 
 
+@pytest.mark.slow
 def test_prints_nothing_but_the_metrics(workdir):
   done = subprocess.run(
     [sys.executable, '-m', 'dare_jax.evaluate', f'--workdir={workdir}'],

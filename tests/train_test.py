@@ -153,6 +153,7 @@ _CHECKS = {
   15: 'after the last save',
   17: 'in the test',
 }
+_FAST_CHECKS = (2, 5, 17)
 
 
 @pytest.mark.slow
@@ -184,7 +185,15 @@ def test_training_by_rows_is_the_same_bit_for_bit(root, tmp_path, monkeypatch):
     tiny.assert_same_run(made, tmp_path / 'straight', tmp_path / name)
 
 
-@pytest.mark.parametrize('number', _CHECKS, ids=_CHECKS.values())
+@pytest.mark.parametrize(
+  'number',
+  [
+    pytest.param(
+      number, id=when, marks=[] if number in _FAST_CHECKS else pytest.mark.slow
+    )
+    for number, when in _CHECKS.items()
+  ],
+)
 def test_stop_and_go_on_equals_no_stop(root, straight, tmp_path, number):
   made = tiny.config(root)
   with pytest.raises(errors.Stopped):

@@ -111,6 +111,7 @@ def test_a_run_read_back_is_the_run(root, tmp_path, fields):
   assert evaluated == pytest.approx(result['test'], rel=1e-6, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_clusters_are_not_left_out_in_silence(root, tmp_path):
   _run(root, tmp_path / 'run', {'model__name': 'twin_v2'})
   run = trained.load(tmp_path / 'run')

@@ -7,6 +7,7 @@ from dare_jax.bench import bulk
 from tests import tiny
 
 
+@pytest.mark.slow
 def test_rows_of_a_run(tmp_path):
   tiny.write_log(tmp_path / 'log.csv')
   tiny.run(tiny.config(tmp_path, train__steps=2), tmp_path / 'run')

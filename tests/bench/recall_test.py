@@ -19,6 +19,7 @@ def workdir(tmp_path_factory):
   return root / 'run'
 
 
+@pytest.mark.slow
 def test_float32_keys_lose_nothing(workdir):
   rows = {row['keys']: row for row in recall.table(workdir)}
   evaluated = evaluate.evaluate(workdir)['metrics']['auc']

@@ -3,12 +3,15 @@
 import subprocess
 import sys
 
+import pytest
+
 from dare_jax.logs import options as log_options
 from dare_jax.store import datasets
 from dare_jax.store import history_store
 from tests import tiny
 
 
+@pytest.mark.slow
 def test_the_second_waits_and_takes_what_the_first_made(tmp_path):
   tiny.write_log(tmp_path / 'log.csv')
   made = tiny.config(tmp_path)

@@ -30,6 +30,7 @@ def test_scores_are_those_of_evaluation(root, tmp_path, ask, name):
   )
 
 
+@pytest.mark.slow
 def test_further_fields_and_context(tmp_path, ask):
   """An empty further field is a value of its own, as in the log."""
   lines = tiny.write_log(tmp_path / 'log.csv', 30).read_text().splitlines()

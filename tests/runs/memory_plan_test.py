@@ -42,6 +42,7 @@ def tiny_config(tmp_path):
   return tiny.config(tmp_path, train__steps=1, optim__row_sparse_from=50)
 
 
+@pytest.mark.slow
 def test_a_run_tells_its_parts(tiny_config, tmp_path, capsys):
   tiny.run(tiny_config, tmp_path / 'run')
   text = ' '.join(capsys.readouterr().out.split('  memory ')[1].split())

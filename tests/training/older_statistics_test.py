@@ -47,7 +47,9 @@ def test_it_goes_on_with_the_flag_alone(older):
   run_config.check_same_run(given, path)
 
 
-@pytest.mark.parametrize('momentum', [None, 0.9])
+@pytest.mark.parametrize(
+  'momentum', [None, pytest.param(0.9, marks=pytest.mark.slow)]
+)
 def test_another_run_starts_from_it(older, tmp_path, momentum):
   fields = {'train__init_from': str(older / 'run'), 'train__steps': 1}
   config = tiny.config(older, model__norm_momentum=momentum, **fields)
@@ -63,6 +65,7 @@ def test_another_run_starts_from_it(older, tmp_path, momentum):
     assert np.abs(one - other).max() < 0.2 * np.abs(one).max() + 0.05
 
 
+@pytest.mark.slow
 def test_by_steps_starts_from_by_rows(older, tmp_path):
   tiny.run(tiny.config(older), tmp_path / 'rows')
   assert min(counts(trained.load(tmp_path / 'rows', 'last'))) > 0

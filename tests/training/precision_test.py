@@ -57,6 +57,7 @@ def test_statistics_and_logits_are_wide():
   np.testing.assert_allclose(moments['var'], exact.var(), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_what_is_trained_stays_float32():
   batch = examples.make_batch()
   losses = {}

@@ -99,6 +99,7 @@ def _train(observe, **options):
   return losses, jax.device_get(state)
 
 
+@pytest.mark.slow
 def test_losses_and_tables_stay_as_they_are():
   losses, plain = _train(False)
   found, observed = _train(True)

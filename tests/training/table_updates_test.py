@@ -22,6 +22,14 @@ from dare_jax.training import state as train_state
 from tests.models import examples
 
 _VOCAB = {'item': 300, 'category': 9}
+_EACH_OPTIMIZER = pytest.mark.parametrize(
+  'tables',
+  [
+    'lazy_adam',
+    pytest.param('row_adagrad', marks=pytest.mark.slow),
+    pytest.param('sgd', marks=pytest.mark.slow),
+  ],
+)
 
 
 @functools.cache
@@ -84,6 +92,7 @@ def test_sgd_by_rows_is_sgd():
     )
 
 
+@pytest.mark.slow
 def test_lazy_adam_is_adam_where_every_row_is_in_the_batch():
   vocab = {'item': 12, 'category': 5}
   batch = _batch(vocab=vocab)
@@ -98,7 +107,7 @@ def test_lazy_adam_is_adam_where_every_row_is_in_the_batch():
   chex.assert_trees_all_close(lazy.tables, dense.tables, atol=1e-5)
 
 
-@pytest.mark.parametrize('tables', ['lazy_adam', 'row_adagrad', 'sgd'])
+@_EACH_OPTIMIZER
 def test_rows_found_on_host_and_device_give_the_same(tables):
   trainer = _trainer(tables=tables)
   batches = [_batch(seed) for seed in range(10)]
@@ -109,7 +118,7 @@ def test_rows_found_on_host_and_device_give_the_same(tables):
   chex.assert_trees_all_close(device.tables, host.tables, atol=1e-5)
 
 
-@pytest.mark.parametrize('tables', ['lazy_adam', 'row_adagrad', 'sgd'])
+@_EACH_OPTIMIZER
 def test_only_rows_in_the_batch_move_and_padding_never(tables):
   # Weight decay would move even rows without gradient.
   trainer = _trainer(tables=tables, table_weight_decay=0.1)
