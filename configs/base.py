@@ -139,6 +139,10 @@ def _model() -> ml_collections.ConfigDict:
   # Fields that tell where a target's equals a behavior's, item,category say:
   # where people come back to the same things. See docs/parts.md.
   model.match_fields = ()  # none
+  # Real time beside the order of behaviors: how long ago each was (gap), the
+  # weekday and the hour (UTC) of the moment. Where habits have a period, or
+  # where some users come daily and others monthly. See docs/parts.md.
+  model.real_time = ()  # none, or gap,weekday,hour
   model.context_dim = 8  # of each context field
   model.exact_positions = 200  # farther behaviors share log-spaced buckets
   model.hidden = (200, 80)  # main head

@@ -117,6 +117,7 @@ class Trained:
         ' the behaviors of the prepared log alone, not for raw ones; score'
         " batches of the run's pipelines, or a model with another search."
       )
+    refuse_real_time(self, 'score')
     store, length = self.experiment.store, self.history_length
     context = {} if context is None else context
     behaviors = self._behaviors('history', history)
@@ -179,6 +180,25 @@ def _check_fields(
     raise errors.UsageError(
       f'{name}: expected the fields {", ".join(fields) or "none"}, got'
       f' {", ".join(map(str, given)) or "none"}.'
+    )
+
+
+def refuse_real_time(run: Trained, what: str) -> None:
+  """Refuses a model that reads times, for what knows none.
+
+  Args:
+    run: a run.
+    what: what does not tell the model any.
+
+  Raises:
+    UsageError: the model does.
+  """
+  parts = run.model.config.real_time
+  if parts:
+    raise errors.UsageError(
+      f'{what} tells a model no times, and this one reads them:'
+      f' model.real_time={",".join(parts)}; evaluate it on the splits of its'
+      ' log, or train without model.real_time.'
     )
 
 

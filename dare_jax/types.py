@@ -41,13 +41,16 @@ class History:
 
   `clusters` is for searches over clusters; None: those that the model has for
   `row`, or each behavior by itself. `row` is 1 + the behavior's row in the
-  history store, 0 in padding; only a search over clusters needs it.
+  history store, 0 in padding; only a search over clusters needs it. `time` is
+  for models with real time: whole seconds, int32, after an origin of each
+  user's, a Monday at 00:00 UTC; any in padding.
   """
 
   ids: Mapping[str, Int[Array, 'b l']]
   mask: Bool[Array, 'b l']
   clusters: Clusters | None = None
   row: Int[Array, 'b l'] | None = None
+  time: Int[Array, 'b l'] | None = None
 
 
 @struct.dataclass
@@ -87,6 +90,8 @@ class Batch:
   that the batch reads, as positions in storage (`tables.layout`); the batch's
   ids of that field then point into it. It starts with the padding row; what
   lies beyond the table is filling. On several devices, each has its own.
+
+  `now` are the times of the moments, as `History.time` is of the behaviors.
   """
 
   history: History
@@ -95,6 +100,7 @@ class Batch:
   context: Mapping[str, Int[Array, 'b m']] = struct.field(default_factory=dict)
   start: Int[Array, 'b m'] | None = None
   rows: Mapping[str, Int[Array, ' u']] = struct.field(default_factory=dict)
+  now: Int[Array, 'b m'] | None = None
 
   def distance(self) -> Int[Array, 'b m l']:
     """Returns how far back each behavior lies from each moment.
@@ -120,11 +126,13 @@ class Matches:
   """How often a field of a target occurs in what its moment sees.
 
   `count` is of the behaviors with the same id; `distance` is how far back the
-  most recent of them lies, 0 where there is none. Both int32.
+  most recent of them lies, 0 where there is none; `gap` how many seconds ago it
+  was, -1 where there is none, of a model with real time. All int32.
   """
 
   count: Int[Array, 'b m c']
   distance: Int[Array, 'b m c']
+  gap: Int[Array, 'b m c'] | None = None
 
 
 @struct.dataclass
@@ -135,7 +143,9 @@ class SearchResult:
   `mask` is False where fewer than k behaviors were there to keep. `distance`
   is how far back each lies from its moment. `everything` says that nothing was
   left out: index i is behavior i, k = l. `matches[field]`, of a model with
-  match terms, is of the whole history.
+  match terms, is of the whole history. Of a model with real time, `gap` is the
+  seconds from each behavior to its moment, and `since_last` those from the most
+  recent behavior, -1 where there is none.
   """
 
   indices: Int[Array, 'b m c k']
@@ -144,6 +154,8 @@ class SearchResult:
   distance: Int[Array, 'b m c k']
   everything: bool = struct.field(pytree_node=False, default=False)
   matches: Mapping[str, Matches] = struct.field(default_factory=dict)
+  gap: Int[Array, 'b m c k'] | None = None
+  since_last: Int[Array, 'b m'] | None = None
 
 
 @struct.dataclass

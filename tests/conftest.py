@@ -49,6 +49,7 @@ jaxtyping.install_import_hook(
   [
     'dare_jax.aggregate',
     'dare_jax.data.data_card',
+    'dare_jax.data.history',
     'dare_jax.data.ids',
     'dare_jax.data.label_counts',
     'dare_jax.data.pipeline',

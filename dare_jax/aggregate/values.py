@@ -16,14 +16,18 @@ class CountedBack:
 
   Stands for time[b, m, i] = rows[end[b, m] - i], without making it: the rows
   are the same for all moments, a moment's weights are moved to meet them.
+  `more` is added to each, where it is given.
 
   Attributes:
     rows: float [p, t], the time vectors of the distances 0 to l.
     end: int [b, m], the index behind the last behavior that the moment sees.
+    more: float [b, m, l, t], vectors of the behaviors that do not follow from
+      their distance; None: there are none.
   """
 
   rows: Float[Array, 'p t']
   end: Int[Array, 'b m']
+  more: Float[Array, 'b m l t'] | None = None
 
   def weigh(
     self, weights: Float[Array, 'b m *rounds l']
@@ -36,7 +40,10 @@ class CountedBack:
     moved = jax.vmap(
       lambda rows, end: jax.lax.dynamic_slice_in_dim(rows, end, length, axis=1)
     )(padded, self.end.ravel())
-    return moved.reshape(weights.shape) @ self.rows[length:0:-1]
+    made = moved.reshape(weights.shape) @ self.rows[length:0:-1]
+    if self.more is None:
+      return made
+    return made + jnp.einsum('bm...k,bmkd->bm...d', weights, self.more)
 
 
 @struct.dataclass

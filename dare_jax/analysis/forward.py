@@ -97,7 +97,7 @@ def _interest(config: models.RankerConfig) -> slice:
   else:
     place = 2 if config.target_aware else 1
   widths = [feature.dim('representation') for feature in config.content]
-  if config.use_time and _is_apart(config):
+  if config.has_time_beside:
     widths.append(config.time.dim('representation'))
   width = sum(widths)
   return slice(place * width, (place + 1) * width)
@@ -207,6 +207,7 @@ def _view(module: models.Ranker, batch: types.Batch) -> searches.SearchView:
     history=batch.history,
     time_dim=module.config.time.attention_dim if module.config.use_time else 0,
     matching=module.encode_matches(batch.targets.ids),
+    gap=module.real_time.gaps(batch),
   )
 
 

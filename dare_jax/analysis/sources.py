@@ -244,7 +244,8 @@ class Sources:
     moments = self._first.run.experiment.pipelines[split].moments
     moments = moments if own is None else moments.take(own)
     rows = split == 'test' and any(s.searches_clusters for s in self.all)
-    layout = pipeline.Layout(with_rows=rows)
+    times = any(s.run.model.config.real_time for s in self.all)
+    layout = pipeline.Layout(with_rows=rows, with_times=times)
     seed = self._first.config.seed
     known = self._first.run.experiment.known
     return pipeline.Pipeline(

@@ -301,10 +301,12 @@ def _batch(
     for field, capacity in capacities.items()
   }
   fields = ('item', 'category')
+  has_times = bool(config.model.real_time)
   return types.Batch(
     history=types.History(
       ids=dict.fromkeys(fields, ids),
       mask=jax.ShapeDtypeStruct(ids.shape, np.bool_),
+      time=ids if has_times else None,
     ),
     end=end,
     targets=types.Targets(
@@ -312,4 +314,5 @@ def _batch(
     ),
     start=end if moments > 1 else None,
     rows=rows,
+    now=end if has_times else None,
   )

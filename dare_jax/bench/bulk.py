@@ -189,9 +189,10 @@ class _Evaluated:
     saved = saved_run.restore(workdir, 'last')
     parts = saved.experiment
     options = dataclasses.replace(parts.options.data, group_candidates=False)
-    test = parts.pipelines['test']
+    test, model = parts.pipelines['test'], parts.trainer.model.config
     self._test = pipeline.Pipeline(
       parts.store, test.moments, 'test', options, parts.options.seed, 1,
+      layout=pipeline.Layout(with_times=bool(model.real_time)),
       known=parts.known,
     )  # fmt: skip
     self._parts = dataclasses.replace(parts, pipelines={'test': self._test})

@@ -257,6 +257,7 @@ def timer_of(
     options.data,
     options.seed,
     options.train.moments_per_window,
+    pipeline.Layout(with_times=bool(model.config.real_time)),
     known=known_ids.of_training(store, moments, options.data),
   )
   size = options.train.batch_size

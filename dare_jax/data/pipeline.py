@@ -25,8 +25,8 @@ from dare_jax.data import slices
 from dare_jax.data import splits
 from dare_jax.data import targets as targets_lib
 from dare_jax.data import windows
+from dare_jax.data.history import cutting
 from dare_jax.data.ids import unknown_ids
-from dare_jax.logs import id_map
 from dare_jax.store import history_store
 
 
@@ -82,11 +82,13 @@ class Layout:
     share: which rows of each batch to make.
     shortest: slots that the history of a row has at least.
     with_rows: fill `History.row`.
+    with_times: fill `History.time` and `Batch.now`.
   """
 
   share: Share = Share()
   shortest: int = 1
   with_rows: bool = False
+  with_times: bool = False
 
 
 class Pipeline:
@@ -146,6 +148,9 @@ class Pipeline:
     self._rows_a_moment = 1 if data.group_candidates else self._width
     self._moments_per_window = moments_per_window
     self._layout = layout
+    self._histories = cutting.Histories(
+      store, layout.with_rows, layout.with_times
+    )
     self._windows: windows.Windows | None = None
     if moments_per_window > 1:
       self._windows = windows.group(
@@ -332,7 +337,7 @@ class Pipeline:
     shape = row.shape  # [b, m]; what is made for each moment comes flat first.
     moments = self._moments.take(row.ravel() // self._rows_a_moment)
     last = moments.take(np.arange(shape[1] - 1, row.size, shape[1]))
-    history = self._history(last, length)
+    history, now = self._histories(last, moments, length)
     back = last.end[:, None] - moments.end.reshape(shape)
     end = (length - back).astype(np.int32)
     start = None if self._windows is None else end - self._data.history_length
@@ -363,6 +368,7 @@ class Pipeline:
       targets=types.Targets(ids, label, weight, contrast),
       context=context,
       start=start,
+      now=now,
     )
     batch = self._unknown(stored, unknown_ids.Places(index, epoch, row))
     user = np.broadcast_to(moments.user.reshape(*shape, 1), label.shape)
@@ -376,22 +382,6 @@ class Pipeline:
       return index[:, None], real[:, None]
     row, filled = self._windows.moments(index)
     return row, real[:, None] & filled
-
-  def _history(self, moments: splits.Moments, length: int) -> types.History:
-    """The last behaviors before each moment, right-aligned, [b, length]."""
-    table = self._store.behaviors
-    row = moments.end[:, None] + np.arange(-length, 0)
-    mask = row >= table.offsets[moments.user][:, None]
-    np.maximum(row, 0, out=row)
-    ids = {}
-    for field in self._store.fields:
-      values = table.columns[f'{field}_id'][row]
-      values[~mask] = id_map.PADDING
-      ids[field] = values
-    if not self._layout.with_rows:
-      return types.History(ids=ids, mask=mask)
-    rows = np.where(mask, row + 1, 0).astype(np.int32)
-    return types.History(ids=ids, mask=mask, row=rows)
 
 
 def _take_slot(arrays: Any, slot: np.ndarray) -> Any:

@@ -21,6 +21,7 @@ from dare_jax import types
 from dare_jax.data import label_counts
 from dare_jax.data import pipeline
 from dare_jax.data import splits
+from dare_jax.data.history import real_times
 from dare_jax.data.ids import known_ids
 from dare_jax.data.ids import unknown_ids
 from dare_jax.data.ids import unknown_report
@@ -276,11 +277,15 @@ def load(
   if known_before is not None:
     before = known_before(store)
     known = {field: flags | before[field] for field, flags in known.items()}
+  real_times.check(store, tuple(config.model.real_time))
   shared = {'train': options.train.moments_per_window}
   model = model_of(config, store)
   mesh = mesh_lib.make()
   layout = pipeline.Layout(
-    feed.share_of(mesh), model.config.top_k, clusters_history(model.config)
+    feed.share_of(mesh),
+    model.config.top_k,
+    clusters_history(model.config),
+    bool(model.config.real_time),
   )
   pipelines = {
     name: pipeline.Pipeline(
@@ -295,14 +300,7 @@ def load(
     )
     for name, part in moments.items()
   }
-  evaluation = options.evaluation
-  for name in ('val', 'test'):
-    rows = pipelines[name].num_examples
-    if evaluation.drop_last and rows < evaluation.batch_size:
-      raise errors.UsageError(
-        f'eval.drop_last=True leaves out all {rows} rows of {name}: they are'
-        f' fewer than eval.batch_size={evaluation.batch_size}; lower that.'
-      )
+  _check_drop_last(options.evaluation, pipelines)
   steps = _total_steps(options.train, pipelines['train'])
   trainer = train_state.Trainer(
     model,
@@ -312,6 +310,20 @@ def load(
     options.train.observe_gradients,
   )
   return Experiment(config, options, store, pipelines, trainer, steps, known)
+
+
+def _check_drop_last(
+  evaluation: run_options.EvalOptions,
+  pipelines: Mapping[str, pipeline.Pipeline],
+) -> None:
+  """Raises UsageError if the rows of a split are left out altogether."""
+  for name in ('val', 'test'):
+    rows = pipelines[name].num_examples
+    if evaluation.drop_last and rows < evaluation.batch_size:
+      raise errors.UsageError(
+        f'eval.drop_last=True leaves out all {rows} rows of {name}: they are'
+        f' fewer than eval.batch_size={evaluation.batch_size}; lower that.'
+      )
 
 
 def _open_store(

@@ -14,7 +14,10 @@ from dare_jax import types
 
 
 def check(
-  batch: types.Batch, content: Sequence[Any], context: Sequence[Any]
+  batch: types.Batch,
+  content: Sequence[Any],
+  context: Sequence[Any],
+  real_time: Sequence[str] = (),
 ) -> None:
   """Checks fields and shapes, which are known before anything is computed.
 
@@ -22,6 +25,8 @@ def check(
     batch: a batch of arrays of any kind.
     content: the features of behaviors and targets.
     context: the features of moments.
+    real_time: the parts of real time that the model reads, of
+      `ranker_config.REAL_TIME`.
 
   Raises:
     ValueError: a field is missing, or an array has another shape.
@@ -47,6 +52,10 @@ def check(
     _has_field('targets.ids', targets.ids, feature.name, shape)
   for feature in context:
     _has_field('context', batch.context, feature.name, moments)
+  if real_time:
+    _has_time('now', batch.now, moments)
+  if 'gap' in real_time:
+    _has_time('history.time', history.time, windows)
 
 
 def _axes(
@@ -60,6 +69,15 @@ def _axes(
 def _has(name: str, value: Any, shape: tuple[shapes.Size, ...]) -> None:
   if tuple(value.shape) != shape:
     raise ValueError(f'batch: {name} {tuple(value.shape)}: expected {shape}.')
+
+
+def _has_time(name: str, value: Any, shape: tuple[shapes.Size, ...]) -> None:
+  if value is None:
+    raise ValueError(
+      f'batch: {name} is missing, which model.real_time reads: seconds, int32,'
+      ' as types.History.time has them.'
+    )
+  _has(name, value, shape)
 
 
 def _has_field(

@@ -200,6 +200,7 @@ def _check(config: ranker_config.RankerConfig) -> None:
   for field in config.match_fields:
     if field not in names:
       raise ValueError(_unknown('field in model.match_fields', field, names))
+  _check_real_time(config.real_time)
   if not weighs and any(not f.representation_dim for f in config.content):
     raise ValueError(
       f'model.aggregation={config.aggregation} reads no attention vectors;'
@@ -231,6 +232,15 @@ def _check(config: ranker_config.RankerConfig) -> None:
       f' gradient would reach the attention tables of plan {plan.name!r};'
       ' set model.aux_head=True or choose a plan that shares them (shared).'
     )
+
+
+def _check_real_time(parts: tuple[str, ...]) -> None:
+  for part in parts:
+    if part not in ranker_config.REAL_TIME:
+      known = ranker_config.REAL_TIME
+      raise ValueError(_unknown('part of model.real_time', part, known))
+  if len(set(parts)) < len(parts):
+    raise ValueError(f'model.real_time={parts}: expected each part once.')
 
 
 def _choose(what: str, value: str, known: Mapping[str, Any]) -> Any:

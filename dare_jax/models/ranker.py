@@ -27,6 +27,7 @@ from dare_jax.models import head
 from dare_jax.models import interest_heads
 from dare_jax.models import match_terms
 from dare_jax.models import ranker_config
+from dare_jax.models import real_time
 from dare_jax.models import store_clusters
 from dare_jax.models import time_encoding
 from dare_jax.search import matching
@@ -67,6 +68,7 @@ class Ranker(nn.Module):
       )
     )
     self.matcher = match_terms.MatchTerms(config)
+    self.real_time = real_time.RealTime(config)
     self.aggregator = aggregate.AGGREGATIONS[config.aggregation](
       aggregate.AggregationOptions(config.hash_bits, config.hash_width)
     )
@@ -96,8 +98,9 @@ class Ranker(nn.Module):
     Raises:
       ValueError: a batch that lacks a field, or has other shapes.
     """
-    batch_check.check(batch, self.config.content, self.config.context)
-    pool = self.config.aux_head and (train or self.is_initializing())
+    config = self.config
+    batch_check.check(batch, config.content, config.context, config.real_time)
+    pool = config.aux_head and (train or self.is_initializing())
     result, pooled = self._attend(batch, pool)
     logits, weights = self._predict(batch, result, train)
     aux_logits = None
@@ -161,6 +164,10 @@ class Ranker(nn.Module):
     """Returns what targets match, for `user_state.search`."""
     return self.matcher.of_targets(target_ids)
 
+  def encode_gaps(self) -> Float[Array, ' n'] | None:
+    """Returns what each kind of gap adds to scores, for `user_state.search`."""
+    return self.real_time.bias()
+
   def search(
     self,
     keys: Float[Array, 'b l d'],
@@ -179,10 +186,12 @@ class Ranker(nn.Module):
     return self._find(query, bias, keys, batch, matches)[0]
 
   def scores(self, view: searches.SearchView) -> Float[Array, 'b m c l']:
-    """Returns the scores of all behaviors: the scorer's, and of matches."""
-    if not view.matching.bias:
-      return self.scorer(view)
-    return self.scorer(view) + view.match_scores()
+    """Returns the scores of all behaviors: also of matches and real time."""
+    scores = self.scorer(view)
+    if view.matching.bias:
+      scores = scores + view.match_scores()
+    of_gaps = self.real_time.scores(view)
+    return scores if of_gaps is None else scores + of_gaps
 
   def score(
     self,
@@ -219,7 +228,8 @@ class Ranker(nn.Module):
     """Returns the logits, and the weights of the behaviors found."""
     if result.everything:
       content, rows = self._all_values(batch)
-      values = self._time.values_counted_back(content, rows, batch.end)
+      gap = self.real_time.gaps(batch)
+      values = self._time.values_counted_back(content, rows, batch.end, gap)
     else:
       values = self._values_at(batch, result)
     return self._predict_from(batch, result, values, train)
@@ -270,14 +280,15 @@ class Ranker(nn.Module):
       if not pool:
         return result, None
       weights = aggregate.masked_softmax(attention.scores, attention.mask)
+      time, gap = module._time, module.real_time.gaps(batch)
       if attention.distance is None:
-        values = module._time.values_counted_back(content, rows, batch.end)
+        values = time.values_counted_back(content, rows, batch.end, gap)
       else:
-        values = module._time.values(content, rows, attention.distance)
+        values = time.values(content, rows, attention.distance, gap)
       return result, values.weigh(weights)
 
     # Table rows are of the whole batch, and only the head reads the context.
-    moments = types.Batch(history, batch.end, batch.targets, start=batch.start)
+    moments = dataclasses.replace(batch, history=history, context={}, rows={})
     bias_of_windows = bias if shared is None else None
     parts = query, bias_of_windows, keys, content, moments, matches.ids
     scores = batch.targets.label[0].size * length
@@ -316,13 +327,15 @@ class Ranker(nn.Module):
       history=batch.history,
       time_dim=self._time.attention_dim,
       matching=matches,
+      gap=self.real_time.gaps(batch),
     )
     found, attention = self.searcher(view, self.scores)
-    return self.matcher.found(found, matches, batch), attention
+    found = self.matcher.found(found, matches, batch)
+    return self.real_time.found(found, batch), attention
 
   @property
   def _time(self) -> time_encoding.TimeEncoding:
-    return time_encoding.TimeEncoding(self.encoder, self.config)
+    return time_encoding.TimeEncoding(self.encoder, self.config, self.real_time)
 
   def _values_at(
     self, batch: types.Batch, result: types.SearchResult
@@ -345,7 +358,7 @@ class Ranker(nn.Module):
     """Representation vectors of the behaviors kept, from their ids."""
     content = self.encoder.lookup('representation', 'behavior', ids)
     rows = self._time.value_rows(batch.history.mask.shape[1])
-    return self._time.values(content, rows, result.distance)
+    return self._time.values(content, rows, result.distance, result.gap)
 
   def _all_values(
     self, batch: types.Batch
@@ -363,7 +376,7 @@ class Ranker(nn.Module):
     content: Float[Array, 'b m c d'],
     interest: Float[Array, 'b m c v'],
   ) -> Float[Array, 'b m c f']:
-    """Target | interest | their product | context | matches, for the heads."""
+    """Target | interest | product | context | matches | time, for heads."""
     target = self._time.with_own_time(content)
     context = {
       name: table(batch.context[name])
@@ -371,4 +384,5 @@ class Ranker(nn.Module):
     }
     features = head.features(target, interest, context, self.config)
     matches = self.matcher.features(result, features.dtype)
-    return jnp.concatenate([features, *matches], axis=-1)
+    time = self.real_time.features(batch, result, features.dtype)
+    return jnp.concatenate([features, *matches, *time], axis=-1)

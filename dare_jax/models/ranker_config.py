@@ -6,6 +6,9 @@ import dataclasses
 
 from dare_jax import embeddings
 
+# The time since behaviors; the weekday and the hour of the moment.
+REAL_TIME = ('gap', 'weekday', 'hour')
+
 
 @dataclasses.dataclass(frozen=True)
 class ContextFeature:
@@ -36,6 +39,8 @@ class RankerConfig:
     only_product: feed the head nothing but target * interest (and context).
     match_fields: fields of which the model is told where a target's equals a
       behavior's (`match_terms`).
+    real_time: which parts of real time the model is told, of `REAL_TIME`
+      (`real_time`).
     exact_positions: behaviors back that have a time id of their own.
     hash_bits: bits of a SimHash code.
     hash_width: bits of one bucket's signature; divides hash_bits.
@@ -80,6 +85,7 @@ class RankerConfig:
   target_aware: bool = True
   only_product: bool = False
   match_fields: tuple[str, ...] = ()
+  real_time: tuple[str, ...] = ()
   exact_positions: int = 200
   hash_bits: int = 32
   hash_width: int = 3
@@ -104,3 +110,22 @@ class RankerConfig:
   def features(self) -> tuple[embeddings.Feature, ...]:
     """All features that have tables."""
     return (*self.content, self.time) if self.use_time else self.content
+
+  @property
+  def has_time_beside(self) -> bool:
+    """Whether vectors of time lie beside those of the content.
+
+    Those of representation; a plan may mix positions and content instead.
+    """
+    if not self.use_time:
+      return 'gap' in self.real_time
+    projection = embeddings.PLANS[self.plan].projection
+    return projection is None or projection.per_field
+
+  @property
+  def time_width(self) -> int:
+    """Width of representation vectors of time."""
+    width = self.time.dim('representation')
+    if self.has_time_beside:
+      return width
+    return width + sum(f.dim('representation') for f in self.content)

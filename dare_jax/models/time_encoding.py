@@ -2,7 +2,9 @@
 
 Time is a position, counted back from the target. A plan maps it beside the
 content of a behavior, or mixes both in one map (`mixed_time`); no code outside
-this file asks which of the two a plan does.
+this file asks which of the two a plan does. Vectors of the real time
+(`real_time`) are added to those of positions; without positions, they are
+beside the content.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dare_jax import aggregate
 from dare_jax import embeddings
 from dare_jax.models import mixed_time
 from dare_jax.models import ranker_config
+from dare_jax.models import real_time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +31,12 @@ class TimeEncoding:
   Attributes:
     encoder: holds the tables and the maps of time vectors.
     config: the config of the model.
+    real: the real time of the model.
   """
 
   encoder: embeddings.FeatureEncoder
   config: ranker_config.RankerConfig
+  real: real_time.RealTime
 
   @property
   def attention_dim(self) -> int:
@@ -98,6 +103,7 @@ class TimeEncoding:
     content: Any,
     rows: Float[Array, 'p t'] | None,
     distance: Int[Array, 'b m ...'],
+    gap: Int[Array, 'b m ...'] | None,
   ) -> aggregate.Values:
     """Returns the values of behaviors at given distances.
 
@@ -105,10 +111,13 @@ class TimeEncoding:
       content: representation vectors, as `aggregate.Values` holds them.
       rows: what `value_rows` returns.
       distance: how far back each behavior lies from its moment.
+      gap: how many seconds ago it was; None: the model has no gaps.
     """
+    real = self.real.vectors(gap)
     if rows is None:
-      return aggregate.Values(content, None)
+      return aggregate.Values(content, real)
     time = jnp.take(rows, distance, axis=0, mode='clip')
+    time = time if real is None else time + real
     return aggregate.Values(content, time, self.encoder.mixes_time)
 
   def values_counted_back(
@@ -116,6 +125,7 @@ class TimeEncoding:
     content: Float[Array, 'b l d'],
     rows: Float[Array, 'p t'] | None,
     end: Int[Array, 'b m'],
+    gap: Int[Array, 'b m l'] | None,
   ) -> aggregate.Values:
     """Returns the values of whole windows, counted back from each moment.
 
@@ -123,17 +133,24 @@ class TimeEncoding:
       content: representation vectors of all behaviors.
       rows: what `value_rows` returns.
       end: the moments, as `types.Batch` holds them.
+      gap: as `values` takes it, of all behaviors.
     """
-    time = None if rows is None else aggregate.CountedBack(rows, end)
+    real = self.real.vectors(gap)
+    if rows is None:
+      return aggregate.Values(content, real)
+    time = aggregate.CountedBack(rows, end, real)
     return aggregate.Values(content, time, self.encoder.mixes_time)
 
   def with_own_time(
     self, content: Float[Array, 'b m c d']
   ) -> Float[Array, 'b m c v']:
     """Returns representation vectors of targets: content and their own time."""
-    if not self.config.use_time:
+    if self.config.use_time:
+      time = self._of_target('representation')
+    elif (own := self.real.own_vector()) is not None:
+      time = own
+    else:
       return content
-    time = self._of_target('representation')
     if self.encoder.mixes_time:
       return content + jnp.expand_dims(time, (0, 1, 2))
     time = jnp.broadcast_to(time, (*content.shape[:-1], time.shape[0]))

@@ -54,6 +54,7 @@ class RunScorer:
         ' rows beside it in a batch, so a row has none of its own; train with'
         ' --config.model.batch_statistics=False to predict.'
       )
+    trained.refuse_real_time(run, 'predict')
     self._run = run
     self.fields = run.experiment.store.fields
     self.context_fields = run.experiment.store.context_fields

@@ -112,12 +112,14 @@ class FullSearch(Search):
     scores = scorer(view)
     shape = scores.shape
     indices = jnp.arange(shape[-1], dtype=jnp.int32)
+    every = lambda of_moment: jnp.broadcast_to(of_moment[:, :, None, :], shape)
     result = types.SearchResult(
       indices=jnp.broadcast_to(indices, shape),
       scores=scores,
-      mask=jnp.broadcast_to(view.visible[:, :, None, :], shape),
-      distance=jnp.broadcast_to(view.distance[:, :, None, :], shape),
+      mask=every(view.visible),
+      distance=every(view.distance),
       everything=True,
+      gap=None if view.gap is None else every(view.gap),
     )
     visible = view.visible[:, :, None, :]
     return result, search_view.Attention(scores, visible)

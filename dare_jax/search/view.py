@@ -61,7 +61,8 @@ class SearchView:
     bias_by_behavior: score of the target's time with each behavior, where a
       plan mixes time and content; else None.
     matching: what the targets match, which no scorer reads: a model's scores
-      are those of its scorer and of matches.
+      are those of its scorer, of matches and of gaps.
+    gap: seconds from each behavior to each moment, of a model with real time.
   """
 
   query: Float[Array, 'b m c d']
@@ -76,6 +77,7 @@ class SearchView:
   matching: matching_lib.Matching = struct.field(
     default_factory=lambda: matching_lib.Matching({})
   )
+  gap: Int[Array, 'b m l'] | None = None
 
   def time_bias(self) -> Float[Array, 'b m #c l']:
     """Returns the part of each behavior's score that time has to do with."""
@@ -123,10 +125,13 @@ def kept(
   # Choosing costs more than all the rest: a backward pass that makes the
   # scores anew is not to choose again.
   indices = ad_checkpoint.checkpoint_name(indices, CHOICE)
-  distance = jnp.broadcast_to(view.distance[:, :, None, :], scores.shape)
+  take = lambda of_moment: jnp.take_along_axis(
+    jnp.broadcast_to(of_moment[:, :, None, :], scores.shape), indices, axis=-1
+  )
   return types.SearchResult(
     indices=indices,
     scores=jnp.take_along_axis(scores, indices, axis=-1),
     mask=mask,
-    distance=jnp.take_along_axis(distance, indices, axis=-1),
+    distance=take(view.distance),
+    gap=None if view.gap is None else take(view.gap),
   )

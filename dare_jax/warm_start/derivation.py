@@ -78,6 +78,11 @@ def check_widths(old: models.RankerConfig, new: models.RankerConfig) -> None:
       f'model.match_fields={new.match_fields}, but the run of train.init_from'
       f' has {old.match_fields}: the heads depend on them.'
     )
+  if old.real_time != new.real_time:
+    raise errors.UsageError(
+      f'model.real_time={new.real_time}, but the run of train.init_from has'
+      f' {old.real_time}: the heads depend on it.'
+    )
   if old.interest_heads != new.interest_heads:
     raise errors.UsageError(
       f'model.interest_heads={new.interest_heads}, but the run of'

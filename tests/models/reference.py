@@ -16,11 +16,11 @@ import numpy as np
 
 from dare_jax import models
 from dare_jax import types
+from tests.models import real_time_parts
 from tests.models import reference_parts
 
 _A, _R = 'attention', 'representation'
 _BN_EPSILON = 1e-5
-_BN_ROWS = 20_490
 
 
 @dataclasses.dataclass
@@ -57,16 +57,17 @@ class _Ranker:
     self, config: models.RankerConfig, variables: Any, batch: Any
   ) -> None:
     self.config = config
-    self.tables = _float64(variables['tables'])['encoder']
-    self.params = _float64(variables['params'])
-    self.stats = _float64(variables['batch_stats'])
-    self.constants = _float64(variables.get('constants', {}))
+    self.tables = reference_parts.float64(variables['tables'])['encoder']
+    self.params = reference_parts.float64(variables['params'])
+    self.stats = reference_parts.float64(variables['batch_stats'])
+    self.constants = reference_parts.float64(variables.get('constants', {}))
     self.batch = batch
     self.ids = {k: np.asarray(v) for k, v in batch.history.ids.items()}
     self.target_ids = {k: np.asarray(v) for k, v in batch.targets.ids.items()}
     self.mask = np.asarray(batch.history.mask)
     self.end = np.asarray(batch.end)
     self.clusters = batch.history.clusters
+    self.real = real_time_parts.RealTime(config, self.params, batch)
     # Of the behaviors that a moment sees, or of their clusters.
     self.position: dict[int, int] = {}
     self.seen: list[int] = []
@@ -103,14 +104,14 @@ class _Ranker:
           if self.config.aggregation == 'buckets':
             pooled = self.sum_buckets(b, m, c, kept[b][m][c])
           else:
-            pooled = self.pool(b, kept[b][m][c], found)
+            pooled = self.pool(b, m, kept[b][m][c], found)
           interest[b, m, c] = pooled
           features[b, m, c] = self.features(b, m, c, pooled)
           among = kept[b][m][c] if self.config.search == 'category' else visible
           own = [of_behavior[i] for i in among]
           if self.config.search == 'projected':
             own = [self.own_score(b, m, c, i) for i in among]
-          pooled = self.pool(b, among, own)
+          pooled = self.pool(b, m, among, own)
           aux_features[b, m, c] = self.features(b, m, c, pooled)
     logits, stats = self.head('head', features, train)
     aux_logits, batch_stats = None, {'head': stats}
@@ -188,7 +189,7 @@ class _Ranker:
       for i in kept:
         content = self.content(_R, 'behavior', self.ids, (b, i))
         if np.array_equal(content @ part > 0, target @ part > 0):
-          bucket += self.value(b, i)
+          bucket += self.value(b, m, i)
       length = np.linalg.norm(bucket)
       if length > 0:
         total += bucket / length
@@ -271,6 +272,7 @@ class _Ranker:
       _A, 'behavior', self.ids, (b, i), self.position[i]
     )
     time = math.log(self.size[i]) + self.match_score(b, m, c, i)
+    time += self.real.score(b, m, i)
     if self.config.use_time:
       time += float(query_time @ key_time) / math.sqrt(len(query_time))
     if self.config.scorer == 'network':
@@ -300,35 +302,50 @@ class _Ranker:
       if self.equals(field, b, m, c, i)
     )
 
+  def matches(self, b: int, m: int, c: int) -> list[list[int]]:
+    """Of each match field, the behaviors seen that have the target's id."""
+    return [
+      [i for i in self.seen if self.equals(field, b, m, c, i)]
+      for field in self.config.match_fields
+    ]
+
   def match_features(self, b: int, m: int, c: int) -> list[float]:
     """Of each field: is there a match, how many, how far back the last is."""
     made: list[float] = []
-    for field in self.config.match_fields:
-      same = [i for i in self.seen if self.equals(field, b, m, c, i)]
+    for same in self.matches(b, m, c):
       nearest = self.end[b, m] - max(same) if same else 1
       made += [bool(same), math.log(1 + len(same)), math.log(nearest)]
     return made
 
   def value_width(self) -> int:
     dims = [f.representation_dim for f in self.config.content]
-    time = self.config.time.representation_dim if self.config.use_time else 0
-    return sum(dims) + time
+    has_time = self.config.use_time or 'gap' in self.config.real_time
+    return sum(dims) + has_time * self.config.time.representation_dim
 
-  def value(self, b: int, i: int) -> np.ndarray:
-    return np.concatenate(
-      self.parts(_R, 'behavior', self.ids, (b, i), self.position[i])
+  def value(self, b: int, m: int, i: int) -> np.ndarray:
+    content, time = self.parts(
+      _R, 'behavior', self.ids, (b, i), self.position[i]
     )
+    whole, real = np.concatenate([content, time]), self.real.vector(b, m, i)
+    if not self.config.use_time:
+      return np.concatenate([whole, real])
+    if 'gap' in self.config.real_time:
+      whole[-len(real) :] += real
+    return whole
 
-  def pool(self, b: int, kept: list[int], scores: list[float]) -> np.ndarray:
+  def pool(
+    self, b: int, m: int, kept: list[int], scores: list[float]
+  ) -> np.ndarray:
     total = np.zeros(self.value_width())
     for i, weight in zip(kept, reference_parts.softmax(scores), strict=True):
-      total += weight * self.value(b, i)
+      total += weight * self.value(b, m, i)
     return total
 
   def features(self, b: int, m: int, c: int, pooled: np.ndarray) -> np.ndarray:
     target = np.concatenate(
       self.parts(_R, 'target', self.target_ids, (b, m, c), 0)
     )
+    target = np.concatenate([target, self.real.own_vector()])
     parts = [target, pooled]
     if self.config.only_product:
       parts = [target * pooled]
@@ -338,6 +355,8 @@ class _Ranker:
       table = self.params[f'context_tables_{feature.name}']['embedding']
       parts.append(table[np.asarray(self.batch.context[feature.name])[b, m]])
     parts.append(np.array(self.match_features(b, m, c)))
+    of_time = self.real.features(b, m, self.seen, self.matches(b, m, c))
+    parts.append(np.array(of_time))
     return np.concatenate(parts)
 
   def head(
@@ -353,7 +372,9 @@ class _Ranker:
       )
       mean = sum(rows) / len(rows)
       var = sum((row - mean) ** 2 for row in rows) / len(rows)
-      stats = self.moved(stats, mean, var, len(rows))
+      stats = reference_parts.moved(
+        stats, (mean, var), len(rows), self.config.norm_momentum
+      )
     norm = params['BatchNorm_0']
     logits = np.empty(features.shape)
     widths = self.config.hidden if name == 'head' else self.config.aux_hidden
@@ -367,20 +388,3 @@ class _Ranker:
       dense = params[f'Dense_{len(widths)}']
       logits[index] = (x @ dense['kernel'] + dense['bias'])[0]
     return logits, {'BatchNorm_0': stats}
-
-  def moved(self, old: Any, mean: Any, var: Any, count: int) -> Any:
-    """Running statistics after a batch of `count` rows."""
-    keep, stats, between = self.config.norm_momentum, {}, 0.0
-    if keep is None:
-      rows = min(old['count'] + count, 10 * _BN_ROWS)
-      keep, stats = 1 - min(count / (rows / 10), 1), {'count': rows}
-      between = keep * (1 - keep) * (mean - old['mean']) ** 2
-    stats['mean'] = keep * old['mean'] + (1 - keep) * mean
-    stats['var'] = keep * old['var'] + (1 - keep) * var + between
-    return stats
-
-
-def _float64(tree: Any) -> Any:
-  if isinstance(tree, Mapping):
-    return {name: _float64(value) for name, value in tree.items()}
-  return np.asarray(tree).astype(np.float64)

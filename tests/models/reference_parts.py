@@ -1,7 +1,12 @@
-"""What the reference needs of no model: tables by plan, and two formulas."""
+"""What the reference needs of no model: tables by plan, and some formulas."""
 
+from collections.abc import Mapping
 import math
+from typing import Any
 
+import numpy as np
+
+_BN_ROWS = 20_490
 # (role, side) -> table, for each plan.
 _A, _R = 'attention', 'representation'
 TABLES = {
@@ -52,3 +57,22 @@ def softmax(scores: list[float]) -> list[float]:
   peak = max(scores)
   powers = [math.exp(score - peak) for score in scores]
   return [power / sum(powers) for power in powers]
+
+
+def moved(old: Any, batch: Any, count: int, keep: float | None) -> Any:
+  """Running statistics after a batch of `count` rows: its mean and variance."""
+  (mean, var), stats, between = batch, {}, 0.0
+  if keep is None:
+    rows = min(old['count'] + count, 10 * _BN_ROWS)
+    keep, stats = 1 - min(count / (rows / 10), 1), {'count': rows}
+    between = keep * (1 - keep) * (mean - old['mean']) ** 2
+  stats['mean'] = keep * old['mean'] + (1 - keep) * mean
+  stats['var'] = keep * old['var'] + (1 - keep) * var + between
+  return stats
+
+
+def float64(tree: Any) -> Any:
+  """A tree of arrays, as float64 of NumPy."""
+  if isinstance(tree, Mapping):
+    return {name: float64(value) for name, value in tree.items()}
+  return np.asarray(tree).astype(np.float64)

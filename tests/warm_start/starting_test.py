@@ -12,10 +12,12 @@ import pytest
 
 from dare_jax import embeddings
 from dare_jax import errors
+from dare_jax import models
 from dare_jax.checkpoints import checkpoint
 from dare_jax.experiments import run_config
 from dare_jax.parallel import processes
 from dare_jax.runs import run as run_lib
+from dare_jax.warm_start import derivation
 from dare_jax.warm_start import narrowing
 from dare_jax.warm_start import starting
 from tests import tiny
@@ -245,6 +247,16 @@ def test_what_does_not_fit_is_refused(root, older, tmp_path, fields, line):
     root, tmp_path, older(optim__row_sparse_from=4096)[0], **fields
   )
   assert re.search(line, told), told
+
+
+def test_real_time_must_be_the_same():
+  sizes = {'item': 9, 'category': 5}
+  old, new = (
+    models.build('dare', vocab_sizes=sizes, real_time=parts).config
+    for parts in ((), ('gap',))
+  )
+  with pytest.raises(errors.UsageError, match='the heads depend on it'):
+    derivation.check_widths(old, new)
 
 
 def test_no_run_or_checkpoint_or_data_there(root, older, tmp_path):
