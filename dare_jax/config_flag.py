@@ -84,7 +84,7 @@ class _FileParser(flags.ArgumentParser):
     try:
       config = self._parser.parse(path)
       found = set() if config is None else {*_fields(config)}
-    except Exception as error:  # Whatever a file of the user's raises.
+    except Exception as error:  # A user's config file may raise anything.
       raise errors.UsageError(
         f'--config={path}: {cli.one_line(error)}'
       ) from None

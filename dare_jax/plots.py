@@ -12,7 +12,7 @@ from dare_jax import errors
 INK, QUIET, RULE = '#1f2933', '#7b8794', '#e4e7eb'
 BLUE, ORANGE, GREEN, PURPLE = '#1f6fb4', '#c2571a', '#3a8f5c', '#7a5195'
 TEAL, RED, GOLD, PALE = '#58a89b', '#b03a5b', '#b8860b', '#c3cad2'
-# Of lines, in this order; each can be told from its neighbours in grey, too.
+# Colors of lines, in this order; neighbours differ in grey, too.
 COLORS = (BLUE, ORANGE, GREEN, PURPLE, TEAL, RED, GOLD, QUIET)
 
 

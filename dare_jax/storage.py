@@ -122,7 +122,7 @@ class GrowingFile:
       return
     with told(self._path):
       rest = memoryview(entry)
-      while rest:  # A disk that is nearly full takes a part of it.
+      while rest:  # A disk that is nearly full may write a part of it.
         rest = rest[self._file.write(rest) :]
 
   def sync(self) -> None:

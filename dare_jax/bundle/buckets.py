@@ -82,7 +82,7 @@ def _turns(users: int, sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
   while users:
     larger = [size for size in ordered if users <= size < 2 * users]
     smaller = [size for size in ordered if size <= users]
-    # A batch half empty takes longer than smaller ones.
+    # A batch that is half empty takes longer than two smaller ones.
     size = larger[0] if larger else max(smaller or ordered[:1])
     yield min(users, size), size
     users -= min(users, size)

@@ -163,7 +163,7 @@ def _search_and_score(
   distance = found['distance']
   user = jnp.arange(len(distance))[:, None, None]
   of_found = {
-    # What is not there is masked: its ids may be any.
+    # Ids of masked places are never used.
     field: ids[user, jnp.maximum(ids.shape[1] - distance, 0)]
     for field, ids in history.items()
   }

@@ -19,7 +19,7 @@ from dare_jax import errors
 from dare_jax.logs import plain_values
 
 NUMBERS, TEXTS = 'numbers', 'texts'
-# What a missing or unseen value is looked up as.
+# Result of looking up a missing or unseen value.
 _NONE = -1
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
@@ -108,7 +108,7 @@ class RawIds:
     """Returns what `_ids` does. Safe to be called from many threads."""
     kept = self._kept
     if len(kept) >= _MOST_KEPT:
-      kept = self._kept = {}  # Others may still read the one before.
+      kept = self._kept = {}  # Other threads may still read the old cache.
     missing = [value for value in raw if value not in kept]
     if missing:
       try:
@@ -187,7 +187,7 @@ class RawIds:
     """Returns rows of texts; numbers are looked up as the log writes them."""
     plain: Sequence[plain_values.Plain]
     if type(raw) is list and _are_plain(raw):
-      plain = raw  # It is so already.
+      plain = raw  # It has that type already.
       row = self._rows_of_texts([*map(str, raw)])
     else:
       plain = plain_values.plain(self._field, raw)
@@ -219,7 +219,7 @@ class RawIds:
     place = np.searchsorted(known, hashes)
     open_ = np.arange(len(texts))
     while True:
-      # Of equal hashes, one after the other.
+      # Rows with equal hashes are compared one after the other.
       open_ = open_[place[open_] < len(known)]
       open_ = open_[known[place[open_]] == hashes[open_]]
       if not len(open_):

@@ -22,7 +22,7 @@ from dare_jax.bundle import scoring
 from dare_jax.logs import number_buckets
 from dare_jax.logs import plain_values
 
-# What a model reads in place of values that training has not seen.
+# The id that a model reads in place of values that training has not seen.
 _UNKNOWN_ROW = 1
 Ids = Mapping[str, np.ndarray]
 Shape = buckets_lib.Shape
@@ -231,7 +231,7 @@ class Bundle:
       context = dict.fromkeys(self.context_fields, 1)
       n = shape.batch
       self.score([past] * n, [some] * n, [context] * n)
-      # With a slot left: what is full moves to the next larger.
+      # With a slot left: a full state moves to the next larger capacity.
       state = self.encode({field: ids[1:] for field, ids in past.items()})
       self.append(state, dict.fromkeys(self.fields, 1))
 

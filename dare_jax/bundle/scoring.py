@@ -315,7 +315,7 @@ def _by_slot(
     own, end = state.ids[field], state.newest + 1
     first = max(len(own) - end, 0)
     ids[row, end - len(own) + first : end] = own[first:]
-    # The ring goes on at its end.
+    # Behind its last slot the ring continues at the first.
     ids[row, shape.capacity - first :] = own[:first]
   return ids
 

@@ -34,7 +34,7 @@ from dare_jax.training import state_parts
 
 T = TypeVar('T')
 TrainState = train_state.TrainState
-# Of one save, however large: a process that fails is noticed without it.
+# Limit of one save, however large; a failed process is noticed before that.
 _SAVE_SECONDS = 6 * 3600
 
 
@@ -138,7 +138,7 @@ class Checkpoints:
           description=ocp.args.JsonSave(sealed),
         ),
       )
-    except Exception as error:  # Whatever a full or broken disk makes it raise.
+    except Exception as error:  # Orbax raises various ones on a full disk.
       raise self._failure(manager, _reason(error)) from error
     self._saved[manager].add(step)
 
@@ -214,7 +214,7 @@ class Checkpoints:
     tried: list[int] = []
     while True:
       left = (s for s in self._last.all_steps() if not tried or s < tried[-1])
-      # A process may see a newer one than others do: all try the same.
+      # A process may see a newer checkpoint than others: all try one.
       step = processes.largest(max(left, default=-1))
       if step < 0:
         break
@@ -298,7 +298,7 @@ class Checkpoints:
   def close(self) -> None:
     """Waits and closes; raises UsageError if a save failed."""
     if self._failed:
-      return  # That was told; what is under way will not end.
+      return  # The error was reported; the save under way will not end.
     for manager in (self._last, self._best):
       try:
         manager.close()

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 
 from dare_jax import storage
 
-# Of the values, which orbax does not check, and of the description itself.
+# Checksums of the values, which Orbax does not check, and of the description.
 VALUES = 'values_checksum'
 DATA, VECTORS = 'data_fingerprint', 'vectors_fingerprint'
 _CHECKSUM = 'crc32'
@@ -52,7 +52,7 @@ def trained_on(directory: epath.Path, key: str = DATA) -> str | None:
     for step in sorted((int(n) for n in names if n.isdigit()), reverse=True):
       try:
         return str(read(directory / kind / str(step))[key])
-      except Exception:  # Whatever a damaged file makes orbax raise.
+      except Exception:  # A damaged file makes Orbax raise various errors.
         continue
   return None
 

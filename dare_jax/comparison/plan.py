@@ -118,7 +118,7 @@ def read_result(workdir: pathlib.Path) -> dict[str, Any] | None:
   try:
     found = json.loads((workdir / 'result.json').read_text())
   except (FileNotFoundError, ValueError):
-    return None  # `train` makes a damaged one anew.
+    return None  # `train` writes a damaged result again.
   is_whole = isinstance(found, dict) and 'config_hash' in found
   return found if is_whole else None
 

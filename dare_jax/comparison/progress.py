@@ -36,7 +36,7 @@ class Progress:
     self._total = total
     self._finished = finished
     self._done = 0.0  # Since the clock started.
-    self._parts: dict[int, float] = {}  # Of each run under way.
+    self._parts: dict[int, float] = {}  # Share done of each run under way.
     self._heads: dict[int, str] = {}
     self._begin = time.monotonic()
     self._bar = None

@@ -55,7 +55,7 @@ class InBatchNegatives:
     items = self._columns['item_id']
     drawn = np.bincount(items[moments.target], minlength=size)
     sampled = sampler.item_counts(size)
-    # All that can be drawn is in the log, and what is not is never asked for.
+    # Whatever can be drawn is in the log; other items are never asked for.
     share = np.maximum(drawn, 1) / max(drawn.sum(), 1)
     base = np.maximum(sampled, 1) / max(sampled.sum(), 1)
     self._log_ratio = np.log(share / base).astype(np.float32)
@@ -115,6 +115,7 @@ class InBatchNegatives:
     size = len(self._log_ratio)
     wanted = batch.user * np.int64(size) + items[batch.target]
     known = np.isin(user * np.int64(size) + item, wanted)
-    unknown = item == id_map.UNKNOWN  # It stands for many, the positive too.
+    # The unknown item stands for many, the positive perhaps among them.
+    unknown = item == id_map.UNKNOWN
     rejected = self._sampler.rejected(item, user, positive)
     return known | unknown | rejected | (item == positive)

@@ -56,7 +56,7 @@ def count(
   if store.impressions is None:
     return LabelCounts(kept, targets - kept)
   first, number = moments.target[:kept], moments.count[:kept].copy()
-  if rest:  # The positive and the negatives of the last one lie in many rows.
+  if rest:  # The targets of the last moment are spread over several rows.
     number[-1] = min(number[-1], rest)
   label = store.impressions.columns['label']
   positive = sum(

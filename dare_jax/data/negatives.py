@@ -115,7 +115,8 @@ class NegativeSampler:
       ]
       if not len(pending):
         break
-    if len(pending):  # Users whose logs leave little, which chance has missed.
+    # Few items are left to these users, and random draws have missed them.
+    if len(pending):
       sampled[pending] = self._sampled_from_left(
         user[pending],
         positive[pending],

@@ -71,7 +71,8 @@ def _time(store: Store, name: str, value: options.Time) -> int | None:
     nanoseconds = time_units.nanoseconds(value)
     assert nanoseconds is not None  # It has been checked.
     tick = time_units.NANOSECONDS // time_units.PER_SECOND[unit]
-    return -(-nanoseconds // tick)  # The first that is not before it.
+    # The first tick that is not before the date.
+    return -(-nanoseconds // tick)
   scale = scale_of(store)
   other = time_units.of_number(value)
   if unit is not None and other and time_units.divided(other, scale) != unit:

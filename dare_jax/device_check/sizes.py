@@ -51,7 +51,7 @@ class Sizes:
   calls: int = 200
 
 
-# What a CPU runs in a minute or two: the figures mean nothing.
+# What a CPU runs in a minute or two, to try the check; figures mean nothing.
 SMALL = Sizes(
   array_mb=4,
   matrix=256,

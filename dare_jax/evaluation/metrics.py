@@ -92,7 +92,7 @@ class Predictions:
     )
 
 
-# A metric, or why it is not defined.
+# The value of a metric, or the reason why it has none.
 _Found = float | str
 
 
@@ -210,7 +210,7 @@ def save(predictions: Predictions, path: str | os.PathLike[str]) -> None:
   }
   file = io.BytesIO()
   np.savez_compressed(file, allow_pickle=False, **arrays)
-  from dare_jax import storage  # Where nothing is saved, it may be missing.
+  from dare_jax import storage  # It may be missing where nothing is saved.
 
   storage.write(storage.locate(path), file.getvalue())
 

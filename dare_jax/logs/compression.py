@@ -102,7 +102,7 @@ def _open_plain(path: pathlib.Path) -> Any:
 
 
 def _open_zstd(path: pathlib.Path) -> Any:
-  import pyarrow as pa  # It takes as long to load as a small log to read.
+  import pyarrow as pa  # Importing it takes as long as reading a small log.
 
   return pa.input_stream(str(path), compression='zstd')
 

@@ -51,7 +51,7 @@ def labels(values: Iterable[Value]) -> list[str | None]:
 
 def of_series(values: pl.Series) -> pl.Series:
   """Returns the same of a series of numbers or text."""
-  import polars as pl  # Bundles are read without it.
+  import polars as pl  # Bundles are read without Polars.
 
   distinct = values.unique()
   named = pl.Series(labels(distinct.to_list()), dtype=pl.String)

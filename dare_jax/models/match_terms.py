@@ -22,7 +22,7 @@ from dare_jax.models import ranker_config
 from dare_jax.search import matching
 from dare_jax.tables import layout
 
-# A match outweighs what the scores of fresh tables differ by.
+# More than the spread of the scores of fresh tables.
 _FRESH_BIAS = 1.0
 _UNKNOWN = 1
 

@@ -23,7 +23,7 @@ _CELL_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _CELL_COST = 0.5  # of a cell beside that of each of its targets
 # What a batch holds at most: targets, behaviors, and scores of both.
 _TARGETS, _BEHAVIORS, _SCORES = 1 << 13, 1 << 18, 1 << 24
-# A shape is compiled for so many windows and such a share of all, no fewer.
+# Least number, and least share, of windows for which a shape is compiled.
 _LEAST_WINDOWS, _LEAST_SHARE = 64, 16
 
 

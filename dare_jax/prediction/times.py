@@ -39,7 +39,7 @@ class Times:
     times = table.columns['timestamp']
     late = times[1:] < times[:-1]
     borders = table.offsets[(0 < table.offsets) & (table.offsets < len(times))]
-    late[borders - 1] = False  # From one user to the next.
+    late[borders - 1] = False  # The step from one user to the next.
     if late.any():
       raise errors.UsageError(
         f'{store.path}: its behaviors are not in the order of their times'

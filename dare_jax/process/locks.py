@@ -18,7 +18,7 @@ import time
 import uuid
 import weakref
 
-# What a file system without locks answers.
+# The errors of a file system without locks.
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _READ_SECONDS = 0.5
 
@@ -61,7 +61,7 @@ class Holder:
       os.kill(self.pid, 0)
     except ProcessLookupError:
       return True
-    except OSError:  # It is another user's.
+    except OSError:  # The process exists, and belongs to another user.
       pass
     return False
 

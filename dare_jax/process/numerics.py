@@ -19,7 +19,7 @@ def of_runs() -> Iterator[None]:
   ...   print(jax.numpy.zeros(1).dtype)
   float32
   """
-  import jax  # Entry points start it late.
+  import jax  # Entry points import JAX late.
 
   with (
     jax.enable_x64(False),

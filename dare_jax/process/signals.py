@@ -19,7 +19,7 @@ from typing import Any
 from dare_jax import errors
 
 EXIT_AT_ONCE = 128 + signal.SIGINT
-# One press may come twice: from the terminal, and from a wrapper that passes
+# One Ctrl-C may arrive twice: from the terminal, and from a wrapper that passes
 # it on.
 _SAME_PRESS_SECONDS = 0.1
 _INTERRUPTS: list[float] = []  # When Ctrl-C came.

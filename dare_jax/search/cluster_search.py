@@ -67,7 +67,7 @@ def cluster_view(
     total = jax.ops.segment_sum(
       jnp.where(visible, distance, 0), cluster, num_clusters
     )
-    # No two in a window are equal.
+    # These are distinct within a window.
     order = rank * length + newest_first
     least = jax.ops.segment_min(
       jnp.where(visible, order, never), cluster, num_clusters

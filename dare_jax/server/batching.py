@@ -96,7 +96,7 @@ class Batcher:
     self._observe(len(batch.items))
     try:
       scores = score(batch.items)
-    except BaseException as error:  # Told to each thread that waits.
+    except BaseException as error:  # Each thread that waits gets the error.
       for done in batch.done:
         done.set_exception(error)
       return

@@ -23,10 +23,10 @@ _INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)
 _Whole = Annotated[int, _INT64]
 Raw = Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] | _Whole | float | None
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_TEXT)] | _Whole
-# Taken by what every event and every found behavior has.
+# Names that every event and every found behavior uses itself.
 RESERVED = ('event_id', 'time', 'position', 'weight')
 Columns = dict[str, list[Any]]
-# Types whose parts are made while the program runs.
+# Message types whose fields are known only when a bundle is open.
 _annotated: Any = Annotated
 _list: Any = list
 _literal: Any = Literal

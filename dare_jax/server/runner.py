@@ -120,7 +120,7 @@ def serve(options: Options, open_bundle: Callable[[str], Any]) -> None:
     service.close()
   if server.failure is not None:
     raise server.failure
-  # A thread that compiles cannot be ended: Python would abort over it.
+  # A thread that compiles cannot be stopped; Python would abort at exit.
   if server.stopped_early is not None:
     raise errors.Interrupted(server.stopped_early)
   if any(swapper.is_busy for swapper in swappers):
@@ -163,7 +163,7 @@ class _Server(uvicorn.Server):
     await super().startup(sockets)
     if self._grpc is not None:
       await self._grpc.start()
-    # Not before it listens: it tells that it is ready.
+    # Only once it listens, since this prints that it is ready.
     threading.Thread(target=self._prepare, name='compile', daemon=True).start()
 
   async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -215,7 +215,7 @@ def _grpc_server(
   token: str | None,
   log: logs.Log,
 ) -> Any:
-  from dare_jax.server.rpc import servicer  # An extra of its own.
+  from dare_jax.server.rpc import servicer  # gRPC is an extra of its own.
 
   return servicer.Server(
     servicer.Servicer(service, token, log),

@@ -21,7 +21,7 @@ from dare_jax.server import served as served_lib
 from dare_jax.server import states as states_lib
 from dare_jax.server import stores
 
-# Appends wait for the disk, and share its turns: more of them, fewer turns.
+# Appends wait for the disk and share commits: the more wait, the fewer commits.
 _APPENDING_THREADS = 32
 _T = TypeVar('_T')
 

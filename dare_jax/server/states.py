@@ -18,7 +18,7 @@ from dare_jax.server import problems
 from dare_jax.server import served as served_lib
 from dare_jax.server import stores
 
-# More new events than this are encoded at once with the others.
+# With more new events than this, the whole history is encoded again.
 _MOST_APPENDED = 16
 Ids = dict[str, np.ndarray]
 

@@ -26,7 +26,7 @@ from dare_jax.server import service as service_lib
 from dare_jax.server import stores
 
 _MANIFEST = 'manifest.json'
-# States made ahead of a swap, so that the first requests find them.
+# Users encoded before a swap, so that their first requests find a state.
 _MOST_STATES = 10_000
 _STATES_SECONDS = 30.0
 
@@ -111,7 +111,7 @@ class Swapper:
       reason = self._swap()
     except errors.UsageError as error:
       reason = str(error)
-    except Exception as error:  # The bundle before goes on, whatever it is.
+    except Exception as error:  # The old bundle goes on answering.
       reason = f'{type(error).__name__}: {error}'
     finally:
       self.is_busy = False

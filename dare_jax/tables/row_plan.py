@@ -16,7 +16,7 @@ from dare_jax import errors
 from dare_jax.tables import layout
 
 LANES = 128
-# By table and number of the slot among the leaves of its slots; None: itself.
+# Table, and number of the slot among its slots' leaves; None: the table itself.
 Key: TypeAlias = tuple[str, int | None]
 
 

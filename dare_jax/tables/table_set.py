@@ -27,7 +27,7 @@ from dare_jax.tables import row_move
 from dare_jax.tables import row_plan
 from dare_jax.tables import unique
 
-# As stored: arrays by the name of a table, and what is `joined.Joined`.
+# Tables as stored: arrays by the name of the table, or `joined.Joined`.
 Tables: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = Mapping[str, jax.Array]
 DTYPES = ('float32', 'bfloat16')

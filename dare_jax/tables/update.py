@@ -282,7 +282,7 @@ class TableUpdater:
       lines = table.take(rows)
       values = plan.unpack(table.rows(lines, rows))
       for name, grad in zip(plan.names, grads, strict=True):
-        # Step counts are of before the step, however many rounds there are.
+        # Step counts are those before the step, however many rounds there are.
         own = plan.with_rows(name, slots[name], values)
         moved, own = row_move.moved_rows(
           self._transform(name),

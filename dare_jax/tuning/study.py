@@ -21,7 +21,7 @@ from dare_jax.experiments import run_config
 from dare_jax.tuning import space
 
 State = optuna.trial.TrialState
-# What a sweep that goes on may have in another way, as prefixes.
+# Prefixes of the fields that may differ where a sweep resumes.
 _FREE_FIELDS = ('data.data_dir', 'train.log_every_steps', 'checkpoint.')
 _NAME = 'tune'
 SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -116,7 +116,7 @@ class Study:
     if (kept := self._study.user_attrs.get('sweep')) is not None:
       _check_same(json.loads(kept), now, self.path)
       return
-    # Killed in between, this is done again, but for what was planned.
+    # After a kill in between, this runs again; trials planned before are kept.
     own = self.own_values()
     if own is not None and not self._study.get_trials(deepcopy=False):
       self._study.enqueue_trial(own)
@@ -200,7 +200,8 @@ class Study:
       if len({trial.params[field.name] for trial in done}) > 1
     ]
     with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # Of too few trials, which we tell.
+      # Optuna warns of too few trials; the table says so itself.
+      warnings.simplefilter('ignore')
       return optuna.importance.get_param_importances(
         self._study,
         evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),

@@ -155,7 +155,7 @@ class Sweep:
             on_end()
         self._stop.check('the trials under way are saved')
       finally:
-        if self._active:  # Something else went wrong: leave none behind.
+        if self._active:  # After any other error, no run may be left behind.
           self._stop.request()
         for thread in self._threads:
           thread.join()

@@ -8,7 +8,7 @@ from dare_jax import errors
 from dare_jax.bundle import buckets
 from dare_jax.serving import user_state
 
-# Single users with lists of three lengths, and a batch of short ones.
+# One user with 32, 128 or 512 candidates, and 16 users with 32 each.
 DEFAULT = '1x32,1x128,1x512,16x32'
 _CAPACITIES = (256, 1024, 4096, 10240, 20480, 51200)
 _ITEM = re.compile(r'(\d+)x(\d+)(?:x(\d+))?')

@@ -22,7 +22,7 @@ from dare_jax.data import splits
 from dare_jax.evaluation import metrics
 from dare_jax.process import numerics
 
-# Of logits: float32 sums in another order, and those of narrower numbers.
+# Tolerance of logits: float32 sums in another order, or of narrower numbers.
 _TOLERANCE = {'float32': 1e-5, 'bfloat16': 0.03}
 # Of targets for which other behaviors may be found than by the run: where a
 # hash flips by rounding. Behaviors that tie are not among them.

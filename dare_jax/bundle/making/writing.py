@@ -29,7 +29,7 @@ from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
 from dare_jax.runs import environment
 
-# Positions are few rows, and what they say is of every score.
+# Time tables have few rows, and every score depends on them.
 _WIDE = 'time_'
 _EXAMPLE_ROWS = 5
 

@@ -339,7 +339,7 @@ def _longer_rows(
   is_mark = data == ord(separator)
   has_enough = not frame[:, width - 1].null_count()
   if has_enough and np.count_nonzero(is_mark) == (width - 1) * len(frame):
-    return np.zeros(0, np.int64)  # Then no row has more: the usual case.
+    return np.zeros(0, np.int64)  # The usual case: no row has more fields.
   marks, ends = np.flatnonzero(is_mark), np.flatnonzero(data == _BREAK)
   if has_quotes:
     quotes = np.flatnonzero(data == _QUOTE)

@@ -34,7 +34,7 @@ def strip(
   """
   mark = separator.encode()
   kinds = [blank for blank in _BLANKS if blank not in mark]
-  # Most logs have none, which is seen at the speed of memory.
+  # Most logs have no such spaces, which one fast pass shows.
   if separator == ' ' or not any(blank in block for blank in kinds):
     return block
   data = np.frombuffer(block, np.uint8)
@@ -56,7 +56,7 @@ def strip(
   dialect = csv_lines.Dialect(separator)
   if csv_lines.encloses_fields(whole, dialect):
     return stripped
-  # A stray quote is to change no other row: each is read by itself.
+  # A stray quote must not change other rows, so each row is read by itself.
   return _of_rows(blanks, quotes, dialect, is_last, width)
 
 

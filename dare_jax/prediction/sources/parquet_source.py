@@ -114,7 +114,7 @@ class ParquetSource:
       file.metadata.row_group(group).num_rows
       for group in range(file.num_row_groups)
     ]
-    for group, count in enumerate(sizes):  # None of before the first block.
+    for group, count in enumerate(sizes):  # No rows lie before the first block.
       if groups or begin + count > first:
         groups.append(group)
       else:

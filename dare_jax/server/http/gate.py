@@ -14,7 +14,7 @@ from dare_jax.server import logs
 from dare_jax.server import problems
 from dare_jax.server import service as service_lib
 
-# Answered while draining: who asks must learn that this server leaves.
+# Answered while draining, so that callers learn that this server stops.
 _ALWAYS = ('/v2/health/live', '/v2/health/ready', '/metrics')
 # Probes carry no token. The page holds no data, and asks for the token.
 _OPEN = ('/v2/health/live', '/v2/health/ready', '/')

@@ -91,7 +91,7 @@ _MESSAGES: dict[str, dict[int, tuple[str, ...]]] = {
     6: ('raw_output_contents', 'bytes', 'repeated'),
   },
 }
-# Method -> what its messages begin with.
+# Method -> prefix of the names of its messages.
 METHODS = (
   'ServerLive',
   'ServerReady',

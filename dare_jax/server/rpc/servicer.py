@@ -28,7 +28,7 @@ _CODES = {
   503: grpc.StatusCode.UNAVAILABLE,
   504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-# Probes carry no token, and are answered by a server that leaves.
+# Health probes carry no token, and are answered while the server drains.
 _OPEN = ('ServerLive', 'ServerReady')
 # Where a tensor of a type has its values, unless they follow as bytes.
 _CONTENTS = {
@@ -243,7 +243,7 @@ class Server:
     Raises:
       UsageError: the port is taken.
     """
-    # A second server on the port would be told nothing, and share it.
+    # Otherwise a second server could share the port, without an error.
     options = [
       ('grpc.so_reuseport', 0),
       ('grpc.max_receive_message_length', most_bytes),

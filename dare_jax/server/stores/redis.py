@@ -39,7 +39,7 @@ class RedisStore(base.Store):
   def __init__(self, url: str, max_events: int) -> None:
     super().__init__(max_events)
     self._locks = [threading.Lock() for _ in range(_LOCKS)]
-    # The URL may hold a password: it is not told.
+    # The URL may hold a password, so messages leave it out.
     try:
       self._redis = redis.Redis.from_url(
         url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS

@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS chunks(
   times BLOB NOT NULL, packed BLOB NOT NULL, PRIMARY KEY(user, number));
 """
 _VERSION = 1
-# Of concurrent appends; a bound so that the first of them does not wait long.
+# Most appends of one commit, so that the first of them does not wait long.
 _MOST_IN_COMMIT = 256
 _BUSY_SECONDS = 10.0
 
@@ -220,7 +220,7 @@ def _commit(connection: sqlite3.Connection, group: Sequence[_Write]) -> None:
       write.done.set_exception(error)
     return
   if any(write.is_delete for write in group):
-    # The log still has what was deleted; readers may put that off.
+    # The write-ahead log still holds deleted rows; readers may delay this.
     connection.execute('PRAGMA wal_checkpoint(TRUNCATE)')
   for write, answer in zip(group, answers, strict=True):
     write.done.set_result(answer)
