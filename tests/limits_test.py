@@ -1,6 +1,7 @@
 """The house's limits of size: files, functions, signatures, folders."""
 
 import ast
+import functools
 import pathlib
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -17,12 +18,15 @@ def _files(*folders):
   }
 
 
+@functools.cache
 def _functions():
-  """Yields where a function is, and its node."""
-  for path, text in _files(*_SOURCE, 'tests').items():
-    for node in ast.walk(ast.parse(text)):
-      if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        yield f'{path}:{node.lineno} {node.name}', node
+  """Returns where each function is, and its node."""
+  return [
+    (f'{path}:{node.lineno} {node.name}', node)
+    for path, text in _files(*_SOURCE, 'tests').items()
+    for node in ast.walk(ast.parse(text))
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+  ]
 
 
 def test_files():
