@@ -143,6 +143,10 @@ def _model() -> ml_collections.ConfigDict:
   # weekday and the hour (UTC) of the moment. Where habits have a period, or
   # where some users come daily and others monthly. See docs/parts.md.
   model.real_time = ()  # none, or gap,weekday,hour
+  model.match_fields = ()  # the preset's; or all, or none
+  # The heads see the mean of all behaviors, too: helps for targets unlike
+  # anything in the history. See docs/parts.md.
+  model.history_mean = config_dict.placeholder(bool)  # None: the preset's
   model.context_dim = 8  # of each context field
   model.exact_positions = 200  # farther behaviors share log-spaced buckets
   model.hidden = (200, 80)  # main head

@@ -146,6 +146,8 @@ class SearchResult:
   match terms, is of the whole history. Of a model with real time, `gap` is the
   seconds from each behavior to its moment, and `since_last` those from the most
   recent behavior, -1 where there is none.
+  `mean`, where the heads see it, is the mean of all representation vectors in
+  the whole history.
   """
 
   indices: Int[Array, 'b m c k']
@@ -156,6 +158,7 @@ class SearchResult:
   matches: Mapping[str, Matches] = struct.field(default_factory=dict)
   gap: Int[Array, 'b m c k'] | None = None
   since_last: Int[Array, 'b m'] | None = None
+  mean: Float[Array, 'b m v'] | None = None
 
 
 @struct.dataclass

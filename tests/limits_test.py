@@ -1,7 +1,6 @@
 """The house's limits of size: files, functions, signatures, folders."""
 
 import ast
-import functools
 import pathlib
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -18,15 +17,12 @@ def _files(*folders):
   }
 
 
-@functools.cache
 def _functions():
-  """Returns where each function is, and its node."""
-  return [
-    (f'{path}:{node.lineno} {node.name}', node)
-    for path, text in _files(*_SOURCE, 'tests').items()
-    for node in ast.walk(ast.parse(text))
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-  ]
+  """Yields where a function is, and its node."""
+  for path, text in _files(*_SOURCE, 'tests').items():
+    for node in ast.walk(ast.parse(text)):
+      if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        yield f'{path}:{node.lineno} {node.name}', node
 
 
 def test_files():

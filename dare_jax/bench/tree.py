@@ -1,4 +1,4 @@
-"""A gradient-boosted tree on six hand-made counts: is a deep model worth it?
+"""A gradient-boosted tree on hand-made counts: is a deep model worth it?
 
 It sees the moments, histories and negatives that a run of the same config
 trains and tests on. Needs scikit-learn (extra `analysis`).
@@ -86,7 +86,7 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 class _Counts:
-  """Six features of a target: counts, recencies, popularities."""
+  """Three features of each field of a target: count, recency, popularity."""
 
   def __init__(self, store: history_store.HistoryStore) -> None:
     self._popularity = {
@@ -94,23 +94,29 @@ class _Counts:
         store.behaviors.columns[f'{field}_id'],
         minlength=store.vocab_sizes[field],
       )
-      for field in ('item', 'category')
+      for field in store.fields
+      if f'{field}_id' in store.behaviors.columns
     }
 
   def rows(
     self, batches: Iterable[types.Batch]
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns features float32 [n, 6], labels [n] and weights [n]."""
+    """Returns features float32 [n, 3 fields], labels [n] and weights [n]."""
     x, y, weight = [], [], []
     for batch in batches:
-      columns = []
+      columns: list[np.ndarray] = []
+      visible = np.asarray(batch.visible())
+      end = np.asarray(batch.end)[..., None]
       for field, popularity in self._popularity.items():
-        target = np.asarray(batch.targets.ids[field])[:, 0]
+        target = np.asarray(batch.targets.ids[field])
         history = np.asarray(batch.history.ids[field])
-        same = history[:, None, ::-1] == target[:, :, None]
-        recency = np.where(same.any(-1), same.argmax(-1), same.shape[-1])
+        same = history[:, None, None] == target[..., None]
+        same &= visible[:, :, None]
+        last = same.shape[-1] - same[..., ::-1].argmax(-1)
+        recency = np.where(same.any(-1), end - last, same.shape[-1])
         columns += [same.sum(-1), recency, popularity[target]]
-      x.append(np.stack(columns, -1).reshape(-1, 6).astype(np.float32))
+      features = np.stack(columns, -1).reshape(-1, len(columns))
+      x.append(features.astype(np.float32))
       y.append(np.asarray(batch.targets.label).ravel())
       weight.append(np.asarray(batch.targets.weight).ravel())
     return np.concatenate(x), np.concatenate(y), np.concatenate(weight)

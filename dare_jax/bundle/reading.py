@@ -53,8 +53,10 @@ class Bundle:
       self.has_cached_keys,
       self.manifest['keeps_all'],
       self.manifest['scores_alone'],
-      # A bundle of an earlier dare_jax does not say so.
-      tuple(self.manifest.get('match_fields', ())),
+      # Bundles of earlier versions say the second, or neither.
+      tuple(
+        self.manifest.get('slot_fields', self.manifest.get('match_fields', ()))
+      ),
     )
     self._buckets = buckets_lib.Buckets(shapes, self.manifest['capacity'])
     calls = self._calls

@@ -88,15 +88,14 @@ class Plan:
     keeps_all: whether the model keeps all behaviors.
     scores_alone: whether the logits of a request depend on all of its
       candidates, as batch statistics do, so that it has a call of its own.
-    match_fields: names of the fields by whose ids a search matches targets and
-      behaviors.
+    slot_fields: names of the fields whose ids a search reads by slot.
   """
 
   top_k: int
   has_cached_keys: bool
   keeps_all: bool
   scores_alone: bool
-  match_fields: tuple[str, ...] = ()
+  slot_fields: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +241,7 @@ class Scorer:
     asked = targets, real, context
     if self._plan.has_cached_keys:
       keys = _searched(states, count)
-      for field in self._plan.match_fields:
+      for field in self._plan.slot_fields:
         keys[f'ids/{field}'] = _by_slot(states, shape, field)
       made = self._calls.search_and_score(shape.sizes, keys, ids, *asked)
     else:

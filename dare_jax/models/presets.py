@@ -19,6 +19,12 @@ from dare_jax.models import ranker_config
 # keeps RankerConfig's default.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
   'dare': {'plan': 'decoupled'},
+  # With two parts of docs/parts.md: all match terms, and the history's mean.
+  'dare_match_mean': {
+    'plan': 'decoupled',
+    'match_fields': ('all',),
+    'history_mean': True,
+  },
   # DIN (arXiv 1706.06978) with a search stage, and over the whole history.
   'din': {'plan': 'shared', 'scorer': 'network', 'use_time': False},
   'din_full': {
@@ -92,7 +98,8 @@ def build(
     representation_dims: field -> width of its representation vectors, likewise.
     context: field -> rows, for fields that only the head sees.
     context_dim: width of each context field.
-    **overrides: fields of `RankerConfig`; None keeps the preset's value.
+    **overrides: fields of `RankerConfig`; None keeps the preset's value, and so
+      does an empty `match_fields`, which may be ('all',) or ('none',), too.
 
   Raises:
     ValueError: an unknown preset, choice, field or option; a bad size.
@@ -103,7 +110,7 @@ def build(
       raise ValueError(_unknown('model option', option, _FIELDS))
     if option in _CHOICES and value is not None:
       _choose(f'model.{option}', value, _CHOICES[option])
-    if value is not None:
+    if value is not None and (option, value) != ('match_fields', ()):
       preset[option] = value
   fields = dict(vocab_sizes)
   exact = preset.get('exact_positions', 200)
@@ -114,6 +121,7 @@ def build(
   }
   _check_fields(fields, dims)
   *content, time = _features(fields, dims, preset.get('vectors'))
+  preset['match_fields'] = _match_fields(preset, content)
   config = ranker_config.RankerConfig(
     content=tuple(content),
     time=time,
@@ -154,6 +162,19 @@ def _vector_feature(
     width=vectors.width,
     tuned=vectors.tuned,
   )
+
+
+def _match_fields(
+  preset: Mapping[str, Any], content: list[embeddings.Feature]
+) -> tuple[str, ...]:
+  """Returns the match fields of a preset, all or none of them by name."""
+  asked = tuple(preset.get('match_fields', ()))
+  if asked == ('none',):
+    return ()
+  if asked != ('all',):
+    return asked
+  # Vectors are given to each item: they match where the item does.
+  return tuple(f.name for f in content if f.name != content_vectors.FIELD)
 
 
 _POSITIVE = (

@@ -17,15 +17,16 @@ from jaxtyping import Float
 from jaxtyping import Int
 
 from dare_jax import aggregate
-from dare_jax import embeddings
 from dare_jax import search as searches
 from dare_jax import shapes
 from dare_jax import types
 from dare_jax.models import batch_check
 from dare_jax.models import by_windows
 from dare_jax.models import head
+from dare_jax.models import history_mean
 from dare_jax.models import interest_heads
 from dare_jax.models import match_terms
+from dare_jax.models import parts
 from dare_jax.models import ranker_config
 from dare_jax.models import real_time
 from dare_jax.models import store_clusters
@@ -46,32 +47,12 @@ class Ranker(nn.Module):
 
   def setup(self) -> None:
     config = self.config
-    self.encoder = embeddings.FeatureEncoder(
-      content=config.content,
-      time=config.time if config.use_time else None,
-      plan=embeddings.PLANS[config.plan],
-      init_std={
-        'attention': config.attention_init,
-        'representation': config.representation_init,
-      },
-      projection_init=config.projection_init,
-      compute_dtype=config.compute_dtype,
-    )
+    self.encoder = parts.encoder(config)
     self.scorer = searches.SCORERS[config.scorer]()
-    self.searcher = searches.SEARCHES[config.search](
-      searches.SearchOptions(
-        top_k=config.top_k,
-        hash_bits=config.hash_bits,
-        search_dim=config.search_dim,
-        num_clusters=config.num_clusters,
-        keep_padding=config.keep_padding,
-      )
-    )
+    self.searcher = parts.searcher(config)
     self.matcher = match_terms.MatchTerms(config)
     self.real_time = real_time.RealTime(config)
-    self.aggregator = aggregate.AGGREGATIONS[config.aggregation](
-      aggregate.AggregationOptions(config.hash_bits, config.hash_width)
-    )
+    self.aggregator = parts.aggregator(config)
     if config.interest_heads > 1:
       self.more_heads = interest_heads.InterestHeads(config.interest_heads - 1)
     self.head = head.of_config(config, config.hidden)
@@ -168,6 +149,11 @@ class Ranker(nn.Module):
     """Returns what each kind of gap adds to scores, for `user_state.search`."""
     return self.real_time.bias()
 
+  def encode_mean(self, history: types.History) -> Float[Array, 'b v']:
+    """Returns the mean of the behaviors where `mask` holds, for serving."""
+    content = self._content(history)
+    return history_mean.of_moments(content, history.mask[:, None])[:, 0]
+
   def search(
     self,
     keys: Float[Array, 'b l d'],
@@ -183,7 +169,8 @@ class Ranker(nn.Module):
     history = store_clusters.look_up(self, batch.history)
     matches = self.matcher.of_targets(batch.targets.ids, batch.rows)
     batch = dataclasses.replace(batch, history=history)
-    return self._find(query, bias, keys, batch, matches)[0]
+    result, _ = self._find(query, bias, keys, batch, matches)
+    return self._with_mean(result, batch)
 
   def scores(self, view: searches.SearchView) -> Float[Array, 'b m c l']:
     """Returns the scores of all behaviors: also of matches and real time."""
@@ -277,6 +264,7 @@ class Ranker(nn.Module):
       bias = bias if shared is None else shared
       own = dataclasses.replace(matches, ids=ids)
       result, attention = module._find(query, bias, keys, batch, own)
+      result = module._with_mean(result, batch, content)
       if not pool:
         return result, None
       weights = aggregate.masked_softmax(attention.scores, attention.mask)
@@ -290,10 +278,10 @@ class Ranker(nn.Module):
     # Table rows are of the whole batch, and only the head reads the context.
     moments = dataclasses.replace(batch, history=history, context={}, rows={})
     bias_of_windows = bias if shared is None else None
-    parts = query, bias_of_windows, keys, content, moments, matches.ids
+    inputs = query, bias_of_windows, keys, content, moments, matches.ids
     scores = batch.targets.label[0].size * length
     size = by_windows.size(self.config.scores_at_once, scores)
-    return by_windows.apply(self, attend, parts, size)
+    return by_windows.apply(self, attend, inputs, size)
 
   def _aux_logits(
     self,
@@ -333,6 +321,22 @@ class Ranker(nn.Module):
     found = self.matcher.found(found, matches, batch)
     return self.real_time.found(found, batch), attention
 
+  def _with_mean(
+    self,
+    result: types.SearchResult,
+    batch: types.Batch,
+    content: Float[Array, 'b l v'] | None = None,
+  ) -> types.SearchResult:
+    """Returns a result with the mean of what each moment sees, if asked for.
+
+    `content` are the vectors of all behaviors, where they are at hand.
+    """
+    if not self.config.history_mean:
+      return result
+    content = self._content(batch.history) if content is None else content
+    mean = history_mean.of_moments(content, batch.visible())
+    return dataclasses.replace(result, mean=mean)
+
   @property
   def _time(self) -> time_encoding.TimeEncoding:
     return time_encoding.TimeEncoding(self.encoder, self.config, self.real_time)
@@ -364,10 +368,12 @@ class Ranker(nn.Module):
     self, batch: types.Batch
   ) -> tuple[Float[Array, 'b l d'], Float[Array, 'p t'] | None]:
     """Representation vectors of all behaviors, and of all distances."""
-    content = self.encoder.lookup(
-      'representation', 'behavior', batch.history.ids
-    )
+    content = self._content(batch.history)
     return content, self._time.value_rows(batch.history.mask.shape[1])
+
+  def _content(self, history: types.History) -> Float[Array, 'b l d']:
+    """Representation vectors of all behaviors, without time."""
+    return self.encoder.lookup('representation', 'behavior', history.ids)
 
   def _features(
     self,
@@ -376,7 +382,7 @@ class Ranker(nn.Module):
     content: Float[Array, 'b m c d'],
     interest: Float[Array, 'b m c v'],
   ) -> Float[Array, 'b m c f']:
-    """Target | interest | product | context | matches | time, for heads."""
+    """Target | interest | product | context | matches | time | mean."""
     target = self._time.with_own_time(content)
     context = {
       name: table(batch.context[name])
@@ -385,4 +391,5 @@ class Ranker(nn.Module):
     features = head.features(target, interest, context, self.config)
     matches = self.matcher.features(result, features.dtype)
     time = self.real_time.features(batch, result, features.dtype)
-    return jnp.concatenate([features, *matches, *time], axis=-1)
+    mean = history_mean.features(result, content, self.config)
+    return jnp.concatenate([features, *matches, *time, *mean], axis=-1)

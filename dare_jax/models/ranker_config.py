@@ -41,6 +41,8 @@ class RankerConfig:
       behavior's (`match_terms`).
     real_time: which parts of real time the model is told, of `REAL_TIME`
       (`real_time`).
+    history_mean: whether the heads see the mean of all behaviors, too
+      (`history_mean`).
     exact_positions: behaviors back that have a time id of their own.
     hash_bits: bits of a SimHash code.
     hash_width: bits of one bucket's signature; divides hash_bits.
@@ -86,6 +88,7 @@ class RankerConfig:
   only_product: bool = False
   match_fields: tuple[str, ...] = ()
   real_time: tuple[str, ...] = ()
+  history_mean: bool = False
   exact_positions: int = 200
   hash_bits: int = 32
   hash_width: int = 3

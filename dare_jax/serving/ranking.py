@@ -103,7 +103,7 @@ def _search_users(
   content = (_exact_scores if short else content_scores)(state, query, table)
   rows = rows_lib.Rows(
     content,
-    _is_visible(state)[:, None],
+    is_visible(state)[:, None],
     state.newest[:, None, None],
     bias,
     tuple(
@@ -136,7 +136,7 @@ def by_kernel(
   capacity = state.capacity
   start = capacity - 1 - state.newest
   own = jax.vmap(lambda i: jax.lax.dynamic_slice(bias, (i,), (capacity,)))
-  of_slots = jnp.where(_is_visible(state), own(start), -jnp.inf)
+  of_slots = jnp.where(is_visible(state), own(start), -jnp.inf)
   keys, scale, newest = state.keys, state.scale, state.newest
   fetch = k if state.exact is None else _OVERFETCH * k
   found = dispatch.best(kernel, query, keys, scale, of_slots, newest, fetch)
@@ -213,7 +213,7 @@ def _is_short(state: Any, k: int) -> bool:
   return state.capacity < _SHORT * _OVERFETCH * k
 
 
-def _is_visible(state: Any) -> Bool[Array, 'b l']:
+def is_visible(state: Any) -> Bool[Array, 'b l']:
   """Returns which slots hold behaviors that are shown."""
   slot = jnp.arange(state.capacity, dtype=jnp.int32)[None]
   age = rows_lib.age(slot, state.newest[:, None], state.capacity)

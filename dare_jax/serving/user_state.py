@@ -212,6 +212,11 @@ def append(
   )
 
 
+def shown(state: UserState) -> Bool[Array, 'b l']:
+  """Returns which slots hold behaviors that are shown."""
+  return ranking.is_visible(state)
+
+
 def search(
   state: UserState,
   query: Float[Array, 'b c d'],

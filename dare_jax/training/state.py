@@ -78,8 +78,6 @@ class Trainer:
       self._roles = role_gradients.RoleGradients(
         model, self.trained_tables, self.updater, balance, observe_gradients
       )
-    # Traced once for all that asks for the shapes of a state.
-    self._fresh = jax.jit(self._init_model)
     self._learner = _on_axis(model if not self._roles else self._roles.model)
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
     self.predict_step = jax.jit(self._predict_step, static_argnums=2)
@@ -141,7 +139,7 @@ class Trainer:
 
   def _abstract(self, batch: types.Batch) -> TrainState:
     """Returns `abstract_state` without what is seen of gradients."""
-    shapes = jax.eval_shape(self._fresh, jax.random.key(0), batch)
+    shapes = jax.eval_shape(self._init_model, jax.random.key(0), batch)
     slots = jax.eval_shape(self._init_slots, shapes)
     shapes = self._with_slots(shapes, *slots)
     shardings = mesh_lib.shardings(self.mesh, self.specs(shapes))

@@ -11,6 +11,9 @@ from dare_jax import errors
 from dare_jax import models
 from dare_jax.warm_start import narrowing
 
+# Fields of a model on which the shape of its heads depends.
+_OF_HEADS = ('match_fields', 'real_time', 'history_mean', 'interest_heads')
+
 
 def table_names(config: models.RankerConfig) -> dict[str, tuple[str, str]]:
   """Returns field and suffix of each table, by its name."""
@@ -73,21 +76,13 @@ def check_widths(old: models.RankerConfig, new: models.RankerConfig) -> None:
       f' train.init_from has {old.exact_positions}, so that its time vectors'
       ' are of other positions.'
     )
-  if old.match_fields != new.match_fields:
-    raise errors.UsageError(
-      f'model.match_fields={new.match_fields}, but the run of train.init_from'
-      f' has {old.match_fields}: the heads depend on them.'
-    )
-  if old.real_time != new.real_time:
-    raise errors.UsageError(
-      f'model.real_time={new.real_time}, but the run of train.init_from has'
-      f' {old.real_time}: the heads depend on it.'
-    )
-  if old.interest_heads != new.interest_heads:
-    raise errors.UsageError(
-      f'model.interest_heads={new.interest_heads}, but the run of'
-      f' train.init_from has {old.interest_heads}; set it as there.'
-    )
+  for option in _OF_HEADS:
+    before, now = getattr(old, option), getattr(new, option)
+    if before != now:
+      raise errors.UsageError(
+        f'model.{option}={now}, but the run of train.init_from has {before}:'
+        ' the heads depend on it.'
+      )
   for a, b in zip(old.features, new.features, strict=True):
     if a.representation_dim != b.representation_dim:
       raise errors.UsageError(

@@ -41,6 +41,7 @@ _CASES: dict[str, dict[str, Any]] = {
   },
   'few_positions': {'model__exact_positions': 4},
   'matches': {'model__match_fields': ('item', 'category')},
+  'mean': {'model__name': 'dare', 'model__history_mean': True},
 }
 
 

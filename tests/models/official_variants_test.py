@@ -232,7 +232,14 @@ class ConfigsTest(parameterized.TestCase):
 
   def test_what_is_not_published_is_ours(self):
     tested = {variant[1] for variant in _VARIANTS}
-    ours = {'din_full', 'sim_soft', 'eta', 'sdim', 'twin_v2'}
+    ours = {
+      'din_full',
+      'sim_soft',
+      'eta',
+      'sdim',
+      'twin_v2',
+      'dare_match_mean',
+    }
     assert {*tested, *ours, 'sim_hard'} == set(models.PRESETS)
     for preset, module in itertools.product(
       ours, (taobao_official, tmall_official)
@@ -240,6 +247,8 @@ class ConfigsTest(parameterized.TestCase):
       config = module.get_config(f'model={preset}')
       found = model_section.build(config, {'item': 9, 'category': 9})
       own = {'scorer': 'dot', 'keep_padding': True} | models.PRESETS[preset]
+      if own.get('match_fields') == ('all',):
+        own['match_fields'] = ('item', 'category')
       assert own.items() <= dataclasses.asdict(found.config).items()
 
 

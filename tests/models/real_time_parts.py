@@ -62,6 +62,8 @@ class RealTime:
   ) -> list[float]:
     """What heads see: of `seen`, and of the matches of each field."""
     made: list[float] = []
+    if not self.parts:
+      return made
     if 'gap' in self.parts:
       since = self.gap(b, m, max(seen)) if seen else 0
       made += [bool(seen), math.log(1 + since)]

@@ -317,6 +317,14 @@ class _Ranker:
       made += [bool(same), math.log(1 + len(same)), math.log(nearest)]
     return made
 
+  def mean_features(self, b: int, m: int, c: int) -> list[np.ndarray]:
+    """The mean of all that is seen, and its product with the target."""
+    target = self.content(_R, 'target', self.target_ids, (b, m, c))
+    seen = [self.content(_R, 'behavior', self.ids, (b, i)) for i in self.seen]
+    mean = sum(seen, np.zeros(len(target))) / max(len(seen), 1)
+    product = [target * mean] * self.config.target_aware
+    return product if self.config.only_product else [mean, *product]
+
   def value_width(self) -> int:
     dims = [f.representation_dim for f in self.config.content]
     has_time = self.config.use_time or 'gap' in self.config.real_time
@@ -354,9 +362,11 @@ class _Ranker:
     for feature in self.config.context:
       table = self.params[f'context_tables_{feature.name}']['embedding']
       parts.append(table[np.asarray(self.batch.context[feature.name])[b, m]])
-    parts.append(np.array(self.match_features(b, m, c)))
+    parts += [np.array(self.match_features(b, m, c))]
     of_time = self.real.features(b, m, self.seen, self.matches(b, m, c))
     parts.append(np.array(of_time))
+    if self.config.history_mean:
+      parts += self.mean_features(b, m, c)
     return np.concatenate(parts)
 
   def head(

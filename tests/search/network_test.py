@@ -58,12 +58,12 @@ class NetworkScorerTest(parameterized.TestCase):
 
     inputs = (variables, view.query, view.keys)
     chex.assert_trees_all_close(
-      jax.jit(split)(*inputs), jax.jit(whole)(*inputs), rtol=1e-5, atol=1e-5
+      split(*inputs), whole(*inputs), rtol=1e-5, atol=1e-5
     )
     grads = [
-      jax.jit(
-        jax.grad(lambda *x, f=f: jnp.sum(weight * f(*x)), argnums=(0, 1, 2))
-      )(*inputs)
+      jax.grad(lambda *x, f=f: jnp.sum(weight * f(*x)), argnums=(0, 1, 2))(
+        *inputs
+      )
       for f in (split, whole)
     ]
     # Sums of up to 2 * 3 * 4 * 12 terms near 1.

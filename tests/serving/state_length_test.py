@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from unittest import mock
 
 import jax
@@ -24,14 +23,6 @@ _build = jax.jit(
   static_argnames=('precision', 'num_categories', 'history_length'),
 )
 _append = jax.jit(user_state.append)
-
-
-@functools.cache
-def _program(model, method, static_argnums):
-  apply = lambda *args: model.apply(*args, method=method)
-  return jax.jit(apply, static_argnums=static_argnums)
-
-
 _WAYS = {
   'at_once': {'_SHORT': ranking._SHORT},
   'two_stages': {'_SHORT': 0},
@@ -48,10 +39,7 @@ class _Served:
   expected: dict
 
   def call(self, method, *args):
-    """Numbers among the arguments say what is called, as in the model."""
-    numbers = tuple(1 + i for i, arg in enumerate(args) if isinstance(arg, int))
-    program = _program(self.run.model, method, numbers)
-    return program(self.run.variables, *args)
+    return self.run.model.apply(self.run.variables, *args, method=method)
 
   def state(self, precision='float32', apart=False, **options):
     """Of the first behaviors."""

@@ -60,7 +60,9 @@ class TrainStepTest(absltest.TestCase):
       'tables': state.tables,
       'batch_stats': state.batch_stats,
     }
-    output = examples.measure(_trainer().model, variables, batch).output
+    output, _ = _trainer().model.apply(
+      variables, batch, train=True, mutable=['batch_stats']
+    )
     main, aux = (
       losses.weighted_mean(
         losses.binary_cross_entropy(logits, batch.targets.label),

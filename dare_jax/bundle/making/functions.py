@@ -41,6 +41,9 @@ class Served:
     self.fields = tuple(feature.name for feature in config.content)
     self.context_fields = tuple(feature.name for feature in config.context)
     self.match_fields = config.match_fields
+    self.has_mean = config.history_mean
+    # Those whose ids a search reads.
+    self.slot_fields = self.fields if self.has_mean else self.match_fields
 
   @property
   def has_cached_keys(self) -> bool:
@@ -126,16 +129,17 @@ class Served:
     """Returns the scores, distances and mask of what is found, [b, c, k].
 
     Of a model with match terms, also how often and how far back the targets
-    occur: 'count/FIELD' and 'last/FIELD', [b, c].
+    occur: 'count/FIELD' and 'last/FIELD', [b, c]. Of one that sees the mean of
+    a history, 'mean', [b, v].
 
     Args:
       variables: name -> array.
       state: arrays by name, from `encode_history`; besides them 'ids/FIELD',
-        int32 [b, l] by slot, for each match field.
+        int32 [b, l] by slot, for each of `slot_fields`.
       targets: field -> int32 [b, c].
     """
-    slots = {field: state[f'ids/{field}'] for field in self.match_fields}
-    users = self._state(state, slots)
+    slots = {field: state[f'ids/{field}'] for field in self.slot_fields}
+    users = self._state(state, {f: slots[f] for f in self.match_fields})
     moments = {field: ids[:, None] for field, ids in targets.items()}
     query, bias = self._call(
       variables, moments, users.capacity, method='encode_targets'
@@ -154,6 +158,10 @@ class Served:
     for field, matches in found.matches.items():
       made[f'count/{field}'] = matches.count[:, 0]
       made[f'last/{field}'] = matches.distance[:, 0]
+    if self.has_mean:
+      shown = types.History(ids=slots, mask=user_state.shown(users))
+      mean = self._call(variables, shown, method='encode_mean')
+      made['mean'] = mean.astype(jnp.float32)
     return made
 
   def score(
@@ -189,6 +197,7 @@ class Served:
         field: types.Matches(part[f'count/{field}'], part[f'last/{field}'])
         for field in self.match_fields
       },
+      mean=part['mean'] if self.has_mean else None,
     )
     found_ids = {field: ids[:, None] for field, ids in found_ids.items()}
     logits, weights = self._call(

@@ -166,7 +166,7 @@ class Exporter:
 
   def _search(self, batch: Any, candidates: Any, capacity: Any) -> Any:
     state = self._state(batch, capacity)
-    for field in self._served.match_fields:
+    for field in self._served.slot_fields:
       state[f'ids/{field}'] = _ints(batch, capacity)
     return state, self._ids(batch, candidates)
 
@@ -180,6 +180,12 @@ class Exporter:
     for field in self._served.match_fields:
       for name in ('count', 'last'):
         found[f'{name}/{field}'] = _ints(batch, candidates)
+    if self._served.has_mean:
+      one = jax.eval_shape(
+        self._served.search, self._variables, *self._search(1, 1, self._top_k)
+      )
+      width = one['mean'].shape[-1]
+      found['mean'] = jax.ShapeDtypeStruct((batch, width), jnp.float32)
     return (
       self._ids(*shape),
       found,

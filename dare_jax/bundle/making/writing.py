@@ -125,7 +125,7 @@ def _description(source: Source, served: functions.Served) -> dict[str, Any]:
     'aggregation': config.aggregation,
     'fields': list(served.fields),
     'context_fields': list(served.context_fields),
-    'match_fields': list(served.match_fields),
+    'slot_fields': list(served.slot_fields),
     'numbers': list(parts.store.numbers),
     'vocab_sizes': {field: vocab[field] for field in fields},
     'attention_dims': dims('attention'),
