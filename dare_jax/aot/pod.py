@@ -209,8 +209,8 @@ def _compile(make: Callable[[], Any], height: int) -> dict[str, Any]:
   says only what it needs.
 
   Args:
-    make: compiles.
-    height: of a chip's part of the item tables.
+    make: compiles the program and returns it.
+    height: number of rows in a chip's part of the item tables.
   """
   told: dict[str, Any] = dict.fromkeys(
     (

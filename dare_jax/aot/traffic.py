@@ -30,7 +30,8 @@ def collective_bytes(text: str) -> dict[str, int]:
   {'all-to-all': 512}
 
   Args:
-    text: HLO, as of `jax.stages.Compiled.as_text`.
+    text: the HLO text of a program, as `jax.stages.Compiled.as_text` returns
+      it.
   """
   total: dict[str, int] = {}
   for match in _LINE.finditer(text):
@@ -50,8 +51,10 @@ def count_copies(text: str, height: int) -> int:
   1
 
   Args:
-    text: HLO, as above.
-    height: the size of the array along an axis, any: it may be turned.
+    text: the HLO text of a program, as `jax.stages.Compiled.as_text` returns
+      it.
+    height: the size of the array along one of its axes, whichever: it may be
+      transposed.
   """
   return sum(
     _FAST_MEMORY not in match['shapes']

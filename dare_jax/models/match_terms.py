@@ -33,7 +33,7 @@ class MatchTerms(nn.Module):
   An aggregation that uses no scores has the terms in the heads alone.
 
   Attributes:
-    config: the model's.
+    config: the config of the model.
   """
 
   config: ranker_config.RankerConfig
@@ -56,7 +56,7 @@ class MatchTerms(nn.Module):
     """Returns what targets match.
 
     Args:
-      target_ids: field -> ids [b, m, c].
+      target_ids: field -> int [b, m, c], ids of the targets.
       rows: `types.Batch.rows`, where ids point into it.
     """
     ids = {}
@@ -76,7 +76,7 @@ class MatchTerms(nn.Module):
     Args:
       result: what the search found.
       matches: the matches of the targets.
-      batch: histories and moments.
+      batch: the batch, with histories and moments.
     """
     start = jnp.zeros_like(batch.end) if batch.start is None else batch.start
     made = {}

@@ -102,7 +102,7 @@ class Ranker(nn.Module):
     Positions are not in them: appending a behavior invalidates no key.
 
     Args:
-      history: behaviors.
+      history: the histories, whose keys are returned.
       categories_apart: leave out the category's part of the keys, which is
         that of `encode_categories`. For `serving.user_state`.
     """
@@ -127,10 +127,10 @@ class Ranker(nn.Module):
     `length`; [b, m, c, p] for a plan that mixes time and content.
 
     Args:
-      target_ids: field -> ids.
-      length: of histories.
-      categories_apart: for keys without categories: those dimensions that are
-        for `encode_categories` come last.
+      target_ids: field -> int [b, m, c], ids of the targets.
+      length: number of slots of the histories.
+      categories_apart: whether keys lack their category part: the dimensions
+        for `encode_categories` then come last.
     """
     query = self.encoder.lookup('attention', 'target', target_ids)
     query = self._time.scaled(query)
@@ -203,8 +203,10 @@ class Ranker(nn.Module):
     Args:
       batch: targets, context; of the history, its length is read: the largest
         distance.
-      result: of a search that keeps some behaviors, without `indices`.
-      found_ids: field -> ids of those; any where the mask is False.
+      result: the result of a search that keeps some behaviors, without
+        `indices`.
+      found_ids: field -> int [b, m, c, k], ids of the behaviors found; any ids
+        where the mask is False.
     """
     values = self._values_of(found_ids, batch, result)
     return self._predict_from(batch, result, values, train=False)
@@ -246,7 +248,8 @@ class Ranker(nn.Module):
 
     Args:
       batch: histories, moments and targets.
-      pool: whether to weigh all behaviors by a softmax; else None.
+      pool: whether the whole history is pooled by a softmax, too; else None is
+        returned for it.
     """
     history = store_clusters.look_up(self, batch.history)
     keys = self.encode_history(history)

@@ -39,7 +39,7 @@ class RealTime(nn.Module):
   first the model is the one without them.
 
   Attributes:
-    config: the model's.
+    config: the config of the model.
   """
 
   config: ranker_config.RankerConfig
@@ -125,8 +125,8 @@ class RealTime(nn.Module):
     And since the last match of each field, where it has matches.
 
     Args:
-      result: what the search found.
-      batch: histories and moments.
+      result: the result of the search.
+      batch: the batch, with histories and moments.
     """
     gap = self.gaps(batch)
     if gap is None:
@@ -157,9 +157,10 @@ class RealTime(nn.Module):
     was, on a circle; zeros without one. Vectors of the weekday and the hour.
 
     Args:
-      batch: moments and targets.
-      result: as `found` returns it, or a search of cached keys.
-      dtype: of the vectors.
+      batch: the batch, with moments and targets.
+      result: the result as `found` returns it, or that of a search of cached
+        keys.
+      dtype: the dtype of the vectors.
     """
     shape = batch.targets.label.shape
     every = lambda x: jnp.broadcast_to(

@@ -44,7 +44,7 @@ def plainly(
   Few scores are in memory at once.
 
   Args:
-    state: a `user_state.UserState`.
+    state: the users' histories, a `user_state.UserState`.
     query: attention vectors of the targets, times 1 / sqrt(d).
     bias: scores of the positions from the oldest to the most recent, twice:
       where a user's ring begins, so does a slice.
@@ -131,7 +131,8 @@ def by_kernel(
 
   Args:
     kernel: one of `kernels.dispatch.KERNELS`.
-    state: as that of `plainly`; so are query, bias and k.
+    state: the users' histories. State, query, bias and k are those of
+      `plainly`.
   """
   capacity = state.capacity
   start = capacity - 1 - state.newest
@@ -184,7 +185,7 @@ def count(
   """Returns field -> the matches in all that each user's state shows.
 
   Args:
-    state: a `user_state.UserState`.
+    state: the users' histories, a `user_state.UserState`.
     matching: ids [b, 1, c] of the targets.
   """
   age = jnp.arange(state.capacity, dtype=jnp.int32)[::-1]

@@ -65,7 +65,7 @@ class UserState:
       the category's part; else None.
     newest: int32 [b], slot of each user's most recent behavior.
     count: int32 [b], how many behaviors are shown, at most `history_length`.
-    width: d.
+    width: number d of dimensions of a key.
     precision: one of `PRECISIONS`.
     history_length: how far back behaviors are shown; 1 is the most recent.
     match_ids: field -> int32 [b, l], ids of the behaviors, of a model with
@@ -117,13 +117,14 @@ def build(
     precision: one of `PRECISIONS`.
     category: integers [b, l], category of each behavior, where the keys lack
       the category's part; else None.
-    num_categories: ids below it are told apart, in as few bytes as they fit.
+    num_categories: upper bound of the category ids; they are stored in as few
+      bytes as it fits.
     history_length: behaviors shown of each user, those appended included:
       what the model was trained with. A behavior farther back is never found.
       None: l, with the padding. There are slots for as many: a larger number
       than the model's makes the state, on purpose, find behaviors at positions
       that no step has trained.
-    match_ids: field -> ids [b, l] of the behaviors, for the model's match
+    match_ids: field -> int [b, l], ids of the behaviors, for the model's match
       fields; None: it has none.
 
   Returns:
@@ -319,12 +320,12 @@ def in_windows(found: types.SearchResult, length: int) -> types.SearchResult:
   """Returns what a search found, for `Ranker.score`.
 
   Args:
-    found: by `search`: `indices` are slots of the ring.
-    length: of right-aligned histories that hold all behaviors that the state
-      shows: its history length will do.
+    found: the result of `search`, whose `indices` are slots of the ring.
+    length: number of slots of right-aligned histories that hold all behaviors
+      which the state shows: its history length will do.
 
   Returns:
-    The same; `indices` are those of the histories.
+    The result with `indices` into the histories.
   """
   return dataclasses.replace(
     found, indices=jnp.maximum(length - found.distance, 0)

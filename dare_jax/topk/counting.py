@@ -134,8 +134,9 @@ def _best(
   the k-th best itself takes. Those few are ranked in pairs.
 
   Args:
-    order: of the behaviors, or groups, at `index` in rings of n.
-    index: distinct in a row; None: all of them.
+    order: int32 [r, i], the orders of the behaviors, or groups, at `index` in
+      rings of n.
+    index: int [r, i], distinct in a row; None: all of the ring.
     newest: int [r, 1], slot of the most recent behavior of each ring.
     n: length of the rings.
     k: how many to keep.

@@ -45,8 +45,8 @@ def top_k(
   that diverged shows.
 
   Args:
-    scores: one of each behavior, oldest first.
-    visible: broadcasts to `scores`; False is never kept.
+    scores: float [..., l], one score of each behavior, oldest first.
+    visible: bool, broadcasts to `scores`; a behavior with False is never kept.
     k: behaviors to keep, at most l.
     newest: index of the most recent behavior where a row is a ring; broadcasts
       to the leading axes of `scores`. Before it lie older ones, back to index
@@ -139,8 +139,10 @@ def best_of(
   """Returns indices and scores as `best_k`, of few behaviors in any order.
 
   Args:
-    scores: one of each behavior chosen before; -inf is never kept.
-    age: distinct in a row; of equal scores the least is kept.
+    scores: float [..., n], one score of each behavior chosen before; -inf is
+      never kept.
+    age: int [..., n], distinct in a row; of equal scores the one of the least
+      age is kept.
     k: behaviors to keep, at most n.
   """
   n = scores.shape[-1]
@@ -175,8 +177,9 @@ def sharded_top_k(
   indices a device, are sent, never the scores of all.
 
   Args:
-    scores: one of each behavior that this device holds, oldest first.
-    visible: broadcasts to `scores`.
+    scores: float [..., l], one score of each behavior that this device holds,
+      oldest first.
+    visible: bool, broadcasts to `scores`; a behavior with False is never kept.
     k: behaviors to keep in all; each device has as many or more.
     axis_name: the mesh axis over which the behaviors are split.
 

@@ -34,7 +34,7 @@ def search(
   Args:
     operands: what is searched, and for what.
     k: behaviors to keep, at most l.
-    interpret: run as plain operations, on any platform.
+    interpret: whether to run as plain operations, on any platform.
   """
 
   def run(depth: int) -> tuple[Any, Any, Any]:
