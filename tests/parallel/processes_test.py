@@ -129,7 +129,13 @@ def test_losses_and_metrics_of_one_process():
 @pytest.mark.slow
 def test_sigterm_to_one_stops_all_and_any_number_goes_on(root):
   workdir = root / 'stopped'
-  fields = {'train__steps': 150, 'train__log_every_steps': 5}
+  # Many steps, so that the signal comes before the end; little beside them.
+  fields = {
+    'train__steps': 300,
+    'train__log_every_steps': 5,
+    'eval__every_steps': 100,
+    'checkpoint__every_steps': 100,
+  }
   processes = _start(root, workdir, 2, **fields)
   metrics = workdir / 'metrics.jsonl'
   deadline = time.time() + 400
@@ -142,12 +148,12 @@ def test_sigterm_to_one_stops_all_and_any_number_goes_on(root):
   texts = _finish(_start(root, workdir, 1, **fields))
   assert 'resuming' in texts[0]
   result = json.loads((workdir / 'result.json').read_text())
-  assert result['steps'] == 150 and 0 < result['resumed_from'][0] < 150
+  assert result['steps'] == 300 and 0 < result['resumed_from'][0] < 300
   lines = tiny.metric_lines(workdir)
   steps = [line['step'] for line in lines]
   assert steps == sorted(steps)
   trained = [line['step'] for line in lines if 'train/loss' in line]
-  assert trained == list(range(5, 151, 5))
+  assert trained == list(range(5, 301, 5))
 
 
 _NOTICED = """
@@ -307,7 +313,11 @@ def test_a_save_that_fails_on_one_process_ends_all(root, tmp_path, victim):
   """Its peers do not wait; what was saved before is there, and goes on."""
   workdir = tmp_path / 'run'
   last = workdir / 'checkpoints' / 'last'
-  fields = {'train__steps': 200, 'eval__every_steps': 0}
+  fields = {
+    'train__steps': 200,
+    'eval__every_steps': 0,
+    'checkpoint__every_steps': 20,
+  }
   processes = _start(root, workdir, 2, **fields)
   deadline = time.time() + 400
   while not any(path.name.isdigit() for path in last.glob('*')):
