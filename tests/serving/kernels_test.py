@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dare_jax.serving import products
 from dare_jax.serving import user_state
@@ -227,17 +228,24 @@ class LoweringTest(parameterized.TestCase):
     traced = jax.jit(find).trace(state, query, bias)
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
-  @parameterized.product(
-    precision=user_state.PRECISIONS, float64_is_on=(False, True)
-  )
-  def test_tpu_takes_the_kernel_unasked(self, precision, float64_is_on):
-    with jax.enable_x64(float64_is_on):
-      text = self._lowered(precision, 'tpu')
+  @parameterized.parameters(*user_state.PRECISIONS)
+  def test_tpu_takes_the_kernel_unasked(self, precision):
+    self._check_tpu_takes_it(precision)
+
+  @parameterized.parameters(*user_state.PRECISIONS)
+  @pytest.mark.slow
+  def test_tpu_takes_the_kernel_where_float64_is_on(self, precision):
+    with jax.enable_x64(True):
+      self._check_tpu_takes_it(precision)
+
+  def _check_tpu_takes_it(self, precision):
+    text = self._lowered(precision, 'tpu')
     assert 'tpu_custom_call' in text
     if precision == 'float32':  # Of narrow keys a few are ranked anew.
       assert 'top_k' not in text.replace('search_top_k', '')
 
   @parameterized.parameters(*user_state.PRECISIONS)
+  @pytest.mark.slow
   def test_gpu_takes_it_if_asked(self, precision):
     for backend, is_there in ((None, False), ('gpu', True)):
       try:
