@@ -230,8 +230,8 @@ class Killed(BaseException):
   ('owner', 'method', 'call'),
   [
     (metric_log.MetricLog, 'write', 3),
-    (session_lib.Session, 'save', 1),
-    (session_lib.Session, 'finish', 1),
+    pytest.param(session_lib.Session, 'save', 1, marks=pytest.mark.slow),
+    pytest.param(session_lib.Session, 'finish', 1, marks=pytest.mark.slow),
   ],
 )
 def test_killed_after_an_effect(
@@ -298,6 +298,7 @@ def test_longer_goes_on(root, straight, tmp_path):
   tiny.assert_same_run(made, straight[0], tmp_path)
 
 
+@pytest.mark.slow
 def test_shorter_and_other_periods(root, straight, tmp_path):
   """Resuming with other periods changes no weight, only when to look."""
   made = tiny.config(root)

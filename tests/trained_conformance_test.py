@@ -41,7 +41,6 @@ _PRECISIONS: dict[str, dict[str, Any]] = {
 # What is tested in every run of the suite; the rest is slow.
 _FAST = (
   ('dare', 'narrow'),
-  ('twin_v2', 'narrow_tables'),
   ('sdim', 'published'),
 )
 
@@ -51,6 +50,7 @@ def _cases() -> list[Any]:
   fields = {name: {'model__name': name} for name in models.PRESETS}
   pairs = [(name, kind) for name in fields for kind in ('dense', 'narrow')]
   pairs += [('dare', kind) for kind in _PRECISIONS]
+  pairs.append(('twin_v2', 'narrow_tables'))
   for plan in embeddings.PLANS:
     fields[f'plan_{plan}'] = {'model__plan': plan}
     pairs.append((f'plan_{plan}', 'narrow'))
@@ -60,7 +60,9 @@ def _cases() -> list[Any]:
       id=f'{name}-{kind}',
       marks=[] if (name, kind) in _FAST else [pytest.mark.slow],
     )
-    for name, kind in dict.fromkeys([*_FAST, *pairs])
+    for name, kind in dict.fromkeys(
+      [*_FAST, ('twin_v2', 'narrow_tables'), *pairs]
+    )
   ]
 
 

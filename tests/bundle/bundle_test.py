@@ -155,6 +155,7 @@ def test_what_does_not_fit_is_refused(opened, root):
       call()
 
 
+@pytest.mark.slow
 def test_narrow_tables_score_nearly_the_same(opened, root):
   rng = np.random.default_rng(3)
   histories = [served.raw(rng, n) for n in (20, 7)]

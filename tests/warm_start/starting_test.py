@@ -108,7 +108,13 @@ def _by_raw_id(experiment, state, name):
 
 
 @pytest.mark.parametrize(
-  ('before', 'now'), [(1, 1), (4096, 4096), (4096, 1), (1, 4096)]
+  ('before', 'now'),
+  [
+    (1, 4096),
+    (4096, 1),
+    pytest.param(1, 1, marks=pytest.mark.slow),
+    pytest.param(4096, 4096, marks=pytest.mark.slow),
+  ],
 )
 def test_known_ids_keep_their_rows(root, older, tmp_path, before, now):
   workdir, old, trained = older(optim__row_sparse_from=before)
@@ -177,7 +183,7 @@ def _scores(experiment, state, field, plan):
   ('before', 'now'),
   [
     ('shared', 'decoupled'),
-    ('four', 'four'),
+    pytest.param('four', 'four', marks=pytest.mark.slow),
   ],
 )
 def test_narrower_scores_are_the_best_of_their_rank(
