@@ -62,8 +62,6 @@ class RealTime:
   ) -> list[float]:
     """What heads see: of `seen`, and of the matches of each field."""
     made: list[float] = []
-    if not self.parts:
-      return made
     if 'gap' in self.parts:
       since = self.gap(b, m, max(seen)) if seen else 0
       made += [bool(seen), math.log(1 + since)]
@@ -74,10 +72,10 @@ class RealTime:
         gap = self.gap(b, m, max(same))
         turn = 2 * math.pi * (gap % (7 * _DAY)) / (7 * _DAY)
         made += [math.log(1 + gap), math.cos(turn), math.sin(turn)]
-    week = int(self.now[b, m]) // _HOUR % (7 * 24)
-    value = {'weekday': week // 24, 'hour': week % 24}
     for part in self.parts:
-      if part in value:
+      if part != 'gap':
+        week = int(self.now[b, m]) // _HOUR % (7 * 24)
+        value = {'weekday': week // 24, 'hour': week % 24}
         table = self.params[f'moment_tables_{part}']['embedding']
         made += table[value[part]].tolist()
     return made
