@@ -7,6 +7,8 @@ A model is a preset, or LABEL=PRESET with fields of config.model:
 
     --models=dare,twin,narrow=dare:attention_dim=8:representation_dim=16
 
+A field of several values has a plus between them: match_fields=item+category.
+
 Every run is a fresh `python -m dare_jax.train` in DIR/runs/LABEL-SEED. After
 each one, DIR/table.md, DIR/table.json and DIR/comparison.png are made anew. The
 same command goes on where it was stopped; finished runs are not repeated.

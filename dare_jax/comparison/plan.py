@@ -45,7 +45,8 @@ class Variant:
   def flags(self, seed: int) -> list[str]:
     """Returns what makes a `train` command that of this model and seed."""
     settings = [('seed', str(seed)), ('model.name', self.preset)]
-    settings += [(f'model.{name}', value) for name, value in self.fields]
+    # Commas part models in --models, and values here.
+    settings += [(f'model.{n}', v.replace('+', ',')) for n, v in self.fields]
     return [f'--config.{name}={value}' for name, value in settings]
 
   def apply(
@@ -71,7 +72,9 @@ class Variant:
           f'{hint(name, known)}'
         )
       try:
-        changed.update_from_flattened_dict({f'model.{name}': _parse(value)})
+        several = isinstance(changed.model.get(name), tuple)
+        parsed = _parse_all(value) if several else _parse(value)
+        changed.update_from_flattened_dict({f'model.{name}': parsed})
       except (TypeError, ValueError):
         raise errors.UsageError(
           f'--models: {self.label}: model.{name}={value} is not of the'
@@ -172,6 +175,15 @@ def _parse(value: str) -> Any:
     return ast.literal_eval(value)
   except (SyntaxError, ValueError):
     return value
+
+
+def _parse_all(value: str) -> tuple[Any, ...]:
+  """Returns the values of a field that holds several, as in `item+category`.
+
+  >>> _parse_all('item+category')
+  ('item', 'category')
+  """
+  return tuple(_parse(one) for one in value.split('+'))
 
 
 def plan(

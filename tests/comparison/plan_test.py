@@ -38,6 +38,15 @@ def test_labels_presets_and_fields(tmp_path):
   assert runs[0].config.model.attention_dim == 16
 
 
+def test_a_field_of_several_values(tmp_path):
+  entries = ['a=dare:match_fields=item+category', 'b=dare:hidden=8']
+  matching, narrow = planned(entries, tmp_path)
+  assert matching.config.model.match_fields == ('item', 'category')
+  assert narrow.config.model.hidden == (8,)
+  flag = '--config.model.match_fields=item,category'
+  assert matching.variant.flags(1)[-1] == flag
+
+
 @pytest.mark.parametrize(
   ('entries', 'named'),
   [
