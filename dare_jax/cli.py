@@ -1,4 +1,4 @@
-"""What all commands share: flags, config files, exit codes.
+"""What all commands share: flags, help, exit codes.
 
 Exit codes: 0 done (also `--help`), 2 wrong usage, config or data, 75 stopped
 by SIGTERM or Ctrl-C after saving, so that the same command goes on. Where there
@@ -41,13 +41,6 @@ def configs_dir() -> pathlib.Path:
   return package / 'configs'
 
 
-def define_config() -> Any:
-  """Defines `--config` and returns its holder."""
-  from dare_jax import config_flag  # Not every command has configs.
-
-  return config_flag.define()
-
-
 def without(arguments: Sequence[str], names: Iterable[str]) -> list[str]:
   """Returns a command's arguments but for the flags of the given names.
 
@@ -84,8 +77,8 @@ def run(
     try:
       _print_help(default_config, about)
       sys.stdout.flush()
-    except BrokenPipeError:  # Who reads has seen enough, as `head` does.
-      # Python flushes once more when it ends, which must not fail again.
+    except BrokenPipeError:  # The reader has closed the pipe, as `head` does.
+      # Python flushes stdout again when it exits, which must not fail.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
   if default_config and not any(
@@ -120,7 +113,7 @@ def _log_warnings() -> None:
   for handler in standard_logging.getLogger().handlers:
     handler.addFilter(library_logs.is_to_be_shown)
   show, show_unraisable = sys.excepthook, sys.unraisablehook
-  # Tensorstore reports what came after the first failure to nobody.
+  # Tensorstore raises errors that follow the first one where none catches them.
   is_late = lambda error: str(error) == 'Event loop is closed'
 
   def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -180,7 +173,7 @@ def one_line(error: Exception) -> str:
     return f'unknown config field {match[2]}. Did you mean {match[1]}?'
   if not isinstance(error, (AttributeError, KeyError)):
     return text
-  # These quote what they say, once more each time that one is made of another.
+  # These put their message in quotes, again each time that one wraps another.
   text = text.split(' Other fields present:')[0].strip('\'"')
   return text if ' ' in text else f'unknown config field {text}'
 

@@ -24,6 +24,7 @@ import sys
 from absl import flags
 
 from dare_jax import cli
+from dare_jax import config_flag
 from dare_jax import errors
 from dare_jax import plots
 
@@ -64,6 +65,7 @@ def main() -> None:
   made = summary.Summary(runs, base, command)
 
   def write(outcomes: summary.Outcomes) -> None:
+    """Writes table, JSON and figure of the outcomes so far."""
     found = made.table(outcomes)
     path = output / 'comparison.png'
     with storage.told(path):
@@ -87,7 +89,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _CONFIG = cli.define_config()
+  _CONFIG = config_flag.define()
   _MODELS = flags.DEFINE_list(
     'models', None, 'Presets, or LABEL=PRESET:FIELD=VALUE, with commas.'
   )

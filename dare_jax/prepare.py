@@ -16,6 +16,7 @@ from absl import flags
 import ml_collections
 
 from dare_jax import cli
+from dare_jax import config_flag
 from dare_jax import errors
 
 
@@ -73,12 +74,14 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _CONFIG = cli.define_config()
+  _CONFIG = config_flag.define()
   _DATASET = flags.DEFINE_string(
     'dataset', None, 'A built-in dataset; uses configs/NAME.py.'
   )
   _INPUT = flags.DEFINE_string(
     'input', None, 'The raw log: a file; or a folder or pattern (csv_log).'
   )
-  _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where to put the data.')
+  _DATA_DIR = flags.DEFINE_string(
+    'data_dir', None, 'Folder of the prepared data.'
+  )
   cli.run(main)

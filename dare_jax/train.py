@@ -19,6 +19,7 @@ import ml_collections
 from ml_collections import config_flags
 
 from dare_jax import cli
+from dare_jax import config_flag
 from dare_jax import errors
 from dare_jax.process import distributed
 from dare_jax.process import numerics
@@ -89,8 +90,8 @@ def main() -> None:
   runtime.configure(runtime.of_section(config.runtime))
   signals.watch()
   distributed.start()
-  config_flag = flags.FLAGS['config']
-  path = config_flags.get_config_filename(config_flag)
+  flag = flags.FLAGS['config']
+  path = config_flags.get_config_filename(flag)
   name = pathlib.Path(path.split(':')[0]).stem
   default = f'runs/{name}-{config.model.name}-{config.seed}'
   workdir = _WORKDIR.value or default
@@ -98,12 +99,12 @@ def main() -> None:
   import jax
 
   if jax.process_index() == 0:
-    overrides = config_flags.get_override_values(config_flag)
+    overrides = config_flags.get_override_values(flag)
     print(report.summary(result, workdir, path, overrides))
 
 
 if __name__ == '__main__':
-  _CONFIG = cli.define_config()
+  _CONFIG = config_flag.define()
   _WORKDIR = flags.DEFINE_string(
     'workdir',
     None,

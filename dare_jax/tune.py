@@ -28,6 +28,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from dare_jax import cli
+from dare_jax import config_flag
 from dare_jax import errors
 from dare_jax import plots
 
@@ -108,7 +109,7 @@ def _output() -> pathlib.Path:
 
 
 if __name__ == '__main__':
-  _CONFIG = cli.define_config()
+  _CONFIG = config_flag.define()
   _SPACE = flags.DEFINE_string('space', None, 'File of fields to choose.')
   _TRIALS = flags.DEFINE_integer(
     'trials', 20, 'Trials of the sweep in all, however they end.', lower_bound=1

@@ -24,7 +24,7 @@ from typing import Any
 from absl import flags
 import ml_collections
 
-from dare_jax import cli
+from dare_jax import config_flag
 from dare_jax import errors
 from dare_jax import plots
 from dare_jax.aot import gpu
@@ -44,7 +44,7 @@ _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
-  config = cli.define_config()
+  config = config_flag.define()
   topology = flags.DEFINE_list(
     'topology',
     ['v5e:2x4'],

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 import ml_collections
 
-from dare_jax import cli
+from dare_jax import config_flag
 from dare_jax.logs import options as log_options
 from dare_jax.process import runtime
 from dare_jax.store import datasets
@@ -38,7 +38,7 @@ _SHARE, _BESIDES = 1.3, 1.5e9
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
-  config = cli.define_config()
+  config = config_flag.define()
   steps = flags.DEFINE_integer('steps', 20, 'Steps of a phase.', lower_bound=1)
   return lambda: measure(config.value, steps.value)
 
@@ -81,10 +81,7 @@ def _start(
 ) -> list[dict[str, Any]]:
   """Initialises, trains, saves and validates."""
   meter = _Meter(config, workdir)
-  with meter.phase('init'):
-    session = meter.run.restore_or_init()
-    session.state.step.block_until_ready()
-  meter.holds(session.state)
+  session = meter.begin('init')
   with meter.phase('train'):
     session.compile()
     _train(session, steps)
@@ -104,10 +101,7 @@ def _go_on(
 ) -> list[dict[str, Any]]:
   """Restores, trains on and tests."""
   meter = _Meter(config, workdir)
-  with meter.phase('restore'):
-    session = meter.run.restore_or_init()
-    session.state.step.block_until_ready()
-  meter.holds(session.state)
+  session = meter.begin('restore')
   with meter.phase('train on'):
     session.compile()
     _train(session, steps)
@@ -137,6 +131,14 @@ class _Meter:
     self.run = run_lib.Run(config, workdir)
     self._rows: list[dict[str, Any]] = []
     self._held = 0
+
+  def begin(self, name: str) -> session_lib.Session:
+    """Measures how the run gets its state, in a phase of that name."""
+    with self.phase(name):
+      session = self.run.restore_or_init()
+      session.state.step.block_until_ready()
+    self.holds(session.state)
+    return session
 
   @contextlib.contextmanager
   def phase(self, name: str, copies: int = 0) -> Iterator[None]:

@@ -24,7 +24,7 @@ from typing import Any
 from absl import flags
 import ml_collections
 
-from dare_jax import cli
+from dare_jax import config_flag
 from dare_jax.bench import process
 from dare_jax.bench import random_log
 from dare_jax.bench import train
@@ -35,7 +35,7 @@ from dare_jax.store import history_store
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
-  config = cli.define_config()
+  config = config_flag.define()
   checkout = flags.DEFINE_string(
     'checkout', None, 'A checkout of github.com/thuml/DARE. Required.'
   )
@@ -48,10 +48,13 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   shared = flags.DEFINE_list(
     'moments_per_window', ['1', '19'], 'Moments that share a history, ours.'
   )
-  rounds = flags.DEFINE_integer('rounds', 3, 'Turns of each.', lower_bound=1)
+  rounds = flags.DEFINE_integer(
+    'rounds', 3, 'Turns of each side.', lower_bound=1
+  )
   seconds = flags.DEFINE_float('seconds', 8.0, 'Time of a turn.')
 
   def measure() -> list[dict[str, Any]]:
+    """Returns the rows of both sides at each size of the item tables."""
     folder = official.check(checkout.value)
     sizes = train.parse('rows', rows.value)
     windows = train.parse('moments_per_window', shared.value)

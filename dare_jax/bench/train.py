@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 import ml_collections
 
-from dare_jax import cli
+from dare_jax import config_flag
 from dare_jax import errors
 from dare_jax import models
 from dare_jax import plots
@@ -97,7 +97,7 @@ class Training:
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
-  config = cli.define_config()
+  config = config_flag.define()
   swept = {
     name: flags.DEFINE_list(name, default, text)
     for name, default, text in _SWEPT
@@ -119,6 +119,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   figure = flags.DEFINE_string('figure', None, 'Draw the rows into this PNG.')
 
   def measure() -> list[dict[str, Any]]:
+    """Returns a row for each point of the sweep."""
     if figure.value is not None:
       plots.require('--figure')
     values = {name: parse(name, flag.value) for name, flag in swept.items()}

@@ -14,7 +14,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from dare_jax import cli
+from dare_jax import config_flag
 from dare_jax import errors
 from dare_jax import types
 from dare_jax.data import label_counts
@@ -29,7 +29,7 @@ from dare_jax.store import history_store
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
-  config = cli.define_config()
+  config = config_flag.define()
   return lambda: [measure(config.value)]
 
 

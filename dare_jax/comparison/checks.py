@@ -16,6 +16,7 @@ from absl import flags
 import ml_collections
 
 from dare_jax import cli
+from dare_jax import config_flag
 from dare_jax import errors
 from dare_jax import storage
 from dare_jax.comparison import plan
@@ -45,7 +46,8 @@ def check(config: ml_collections.ConfigDict, entries: Sequence[str]) -> None:
   """
   store = datasets.open_or_prepare(log_options.of_section(config.data))
   options = data_options.of_section(config.data)
-  splits.make_splits(store, options)  # Refused: no model is to blame.
+  # Where this refuses the config, no model is to blame.
+  splits.make_splits(store, options)
   for number, variant in enumerate(plan.parse_models(entries)):
     try:
       parts = _check_model(variant.apply(config, seed=1), store)
@@ -75,6 +77,6 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _CONFIG = cli.define_config()
+  _CONFIG = config_flag.define()
   _MODELS = flags.DEFINE_list('models', [], 'The models to check.')
   cli.run(main, default_config='quickstart')
