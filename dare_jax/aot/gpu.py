@@ -19,15 +19,16 @@ class Card:
   were read from such cards.
 
   Attributes:
-    kind: as the driver calls it.
-    capability: of CUDA, major.
-    cores: streaming multiprocessors.
-    units: of float32 in each.
-    clock_ghz: of those.
-    memory_bytes: of the card.
-    bytes_per_s: read from it.
-    cache_bytes: of the second level.
-    shared_bytes: of each multiprocessor; a block may have 1 KiB less.
+    kind: the name that the driver has for the card.
+    capability: major version of the CUDA compute capability.
+    cores: number of streaming multiprocessors.
+    units: number of float32 units of a multiprocessor.
+    clock_ghz: clock rate of the multiprocessors.
+    memory_bytes: size of the card's memory.
+    bytes_per_s: bandwidth of that memory.
+    cache_bytes: size of the second-level cache.
+    shared_bytes: shared memory of a multiprocessor; a block may have 1 KiB
+      less.
   """
 
   kind: str

@@ -97,7 +97,7 @@ def measure_one(
   """Returns what the compiler says of one form, a chip of the slice each.
 
   Args:
-    topology: a slice, such as 'v5e:2x4'.
+    topology: the slice, such as 'v5e:2x4'.
     form: one of `kernel` and `xla`.
     dtype: of the keys.
     **point: `length`, `candidates`, `dim`, `top_k` and `histories` of a chip.

@@ -35,7 +35,7 @@ class EvalBatch:
   """A batch, and what metrics need beside it.
 
   Attributes:
-    batch: what the model reads.
+    batch: the batch that the model reads.
     stored: the batch with the ids of the store, where `batch` has the unknown
       id for all that training does not read.
     user: int32 [b, m, c], row of the user in the store.
@@ -55,7 +55,7 @@ class Share:
 
   Attributes:
     process: the number of this process, from 0.
-    processes: how many there are.
+    processes: number of processes.
     devices: number of devices of all processes; batches are padded to a
       multiple of it.
   """
@@ -79,9 +79,9 @@ class Layout:
   """How batches are laid out, and by whom.
 
   Attributes:
-    share: which rows of each batch to make.
-    shortest: slots that the history of a row has at least.
-    with_rows: fill `History.row`.
+    share: the rows of each batch that this process makes.
+    shortest: least number of slots for the history of a row.
+    with_rows: whether `History.row` is filled.
     with_times: fill `History.time` and `Batch.now`.
   """
 
@@ -116,7 +116,7 @@ class Pipeline:
         that all runs are tested on the same rows.
       moments_per_window: moments that may share a history; above 1 only with
         `data.group_candidates`.
-      layout: which part of each batch to make, and how wide.
+      layout: the part of each batch to make, and its width.
       known: field -> bool [ids], whether training reads an id, as
         `known_ids.of_training`; all others are the unknown id then, in each
         split. None: all are known. With `data.unknown_rate` 0 there is no
@@ -276,7 +276,8 @@ class Pipeline:
 
     Args:
       batch_size: moments, or single targets if not grouped.
-      drop_last: leave a last partial batch out, as the published code does.
+      drop_last: whether a last partial batch is left out, as the published code
+        does.
     """
     for start in range(0, self.num_examples, batch_size):
       if drop_last and start + batch_size > self.num_examples:

@@ -32,9 +32,9 @@ class Match:
   """What adds to scores where a behavior has the id of a target.
 
   Attributes:
-    ids: int32 [b, 1, n], of the behaviors.
-    targets: int32 [b, c, 1].
-    bias: what is added, a scalar.
+    ids: int32 [b, 1, n], ids of the behaviors.
+    targets: int32 [b, c, 1], ids of the targets.
+    bias: scalar that a match adds to a score.
   """
 
   ids: Any

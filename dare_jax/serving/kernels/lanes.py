@@ -39,11 +39,11 @@ class Operands(NamedTuple):
   """What a kernel searches, and for what.
 
   Attributes:
-    queries: [b, c, h] each, of the targets, scaled already: float32; bfloat16
-      where keys are narrower; two, of the even and the odd dimensions, where
-      keys are words.
-    keys: of the behaviors: float32 or int8 [b, d, l]; or int32 [b, h, l], two
-      bfloat16 in a word, the even dimension in its low half.
+    queries: [b, c, h] each, the scaled queries of the targets: float32;
+      bfloat16 where keys are narrower; two arrays, of the even and the odd
+      dimensions, where keys are words.
+    keys: the keys of the behaviors: float32 or int8 [b, d, l]; or int32 [b, h,
+      l], two bfloat16 in a word, the even dimension in its low half.
     scale: float32 [b, l], what the products with a key are multiplied by; None
       is 1.
     bias: float32 [b, l], added to the scores; -inf is invisible.
@@ -111,11 +111,12 @@ def exact(
   """Returns indices and scores of `run(depth)`, deep enough in the end.
 
   Args:
-    run: returns indices, scores, and above 0 where a list ran out.
-    k: behaviors kept of each row.
-    length: behaviors of a row.
+    run: returns, for a depth, indices, scores, and a number above 0 where a
+      list ran out.
+    k: number of behaviors kept of each row.
+    length: number of behaviors of a row.
     rows: number of all rows, from which the depth is chosen.
-    lanes: lists of a row.
+    lanes: number of lists of a row.
   """
   first, full = depth(k, length, rows, lanes), full_depth(k, length, lanes)
   indices, scores, ran_out = run(first)
@@ -220,7 +221,7 @@ def insert(
     values: entries of each list by depth, descending, without NaN.
     steps: step at which each of these entries came, all below `step`.
     new: the next value of each list.
-    step: its step.
+    step: int scalar, the step at which the new values come.
   """
   # Not above: of equals the newer comes first.
   above = [new >= value for value in values]
