@@ -10,6 +10,8 @@ from dare_jax import evaluate
 from dare_jax import trained
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 _FIELDS = {
   'train__steps': 2,
   'eval__every_steps': 0,
@@ -38,36 +40,39 @@ def root(tmp_path_factory):
   return root
 
 
+_HISTORY = {'item': ['i1', 'i2'], 'category': ['c1', 'c2']}
+
+
+@pytest.fixture(scope='module')
+def scores(root):
+  return trained.load(root / 'run').score(_HISTORY, _HISTORY)
+
+
+@pytest.fixture(scope='module')
+def metrics(root):
+  return evaluate.evaluate(root / 'run')['metrics']
+
+
 def _logits(workdir):
   with np.load(workdir / 'predictions_test.npz') as saved:
     return saved['logit']
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('setting', _SETTINGS)
-def test_a_sound_checkpoint_loads(root, setting):
+def test_a_sound_checkpoint_loads(root, scores, setting):
   with _SETTINGS[setting]():
     run = trained.load(root / 'run')
     assert {leaf.dtype.itemsize for leaf in jax.tree.leaves(run.variables)} <= {
       2,
       4,
     }
-    history = {'item': ['i1', 'i2'], 'category': ['c1', 'c2']}
-    logits = run.score(history, history)
-  expected = trained.load(root / 'run').score(history, history)
-  np.testing.assert_allclose(logits, expected, rtol=1e-6)
+    logits = run.score(_HISTORY, _HISTORY)
+  np.testing.assert_allclose(logits, scores, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-  'setting',
-  [
-    pytest.param(name, marks=[] if name == '64 bits' else [pytest.mark.slow])
-    for name in _SETTINGS
-  ],
-)
-def test_a_run_is_evaluated_and_goes_on(root, tmp_path, setting):
+@pytest.mark.parametrize('setting', _SETTINGS)
+def test_a_run_is_evaluated_and_goes_on(root, metrics, tmp_path, setting):
   shutil.copytree(root / 'run', tmp_path / 'run')
-  metrics = evaluate.evaluate(root / 'run')['metrics']
   with _SETTINGS[setting]():
     assert evaluate.evaluate(root / 'run')['metrics'] == metrics
     made = tiny.config(root, **_FIELDS | {'train__steps': 3})

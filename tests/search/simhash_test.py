@@ -8,6 +8,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dare_jax import embeddings
 from dare_jax import search
@@ -157,8 +158,16 @@ class PlansTest(parameterized.TestCase):
   Where a plan has tables or maps for either side, these are made equal.
   """
 
-  @parameterized.product(plan=[*embeddings.PLANS], use_time=[True, False])
-  def test_a_behavior_that_is_the_target_is_found_first(self, plan, use_time):
+  @parameterized.parameters(*embeddings.PLANS)
+  def test_a_behavior_that_is_the_target_is_found_first(self, plan):
+    self._check_found_first(plan, use_time=True)
+
+  @parameterized.parameters(*embeddings.PLANS)
+  @pytest.mark.slow
+  def test_it_is_found_first_without_time(self, plan):
+    self._check_found_first(plan, use_time=False)
+
+  def _check_found_first(self, plan, use_time):
     model, variables, batch = _repeating_targets(
       plan, use_time, search='simhash', hash_bits=64, top_k=2
     )
@@ -179,8 +188,16 @@ class PlansTest(parameterized.TestCase):
     found = np.asarray(result.indices)[:, 0, :, 0]
     assert np.take_along_axis(same, found[..., None], axis=-1).all()
 
-  @parameterized.product(plan=[*embeddings.PLANS], use_time=[True, False])
-  def test_it_is_in_the_target_s_bucket_in_every_round(self, plan, use_time):
+  @parameterized.parameters(*embeddings.PLANS)
+  def test_it_is_in_the_target_s_bucket_in_every_round(self, plan):
+    self._check_bucket(plan, use_time=True)
+
+  @parameterized.parameters(*embeddings.PLANS)
+  @pytest.mark.slow
+  def test_it_is_in_the_bucket_without_time(self, plan):
+    self._check_bucket(plan, use_time=False)
+
+  def _check_bucket(self, plan, use_time):
     model, variables, batch = _repeating_targets(
       plan, use_time, search='all', aggregation='buckets', hash_bits=48
     )

@@ -7,6 +7,7 @@ from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dare_jax import embeddings
 from dare_jax.serving import categories
@@ -129,8 +130,16 @@ class UserCategoriesTest(parameterized.TestCase):
 
 
 class RankerTest(parameterized.TestCase):
-  @parameterized.product(plan=[*embeddings.PLANS], use_time=[True, False])
-  def test_equals_the_ranker_s_search(self, plan, use_time):
+  @parameterized.parameters(*embeddings.PLANS)
+  def test_equals_the_ranker_s_search(self, plan):
+    self._check(plan, use_time=True)
+
+  @parameterized.parameters(*embeddings.PLANS)
+  @pytest.mark.slow
+  def test_equals_the_ranker_s_search_without_time(self, plan):
+    self._check(plan, use_time=False)
+
+  def _check(self, plan, use_time):
     vocab = examples.VOCAB | {'brand': 5}
     model = examples.build(
       'dare', plan=plan, use_time=use_time, top_k=5, vocab_sizes=vocab

@@ -119,12 +119,12 @@ class UserStateTest(parameterized.TestCase):
     batch = batch.replace(
       history=history, end=jnp.full_like(batch.end, _LENGTH), start=None
     )
-    variables = model.init(jax.random.key(0), batch)
+    variables = jax.jit(model.init)(jax.random.key(0), batch)
     call = lambda name, *args: model.apply(variables, *args, method=name)
     keys = call('encode_history', history)
     state = user_state.build(keys[:, :-6], mask[:, :-6], history_length=_LENGTH)
     for i in range(_LENGTH - 6, _LENGTH):
-      state = user_state.append(state, keys[:, i])
+      state = _append(state, keys[:, i])
     query, bias = call('encode_targets', batch.targets.ids, state.capacity)
     found = user_state.search(state, query[:, 0], bias, 5)
     found = user_state.in_windows(found, _LENGTH)
