@@ -62,21 +62,47 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   figure = flags.DEFINE_string(
     'figure', None, 'Draw memory and bytes of a chip here, as PNG.'
   )
+  parts = flags.DEFINE_bool(
+    'parts', False, 'Of TPUs: a row for each part of the model, what it takes.'
+  )
 
   def measure() -> list[dict[str, Any]]:
     if figure.value:
       plots.require('--figure')
+    if parts.value:
+      check_parts(topology.value)
     make_cpu_devices(topology.value)
     found = [
       measure_one(config.value, name, int(size), windows.value, distinct.value)
       for name in topology.value
       for size in rows.value
     ]
+    of_parts = [row.pop('parts') for row in found]
     if figure.value:
       scaling_figure.draw(found, pathlib.Path(figure.value))
+    if parts.value:
+      return [
+        {name: row[name] for name in ('topology', 'rows', 'compiler')} | part
+        for row, those in zip(found, of_parts, strict=True)
+        for part in those
+      ]
     return found
 
   return measure
+
+
+def check_parts(topologies: list[str]) -> None:
+  """Checks that parts can be told of programs for these.
+
+  Raises:
+    UsageError: one is not for TPUs.
+  """
+  for name in topologies:
+    if name.startswith('cpu:') or gpu.card_of(name):
+      raise errors.UsageError(
+        f'--topology={name}: --parts reads programs for TPUs, such as those of'
+        ' v5e:2x4; leave out one of the two.'
+      )
 
 
 def make_cpu_devices(topologies: list[str]) -> None:
@@ -219,6 +245,7 @@ def _compile(make: Callable[[], Any], height: int) -> dict[str, Any]:
       *('bytes_accessed_mb', 'estimate_ms'),
     )
   )
+  told['parts'] = []
   try:
     compiled = make()
   except Exception as error:
@@ -247,13 +274,14 @@ def _compile(make: Callable[[], Any], height: int) -> dict[str, Any]:
   }
 
 
-def _read(compiled: Any, height: int) -> dict[str, float]:
+def _read(compiled: Any, height: int) -> dict[str, Any]:
   """Returns what the text of a program says, where it can be printed.
 
   The compiler for TPU v5p fuses exchanges into forms that jaxlib 0.10 cannot.
   """
   import jax
 
+  from dare_jax.aot import shares
   from dare_jax.aot import traffic
 
   try:
@@ -266,6 +294,7 @@ def _read(compiled: Any, height: int) -> dict[str, float]:
     'all_to_all_mb': swapped / 1e6,
     'other_collectives_mb': (sum(sent.values()) - swapped) / 1e6,
     'table_copies': traffic.count_copies(text, height),
+    'parts': shares.of_parts(text),
   }
 
 
