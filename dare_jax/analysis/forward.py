@@ -202,6 +202,7 @@ def _view(module: models.Ranker, batch: types.Batch) -> searches.SearchView:
     keys=module.encode_history(batch.history),
     bias_by_distance=bias,
     distance=batch.distance(),
+    end=batch.end,
     visible=batch.visible(),
     target_ids=batch.targets.ids,
     history=batch.history,

@@ -53,8 +53,7 @@ class InterestHeads(nn.Module):
     gate = self.param(
       'gate', nn.initializers.zeros, (self.heads, interest.shape[-1])
     )
-    rows = 'bkd' if values.whole_windows else 'bmckd'
-    match = jnp.einsum(f'bmcnd,{rows}->bmcnk', query, values.content)
+    match = values.products(query)
     known = jnp.einsum('n,bmck->bmcnk', scale, result.scores)
     mask = jnp.broadcast_to(result.mask[..., None, :], match.shape)
     weights = aggregate.masked_softmax(match * width**-0.5 + known, mask)

@@ -53,6 +53,7 @@ class Ranker(nn.Module):
     self.matcher = match_terms.MatchTerms(config)
     self.real_time = real_time.RealTime(config)
     self.aggregator = parts.aggregator(config)
+    self.in_place = config.kept_in_place and self.aggregator.uses_scores
     if config.interest_heads > 1:
       self.more_heads = interest_heads.InterestHeads(config.interest_heads - 1)
     self.head = head.of_config(config, config.hidden)
@@ -203,10 +204,8 @@ class Ranker(nn.Module):
     Args:
       batch: targets, context; of the history, its length is read: the largest
         distance.
-      result: the result of a search that keeps some behaviors, without
-        `indices`.
-      found_ids: field -> int [b, m, c, k], ids of the behaviors found; any ids
-        where the mask is False.
+      result: of a search that keeps some behaviors, without `indices`.
+      found_ids: field -> int [b, m, c, k]; any where the mask is False.
     """
     values = self._values_of(found_ids, batch, result)
     return self._predict_from(batch, result, values, train=False)
@@ -219,6 +218,8 @@ class Ranker(nn.Module):
       content, rows = self._all_values(batch)
       gap = self.real_time.gaps(batch)
       values = self._time.values_counted_back(content, rows, batch.end, gap)
+    elif self.in_place and result.gap is None:
+      values = self._time.values_in_place(*self._all_values(batch), result)
     else:
       values = self._values_at(batch, result)
     return self._predict_from(batch, result, values, train)
@@ -312,6 +313,7 @@ class Ranker(nn.Module):
       keys=keys,
       bias_by_distance=bias,
       bias_by_behavior=self._time.behavior_scores(keys),
+      end=batch.end,
       distance=batch.distance(),
       visible=batch.visible(),
       target_ids=batch.targets.ids,

@@ -66,6 +66,9 @@ class RankerConfig:
     keep_padding: whether padding takes part where fewer than `top_k` behaviors
       are there, as was published.
     scores_at_once: scores of behaviors for which memory is taken at once.
+    kept_in_place: whether the behaviors kept are weighed where they lie in
+      their windows, all others by 0, and not gathered: faster on TPUs. Not by
+      aggregations that hash vectors, nor in models with real time.
     vectors: how the field `item_vector` is read, if its vectors are given.
     compute_dtype: name in `layers.COMPUTE_DTYPES`, of vectors and activations;
       scores, softmax and batch statistics are float32 or wider anyway.
@@ -105,6 +108,7 @@ class RankerConfig:
   norm_momentum: float | None = None
   keep_padding: bool = False
   scores_at_once: int = 2**20
+  kept_in_place: bool = False
   vectors: embeddings.GivenVectors | None = None
   compute_dtype: str = 'float32'
   axis_name: str | None = None

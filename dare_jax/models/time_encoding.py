@@ -19,6 +19,7 @@ from jaxtyping import Int
 
 from dare_jax import aggregate
 from dare_jax import embeddings
+from dare_jax import types
 from dare_jax.models import mixed_time
 from dare_jax.models import ranker_config
 from dare_jax.models import real_time
@@ -119,6 +120,25 @@ class TimeEncoding:
     time = jnp.take(rows, distance, axis=0, mode='clip')
     time = time if real is None else time + real
     return aggregate.Values(content, time, self.encoder.mixes_time)
+
+  def values_in_place(
+    self,
+    content: Float[Array, 'b l d'],
+    rows: Float[Array, 'p t'] | None,
+    result: types.SearchResult,
+  ) -> aggregate.Values:
+    """Returns the values of the behaviors kept, in whole windows.
+
+    Args:
+      content: representation vectors of all behaviors.
+      rows: what `value_rows` returns.
+      result: the behaviors kept.
+    """
+    time = None
+    if rows is not None:
+      time = aggregate.AtDistance(rows, result.distance)
+    mixed = self.encoder.mixes_time
+    return aggregate.Values(content, time, mixed, result.indices)
 
   def values_counted_back(
     self,

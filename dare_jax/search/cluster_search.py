@@ -110,6 +110,6 @@ class ClusterSearch(methods.Search):
       )
       bonus = jnp.log(jnp.maximum(size, 1.0))[:, :, None, :]
       view = dataclasses.replace(
-        view, visible=representative, distance=position
+        view, visible=representative, distance=position, end=None
       )
     return methods.Ranking(scorer(view) + bonus, view=view)

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from jaxtyping import Int
 
 from dare_jax import types
+from dare_jax import vector_moves
 from dare_jax.search import matching as matching_lib
 
 # Name of the indices found, for policies of `jax.checkpoint`.
@@ -60,6 +61,8 @@ class SearchView:
     time_dim: width of a time vector; 0 without time.
     bias_by_behavior: score of the target's time with each behavior, where a
       plan mixes time and content; else None.
+    end: the moments from which `distance` is counted back; None: distances are
+      of another kind.
     matching: what the targets match, which no scorer reads: a model's scores
       are those of its scorer, of matches and of gaps.
     gap: seconds from each behavior to each moment, of a model with real time.
@@ -74,6 +77,7 @@ class SearchView:
   history: types.History
   time_dim: int = struct.field(pytree_node=False, default=0)
   bias_by_behavior: Float[Array, 'b l'] | None = None
+  end: Int[Array, 'b m'] | None = None
   matching: matching_lib.Matching = struct.field(
     default_factory=lambda: matching_lib.Matching({})
   )
@@ -81,12 +85,11 @@ class SearchView:
 
   def time_bias(self) -> Float[Array, 'b m #c l']:
     """Returns the part of each behavior's score that time has to do with."""
-    if self.bias_by_distance.ndim == 1:
-      bias = jnp.take(self.bias_by_distance, self.distance, mode='clip')
-      bias = bias[:, :, None, :]
+    table = self.bias_by_distance
+    if self.end is None:
+      bias = vector_moves.at_distance(table, self.distance)
     else:
-      distance = self.distance[:, :, None, :]
-      bias = jnp.take_along_axis(self.bias_by_distance, distance, axis=-1)
+      bias = vector_moves.counted_back(table, self.end, self.distance)
     if self.bias_by_behavior is None:
       return bias
     return bias + self.bias_by_behavior[:, None, None, :]
@@ -128,10 +131,14 @@ def kept(
   take = lambda of_moment: jnp.take_along_axis(
     jnp.broadcast_to(of_moment[:, :, None, :], scores.shape), indices, axis=-1
   )
+  if view.end is None:
+    distance = take(view.distance)
+  else:
+    distance = jnp.maximum(view.end[:, :, None, None] - indices, 0)
   return types.SearchResult(
     indices=indices,
-    scores=jnp.take_along_axis(scores, indices, axis=-1),
+    scores=vector_moves.taken(scores, indices),
     mask=mask,
-    distance=take(view.distance),
+    distance=distance,
     gap=None if view.gap is None else take(view.gap),
   )

@@ -78,7 +78,8 @@ class Trainer:
       self._roles = role_gradients.RoleGradients(
         model, self.trained_tables, self.updater, balance, observe_gradients
       )
-    self._learner = _on_axis(model if not self._roles else self._roles.model)
+    learner = model if not self._roles else self._roles.model
+    self._learner = _on_axis(learner, self.mesh)
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
     self.predict_step = jax.jit(self._predict_step, static_argnums=2)
 
@@ -383,7 +384,7 @@ class Trainer:
     batch = batch_rows.find(batch, self.tables)
     tables = self.tables.gather(state_parts.every_table(state), batch.rows)
     variables = self._variables(state, tables)
-    output: Any = _on_axis(self.model).apply(variables, batch)
+    output: Any = _on_axis(self.model, self.mesh).apply(variables, batch)
     found = None
     if keep:
       ranked = dataclasses.replace(output.search, scores=output.weights)
@@ -391,7 +392,8 @@ class Trainer:
     return output.logits, found
 
 
-def _on_axis(model: models.Ranker) -> models.Ranker:
+def _on_axis(model: models.Ranker, mesh: jax.sharding.Mesh) -> models.Ranker:
   """Returns the same model for one of the devices that share a batch."""
-  config = dataclasses.replace(model.config, axis_name=mesh_lib.AXIS)
-  return models.Ranker(config)
+  in_place = mesh.devices.flat[0].platform == 'tpu'
+  own: Any = {'axis_name': mesh_lib.AXIS, 'kept_in_place': in_place}
+  return models.Ranker(dataclasses.replace(model.config, **own))
