@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import re
 from typing import Any
 
 from dare_jax import errors
+from dare_jax.aot import traffic
 
 _NAME = re.compile(r'(?P<card>\w+):(?P<shape>\d+x\d+x\d+)')
 
@@ -168,15 +170,26 @@ def description(card: Card) -> str:
   )
 
 
-# Has each operation's time, as the compiler's model has it, in the program.
-OPTIONS: dict[str, str | bool] = {'xla_gpu_collect_cost_model_stats': True}
+# Of CUDA, major: the least of which XLA's model of time has figures.
+_LEAST_MODELLED = 9
 _COMPUTATION = re.compile(r'(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\{$')
+# The first is the whole model's; others, of parts of it, may follow.
 _TIME = re.compile(r'"exec_time_us":"?([\d.e+-]+)')
 _BODY = re.compile(r' while\(.*body=%?(?P<name>[\w.\-]+)')
 _TRIPS = re.compile(r'known_trip_count":\{"n":"(\d+)"')
 _CALLED = re.compile(
   r'(?: call\(.*to_apply|true_computation|false_computation)=%?([\w.\-]+)'
 )
+
+
+def options(card: Card) -> dict[str, str | bool]:
+  """Returns what has the compiler put each operation's time into a program.
+
+  Nothing for cards of which its model has no figures: it fails there.
+  """
+  if card.capability < _LEAST_MODELLED:
+    return {}
+  return {'xla_gpu_collect_cost_model_stats': True}
 
 
 def estimate_us(text: str) -> float:
@@ -193,7 +206,38 @@ def estimate_us(text: str) -> float:
   2.5
 
   Args:
-    text: of a program that was compiled with `OPTIONS`.
+    text: of a program that was compiled with `options`; 0 without.
+  """
+
+  def time(line: str) -> float:
+    match = _TIME.search(line)
+    return float(match[1]) if match else 0.0
+
+  return _total(text, time)
+
+
+def passed_on(text: str) -> float:
+  """Returns the bytes that a program's operations write, loops as they run.
+
+  Each operation writes its results to memory, where the next ones read them:
+  what a program holds on the chip is inside of one operation.
+
+  >>> passed_on('''ENTRY %main (a: f32[8]) -> f32[8] {
+  ...   %x = (f32[8]{0}, s32[8]{0}) fusion(%a), kind=kCustom
+  ...   ROOT %y = f32[8]{0} get-tuple-element(%x), index=0
+  ... }''')
+  64.0
+
+  Args:
+    text: of a compiled program.
+  """
+  return _total(text, lambda line: float(traffic.result_bytes(line)))
+
+
+def _total(text: str, of_line: Callable[[str], float]) -> float:
+  """Returns the sum over all operations, those of loops as often as they run.
+
+  Of two branches, both count.
   """
   lines: dict[str, list[str]] = {}
   name = entry = ''
@@ -212,8 +256,7 @@ def estimate_us(text: str) -> float:
         trips = _TRIPS.search(line)
         total += of(body['name']) * (int(trips[1]) if trips else 1)
         continue
-      total += sum(map(of, _CALLED.findall(line)))
-      total += sum(map(float, _TIME.findall(line)))
+      total += sum(map(of, _CALLED.findall(line))) + of_line(line)
     return total
 
   return of(entry)

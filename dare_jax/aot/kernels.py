@@ -105,29 +105,19 @@ def measure_one(
   devices = pod.devices_of(topology)
   import jax
 
-  from dare_jax.serving.kernels import tpu
-
   mesh = jax.make_mesh((len(devices),), ('histories',), devices=devices)
   begin = time.perf_counter()
   with tempfile.TemporaryDirectory() as folder:
     lowered, state = _lower(mesh, _backend(topology, form), dtype, **point)
-    options = {'xla_dump_to': folder} if gpu.card_of(topology) else None
+    card = gpu.card_of(topology)
+    options = {'xla_dump_to': folder, **gpu.options(card)} if card else None
     compiled = lowered.compile(options)
     seconds = time.perf_counter() - begin
     registers, spilled = ptx.registers_and_spills(
-      pathlib.Path(folder), 'search_top_k'
+      pathlib.Path(folder), 'search_'
     )
   memory: Any = compiled.memory_analysis()
-  cost: Any = compiled.cost_analysis() or {}
-  moved = cost.get('bytes accessed')  # The compiler for GPUs says nothing.
-  if form == 'kernel':
-    moved = tpu.bytes_moved(
-      point['histories'],
-      point['candidates'],
-      point['length'],
-      state.keys,
-      point['top_k'],
-    )
+  text = compiled.as_text() or ''
   return {
     'topology': topology,
     'form': form,
@@ -135,12 +125,44 @@ def measure_one(
     **point,
     'arguments_mb': memory.argument_size_in_bytes / 1e6,
     'temporary_mb': memory.temp_size_in_bytes / 1e6,
-    'moved_mb': None if moved is None else moved / 1e6,
+    'moved_mb': _moved(compiled, text, card, form, state, point) / 1e6,
+    # Of GPUs, by XLA's own model, which does not know the kernel.
+    'estimate_us': (form == 'xla' and gpu.estimate_us(text)) or None,
     'registers': registers,
     'spill_bytes': spilled,
-    'sorts': len(re.findall(r' sort\(', compiled.as_text() or '')),
+    'sorts': len(re.findall(r' sort\(', text)),
     'compile_s': seconds,
   }
+
+
+def _moved(
+  compiled: Any,
+  text: str,
+  card: gpu.Card | None,
+  form: str,
+  state: Any,
+  point: dict[str, int],
+) -> float:
+  """Returns the bytes that a search reads and writes.
+
+  The compiler for TPUs tells of plain operations; kernels are counted by hand.
+  That for GPUs tells nothing: arguments are read once, and what an operation
+  writes is read once, be it the kernel or another.
+  """
+  if card:
+    arguments: Any = compiled.memory_analysis().argument_size_in_bytes
+    return arguments + 2 * gpu.passed_on(text)
+  if form == 'xla':
+    return compiled.cost_analysis()['bytes accessed']
+  from dare_jax.serving.kernels import tpu
+
+  return tpu.bytes_moved(
+    point['histories'],
+    point['candidates'],
+    point['length'],
+    state.keys,
+    point['top_k'],
+  )
 
 
 def _backend(topology: str, form: str) -> str | None:

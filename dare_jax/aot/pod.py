@@ -190,7 +190,7 @@ def measure_one(
     if leaf.shape and leaf.sharding.spec == mesh_lib.SPLIT
   )
   card = gpu.card_of(topology)
-  options = gpu.OPTIONS if card else None
+  options = gpu.options(card) if card else None
   told = _compile(
     lambda: trainer.train_step.lower(state, batch).compile(options), height
   )

@@ -41,7 +41,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
   right.set_ylim(bottom=0)
   for axes in (left, right):
     plots.ticks(axes, sorted({row['chips'] for row in rows}), base=2)
-  left.legend(frameon=False, fontsize=8.5, labelcolor=plots.INK)
+  right.legend(frameon=False, fontsize=8.5, labelcolor=plots.INK)
   plots.save(drawing, path)
 
 

@@ -17,6 +17,11 @@ _LINE = re.compile(
   rf'= (?P<shapes>.*?) (?P<kind>{"|".join(_KINDS)})(?P<start>-start)?\('
 )
 _COPY = re.compile(r'= (?P<shapes>[^=]*?) (?:copy|copy-start|transpose)\(')
+# What computes nothing of its own.
+_WRITTEN = re.compile(
+  r'= (?P<shapes>[^=]*?) (?!parameter|constant|bitcast|tuple|get-tuple-element'
+  r'|while|call|conditional)[a-z][a-z\-]*\('
+)
 _FAST_MEMORY = 'S(1)'
 _SHAPE = re.compile(r'(?P<kind>pred|[a-z]+\d+)\[(?P<sizes>[\d,]*)\]')
 
@@ -64,6 +69,19 @@ def count_copies(text: str, height: int) -> int:
     )
     for match in _COPY.finditer(text)
   )
+
+
+def result_bytes(line: str) -> int:
+  """Returns the bytes that the operation on a line of HLO writes.
+
+  >>> result_bytes('%a = f32[8,16]{1,0} fusion(%b), kind=kLoop')
+  512
+  >>> result_bytes('%a = f32[8,16]{1,0} bitcast(%b)')
+  0
+  """
+  if (match := _WRITTEN.search(line)) is None:
+    return 0
+  return sum(map(_bytes, _SHAPE.finditer(match['shapes'])))
 
 
 def _bytes(shape: re.Match[str]) -> int:

@@ -62,8 +62,9 @@ def test_the_kernel_compiles_for_gpus(tmp_path):
   (row,) = json.loads(output.read_text())['rows']
   keys_mb = 8 * 50_000 * 32 * 4 / 1e6
   assert keys_mb < row['arguments_mb'] < 1.1 * keys_mb
-  # Scores are not written to memory.
-  assert row['temporary_mb'] < 0.1 * 8 * 16 * 50_000 * 4 / 1e6
+  # Scores are not written to memory, but a sixteenth is, and sorted.
+  assert row['temporary_mb'] < 0.3 * 8 * 16 * 50_000 * 4 / 1e6
   if shutil.which('ptxas'):
-    assert 0 < row['registers'] <= 255
+    assert 0 < row['registers'] <= 128
+    assert row['spill_bytes'] == 0
   figures.compare('search h100, 50,000 keys, 16 targets', row)

@@ -137,6 +137,14 @@ class KernelsTest(parameterized.TestCase):
     case.bias[:, 5::width] += 100.0
     _check(case.found(kernel), case)
 
+  @parameterized.parameters(*_KERNELS)
+  def test_groups_of_which_each_holds_one_of_the_best(self, kernel):
+    case = _Case.draw(_SHAPES['tiles'], 0, 0, 1.0)
+    case.bias[:, 3::16] += 1.0
+    # Of the group of the most recent, the ring's oldest is the best.
+    case.newest[:] = 289
+    _check(case.found(kernel), case)
+
   @parameterized.product(
     kernel=list(_KERNELS),
     precision=['bfloat16', 'int8'],

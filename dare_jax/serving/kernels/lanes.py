@@ -1,4 +1,4 @@
-"""Running top-k by lanes: what the kernels of all platforms share.
+"""What kernels are given, how they score it, and a running top-k by lanes.
 
 A row's scores are dealt out to `lanes` lists, behavior i to list i % lanes.
 Each list keeps its best `depth` entries in order while the scores go by, which
@@ -168,33 +168,42 @@ def slots(
   return jnp.minimum(slot, length - 1)  # What is not kept may be any.
 
 
-def products(queries: Any, key: Any) -> Float[Array, 'c w']:
+def products(
+  queries: Any, key: Any, precision: Any = jax.lax.Precision.HIGHEST
+) -> Float[Array, 'c w']:
   """Returns <q, k> in float32, of bfloat16 queries in one pass.
 
   Args:
     queries: [c, d] of some targets: float32, or bfloat16 where keys are
       narrower. Two of them, [c, d / 2], where two bfloat16 keys are in a word.
-    key: [d, w] of some behaviors: float32, int8, or int32 words [d / 2, w], the
-      even dimensions in their low halves.
+    key: [d, w] of some behaviors, as `widened` takes them.
+    precision: of float32 queries, whose products are not to be rounded.
   """
-  if len(queries) == 1:
-    return _product(queries[0], key)
-  even, odd = (
-    jax.lax.bitcast_convert_type(half, jnp.float32)
-    for half in (key << 16, key & -(1 << 16))
+  total: Any = sum(
+    jax.lax.dot_general(
+      query,
+      own.astype(query.dtype),
+      (((1,), (0,)), ((), ())),
+      precision=precision if query.dtype == jnp.float32 else None,
+      preferred_element_type=jnp.float32,
+    )
+    for query, own in zip(queries, widened(key, len(queries)), strict=True)
   )
-  return _product(queries[0], even) + _product(queries[1], odd)
+  return total
 
 
-def _product(query: Any, key: Any) -> Float[Array, 'c w']:
-  is_narrow = query.dtype == jnp.bfloat16
-  return jax.lax.dot_general(
-    query,
-    key.astype(jnp.float32).astype(query.dtype),
-    (((1,), (0,)), ((), ())),
-    precision=None if is_narrow else jax.lax.Precision.HIGHEST,
-    preferred_element_type=jnp.float32,
-  )
+def widened(key: Any, parts: int) -> list[Any]:
+  """Returns keys as float32, one array for each query.
+
+  Args:
+    key: float32 or int8; or int32 words, two bfloat16 in each, those of the
+      even dimensions in the low halves.
+    parts: how many keys are in one number.
+  """
+  if parts == 1:
+    return [key.astype(jnp.float32)]
+  halves = key << 16, key & -(1 << 16)
+  return [jax.lax.bitcast_convert_type(half, jnp.float32) for half in halves]
 
 
 def rank(
