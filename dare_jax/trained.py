@@ -18,6 +18,7 @@ import polars as pl
 from dare_jax import errors
 from dare_jax import models
 from dare_jax import types
+from dare_jax.data.history import real_times
 from dare_jax.experiments import experiment as experiment_lib
 from dare_jax.logs import derived_fields
 from dare_jax.logs import given_values
@@ -27,6 +28,8 @@ from dare_jax.logs import plain_values
 from dare_jax.models import store_clusters
 from dare_jax.process import numerics
 from dare_jax.runs import saved_run
+
+_TIME = 'time'  # what the times of a history are called
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Trained:
     history: Mapping[str, Sequence[Any]],
     candidates: Mapping[str, Sequence[Any]],
     context: Mapping[str, Any] | None = None,
+    now: Any = None,
   ) -> Float32[np.ndarray, ' n']:
     """Returns the logits of candidates after the history of one user.
 
@@ -99,17 +103,20 @@ class Trained:
 
     Args:
       history: field -> raw values of the behaviors, oldest first; none: [].
+        With real time also `time`: dates, as text in ISO 8601 or `datetime`, or
+        numbers, whichever the log has.
       candidates: field -> raw values of the n candidates.
       context: field -> raw value at this moment, of the fields that the log
         has for the head alone.
+      now: the time of the moment, as those of the history, where these have it.
 
     Returns:
       Logits of a click: `jax.nn.sigmoid` makes probabilities of them.
 
     Raises:
-      UsageError: fields or lengths that do not fit, values of another kind, or
-        a model that searches clusters, which are known for behaviors of the
-        store alone.
+      UsageError: fields, times or lengths that do not fit, values of another
+        kind, or a model that searches clusters, which are known for behaviors
+        of the store alone.
     """
     if store_clusters.COLLECTION in self.variables:
       raise errors.UsageError(
@@ -117,12 +124,28 @@ class Trained:
         ' the behaviors of the prepared log alone, not for raw ones; score'
         " batches of the run's pipelines, or a model with another search."
       )
-    refuse_real_time(self, 'score')
-    store, length = self.experiment.store, self.history_length
-    context = {} if context is None else context
+    store, context = self.experiment.store, context or {}
+    history = dict(history)
+    times = history.pop(_TIME, None)
     behaviors = self._behaviors('history', history)
     scored = self._behaviors('candidates', candidates)
     _check_fields('context', context, store.context_fields)
+    num_candidates = len(scored['item'])
+    batch = self._batch(behaviors, scored, context)
+    if self.model.config.real_time or times is not None or now is not None:
+      batch = self._with_times(batch, times, now, len(behaviors['item']))
+    with numerics.of_runs():
+      logits = self._apply(self.variables, batch).logits
+    return np.asarray(logits, np.float32)[0, 0, :num_candidates]
+
+  def _batch(
+    self,
+    behaviors: Mapping[str, np.ndarray],
+    scored: Mapping[str, np.ndarray],
+    context: Mapping[str, Any],
+  ) -> types.Batch:
+    """Returns the batch of one moment, its candidates padded."""
+    length = self.history_length
     shown = min(len(behaviors['item']), length)
     num_candidates = len(scored['item'])
     padded = 1 << max(num_candidates - 1, 0).bit_length()
@@ -135,7 +158,7 @@ class Trained:
       for field, ids in scored.items()
     }
     weight = (np.arange(padded) < num_candidates)[None, None].astype(np.float32)
-    batch = types.Batch(
+    return types.Batch(
       history=types.History(
         ids=past, mask=np.arange(length)[None] >= length - shown
       ),
@@ -143,12 +166,38 @@ class Trained:
       targets=types.Targets(ids=targets, label=weight, weight=weight),
       context={
         field: self.ids(field, [context[field]])[None]
-        for field in store.context_fields
+        for field in self.experiment.store.context_fields
       },
     )
-    with numerics.of_runs():
-      logits = self._apply(self.variables, batch).logits
-    return np.asarray(logits, np.float32)[0, 0, :num_candidates]
+
+  def _with_times(
+    self, batch: types.Batch, times: Any, now: Any, count: int
+  ) -> types.Batch:
+    """Returns a batch with the times of `count` behaviors and of the moment."""
+    parts = self.model.config.real_time
+    if not parts or times is None or now is None:
+      given = [
+        name
+        for name, value in ((f'history[{_TIME!r}]', times), ('now', now))
+        if value is not None
+      ]
+      raise errors.UsageError(
+        f'expected history[{_TIME!r}] and now with model.real_time, and neither'
+        f' without: the model has {",".join(parts) or "none"}, given were'
+        f' {" and ".join(given) or "neither"}.'
+      )
+    clock = real_times.Clock(self.experiment.store)
+    own, moment = clock.of_raw(_TIME, times), clock.of_raw('now', [now])
+    if len(own) != count:
+      raise errors.UsageError(
+        f'history: expected as many values of each field, got {count} of item,'
+        f' {len(own)} of {_TIME}.'
+      )
+    origin, length = real_times.origin(moment), self.history_length
+    time = np.pad(real_times.after(origin, own), (length, 0))[None, -length:]
+    history = dataclasses.replace(batch.history, time=time)
+    after = real_times.after(origin, moment)[None]
+    return dataclasses.replace(batch, history=history, now=after)
 
   def _behaviors(
     self, name: str, columns: Mapping[str, Sequence[Any]]
@@ -197,8 +246,8 @@ def refuse_real_time(run: Trained, what: str) -> None:
   if parts:
     raise errors.UsageError(
       f'{what} tells a model no times, and this one reads them:'
-      f' model.real_time={",".join(parts)}; evaluate it on the splits of its'
-      ' log, or train without model.real_time.'
+      f' model.real_time={",".join(parts)}; score it by predict'
+      ' --workdir=WORKDIR, or in Python, or train without model.real_time.'
     )
 
 

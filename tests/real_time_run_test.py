@@ -1,17 +1,20 @@
 """Runs of a model with real time, from a log with dates on."""
 
+import dataclasses
 import datetime
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import polars as pl
 import pytest
 
 from dare_jax import errors
+from dare_jax import predict
 from dare_jax import trained
 from dare_jax.bundle.making import exporting
-from dare_jax.prediction import run_scorer
 from tests import tiny
+from tests.prediction import cases
 
 FIELDS = {
   'model__real_time': ('gap', 'weekday', 'hour'),
@@ -63,11 +66,50 @@ def test_a_log_without_dates_is_refused(tmp_path):
     tiny.run(config, tmp_path / 'run')
 
 
-def test_what_tells_no_times_is_refused(root, run, tmp_path):
-  for use in (
-    lambda: exporting.export(root / 'run', tmp_path / 'bundle'),
-    lambda: run_scorer.RunScorer(run),
-    lambda: run.score({}, {}),
-  ):
-    with pytest.raises(errors.UsageError, match='model.real_time=gap,weekday'):
-      use()
+def test_bundles_are_refused(root, tmp_path):
+  with pytest.raises(errors.UsageError, match='model.real_time=gap,weekday'):
+    exporting.export(root / 'run', tmp_path / 'bundle')
+
+
+def test_predict_scores_as_evaluation_did(root, tmp_path):
+  frame, logits = cases.rows(root / 'run')
+  frame = frame.with_columns(pl.from_epoch('timestamp').dt.to_string())
+  frame.write_csv(tmp_path / 'in.csv')
+  request = predict.Request(
+    workdir=str(root / 'run'),
+    input=str(tmp_path / 'in.csv'),
+    output=str(tmp_path / 'out.csv'),
+  )
+  predict.predict(request, block_rows=cases.BLOCK)
+  found = cases.logits(tmp_path / 'out.csv')
+  np.testing.assert_allclose(found, logits, rtol=1e-6, atol=2e-6)
+  # Without a time, a moment is at the log's end.
+  frame.drop('timestamp').write_csv(tmp_path / 'in.csv')
+  request = dataclasses.replace(request, output=str(tmp_path / 'last.csv'))
+  predict.predict(request)
+  assert np.isfinite(cases.logits(tmp_path / 'last.csv')).all()
+
+
+def test_python_scores_as_evaluation_did(root, run):
+  store, test = run.experiment.store, run.experiment.pipelines['test']
+  item = next(test.eval_batches(1))
+  user, end = int(test.moments.user[0]), int(test.moments.end[0])
+  now = int(store.behaviors.columns['timestamp'][test.moments.target[0]])
+  rows = slice(int(store.behaviors.offsets[user]), end)
+  names = {field: store.raw_ids(field) for field in store.fields}
+  raw = lambda field, ids: names[field].gather(ids - 2).to_list()
+  behaviors = store.behaviors.columns
+  past = {f: raw(f, np.array(behaviors[f'{f}_id'][rows])) for f in names}
+  dates = pl.from_epoch(pl.Series(np.array(behaviors['timestamp'][rows])))
+  targets = {f: raw(f, x[0, 0]) for f, x in item.stored.targets.ids.items()}
+  expected = jax.jit(run.model.apply)(run.variables, item.batch).logits[0, 0]
+  for times in (dates.to_list(), dates.dt.to_string().to_list()):
+    moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
+    found = run.score(
+      {**past, 'time': times}, targets, now=moment.replace(tzinfo=None)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+  with pytest.raises(errors.UsageError, match='given were neither'):
+    run.score(past, targets)
+  with pytest.raises(errors.UsageError, match='expected a date or time'):
+    run.score({**past, 'time': [5] * len(times)}, targets, now=moment)

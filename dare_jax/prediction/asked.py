@@ -12,8 +12,9 @@ import numpy as np
 class Asked:
   """Targets grouped by moment, moments by user and time.
 
-  A moment is a user, the end of what is seen of the log, and the values of
-  context fields; its targets share one pass over its history.
+  A moment is a user, the end of what is seen of the log, the values of context
+  fields, and the time itself where the model reads it; its targets share one
+  pass over its history.
 
   Attributes:
     user: int64 [m], rows of users in the log, ascending.
@@ -21,6 +22,7 @@ class Asked:
     context: field -> int32 [m], ids of the context fields.
     first: int64 [m + 1], a moment's first place among the targets.
     targets: field -> int32 [n], by moment.
+    time: int64 [m], seconds since 1970; None: the model reads no times.
   """
 
   user: np.ndarray
@@ -28,6 +30,7 @@ class Asked:
   context: Mapping[str, np.ndarray]
   first: np.ndarray
   targets: Mapping[str, np.ndarray]
+  time: np.ndarray | None = None
 
   @property
   def count(self) -> np.ndarray:
@@ -44,16 +47,21 @@ class Moments:
     end: int64 [m], rows of the log below it are seen.
     context: field -> int32 [m], ids of the context fields.
     of_row: int64 [n], the number of each row's moment.
+    time: int64 [m], seconds since 1970; None: the model reads no times.
   """
 
   user: np.ndarray
   end: np.ndarray
   context: Mapping[str, np.ndarray]
   of_row: np.ndarray
+  time: np.ndarray | None = None
 
 
 def moments(
-  user: np.ndarray, end: np.ndarray, context: Mapping[str, np.ndarray]
+  user: np.ndarray,
+  end: np.ndarray,
+  context: Mapping[str, np.ndarray],
+  time: np.ndarray | None = None,
 ) -> Moments:
   """Returns the distinct moments of rows.
 
@@ -61,8 +69,10 @@ def moments(
     user: int64 [n], row of each row's user in the log.
     end: int64 [n], for each row: rows of the log below it are seen.
     context: field -> int32 [n], ids of the context fields.
+    time: int64 [n], seconds since 1970; None: the model reads no times.
   """
   keys = [user, end, *context.values()]
+  keys += [] if time is None else [time]
   order = np.lexsort(keys[::-1])
   is_new = np.zeros(len(user), bool)
   is_new[:1] = True
@@ -77,6 +87,7 @@ def moments(
     end[picked],
     {field: ids[picked] for field, ids in context.items()},
     of_row,
+    None if time is None else time[picked],
   )
 
 
@@ -96,7 +107,9 @@ def of_rows(
   count = np.bincount(found.of_row, minlength=len(found.user))
   first = np.append(0, np.cumsum(count))
   sorted_ids = {field: ids[order] for field, ids in targets.items()}
-  asked = Asked(found.user, found.end, found.context, first, sorted_ids)
+  asked = Asked(
+    found.user, found.end, found.context, first, sorted_ids, found.time
+  )
   return asked, order
 
 
@@ -112,4 +125,4 @@ def of_all(found: Moments, candidates: Mapping[str, np.ndarray]) -> Asked:
   size = len(candidates['item'])
   first = np.arange(moments + 1, dtype=np.int64) * size
   targets = {field: np.tile(ids, moments) for field, ids in candidates.items()}
-  return Asked(found.user, found.end, found.context, first, targets)
+  return Asked(found.user, found.end, found.context, first, targets, found.time)

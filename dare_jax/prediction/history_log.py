@@ -10,6 +10,7 @@ import functools
 import numpy as np
 import polars as pl
 
+from dare_jax.data.history import real_times
 from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
 from dare_jax.prediction import raw_ids
@@ -65,6 +66,26 @@ class HistoryLog:
       table.columns['timestamp'], self._offsets, user, self._times(column)
     )
 
+  def moments(self, column: raw_ids.Column | None, count: int) -> np.ndarray:
+    """Returns the times of moments in seconds since 1970: int64 [n].
+
+    Args:
+      column: the times; None: all moments are at that of the last behavior.
+      count: number of moments.
+
+    Raises:
+      UsageError: the unit of the log's times is not known.
+    """
+    if column is not None:
+      return self._times(column) // self._clock.ticks
+    times = self.store.behaviors.columns['timestamp']
+    last = int(times.max(initial=0)) // self._clock.ticks
+    return np.full(count, last, np.int64)
+
+  def seconds(self, rows: np.ndarray) -> np.ndarray:
+    """Returns the times of rows of the store since 1970: int64."""
+    return self._clock.of_behaviors(rows)
+
   def begins(self, user: np.ndarray) -> np.ndarray:
     """Returns the row of each user's first behavior: int64 [n]."""
     return self._offsets[user]
@@ -89,6 +110,10 @@ class HistoryLog:
     if field not in self._raw:
       self._raw[field] = raw_ids.RawIds(field, self.store.raw_ids(field))
     return self._raw[field](column)
+
+  @functools.cached_property
+  def _clock(self) -> real_times.Clock:
+    return real_times.Clock(self.store)
 
   @functools.cached_property
   def _times(self) -> times.Times:

@@ -86,7 +86,8 @@ class Reader:
       field: self.scorer.ids(field, self._column(block, found, field))
       for field in self.scorer.context_fields
     }
-    return asked_lib.moments(user, log.ends(user, time), context)
+    now = log.moments(time, len(user)) if self.scorer.reads_times else None
+    return asked_lib.moments(user, log.ends(user, time), context, now)
 
   def targets(
     self, block: blocks.Block, found: columns_lib.Found, unknown: Unknown

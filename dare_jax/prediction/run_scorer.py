@@ -16,6 +16,7 @@ import polars as pl
 from dare_jax import errors
 from dare_jax import trained
 from dare_jax import types
+from dare_jax.data.history import real_times
 from dare_jax.experiments import run_config
 from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
@@ -36,6 +37,7 @@ class RunScorer:
   Attributes:
     fields: the fields of a target.
     context_fields: the fields of a moment.
+    reads_times: whether the model reads when behaviors and moments were.
   """
 
   def __init__(self, run: trained.Trained) -> None:
@@ -54,10 +56,10 @@ class RunScorer:
         ' rows beside it in a batch, so a row has none of its own; train with'
         ' --config.model.batch_statistics=False to predict.'
       )
-    trained.refuse_real_time(run, 'predict')
     self._run = run
     self.fields = run.experiment.store.fields
     self.context_fields = run.experiment.store.context_fields
+    self.reads_times = bool(run.model.config.real_time)
     self.has_clusters = store_clusters.COLLECTION in run.variables
     self._raw: dict[str, raw_ids.RawIds] = {}
     self._limits = packing.Limits(
@@ -167,17 +169,29 @@ class RunScorer:
       field: np.where(is_real, values[place], id_map.PADDING)
       for field, values in asked.targets.items()
     }
+    time = now = None
+    if self.reads_times:
+      assert asked.time is not None
+      origin = real_times.origin(asked.time[part.last])[:, None]
+      now = real_times.after(origin, asked.time[part.moment])
+      time = np.zeros(mask.shape, np.int32)
+      if len(log.store.behaviors):
+        time = real_times.after(origin, log.seconds(seen)) * mask
     start = None
     if length > self._limits.history_length:
       start = (end - self._limits.history_length).astype(np.int32)
     return types.Batch(
       history=types.History(
-        ids=ids, mask=mask, row=rows if self.has_clusters else None
+        ids=ids,
+        mask=mask,
+        row=rows if self.has_clusters else None,
+        time=time,
       ),
       end=end.astype(np.int32),
       targets=types.Targets(ids=targets, label=weight, weight=weight),
       context={f: values[part.moment] for f, values in asked.context.items()},
       start=start,
+      now=now,
     )
 
 

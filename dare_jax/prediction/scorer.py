@@ -23,6 +23,7 @@ class Scorer(Protocol):
       ones.
     context_fields: the fields of a moment, which the head alone reads.
     fingerprint: what the scores depend on, as JSON has it.
+    reads_times: whether it must be told when behaviors and moments were.
   """
 
   @property
@@ -30,6 +31,9 @@ class Scorer(Protocol):
 
   @property
   def context_fields(self) -> Sequence[str]: ...
+
+  @property
+  def reads_times(self) -> bool: ...
 
   @property
   def fingerprint(self) -> Mapping[str, Any]: ...

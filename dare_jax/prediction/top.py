@@ -137,6 +137,7 @@ def best(
       user=moments.user[some],
       end=moments.end[some],
       context={field: ids[some] for field, ids in moments.context.items()},
+      time=None if moments.time is None else moments.time[some],
     )
     asked = asked_lib.of_all(part, candidates.ids)
     found = reader.scorer.score(asked, reader.logs[0], check_stop)

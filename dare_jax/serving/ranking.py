@@ -38,6 +38,7 @@ def plainly(
   k: int,
   table: Float[Array, 'n e'] | None,
   matching: matching_lib.Matching,
+  added: Float[Array, 'b l'] | None,
 ) -> Any:
   """Returns slots, scores and distances of what users keep, [b, c, k] each.
 
@@ -51,10 +52,11 @@ def plainly(
     k: behaviors to keep.
     table: keys of all categories, where the state holds categories.
     matching: what the targets of one moment match, with ids [b, c].
+    added: what adds to the scores of each slot for all targets; None: nothing.
   """
   users, candidates, width = query.shape
   if not shapes.are_known(users, candidates, state.capacity):
-    return _search_users(state, query, bias, k, table, matching)
+    return _search_users(state, query, bias, k, table, matching, added)
   row = 4 * max(state.capacity, 0 if table is None else len(table))
   most = max(1, _CHUNK_BYTES // row)
   if candidates > most:
@@ -62,7 +64,13 @@ def plainly(
     fill = parts * most - candidates
     cut = lambda x: _in_parts(x, parts, most, fill)
     of_part = lambda part: plainly(
-      state, part[0], bias, k, table, dataclasses.replace(matching, ids=part[1])
+      state,
+      part[0],
+      bias,
+      k,
+      table,
+      dataclasses.replace(matching, ids=part[1]),
+      added,
     )
     found = jax.lax.map(of_part, jax.tree.map(cut, (query, matching.ids)))
     return tuple(
@@ -79,6 +87,7 @@ def plainly(
     k,
     table,
     dataclasses.replace(matching, ids=jax.tree.map(take, matching.ids)),
+    jax.tree.map(take, added),
   )
   return turns.of_users(some, users, most)
 
@@ -97,6 +106,7 @@ def _search_users(
   k: int,
   table: Float[Array, 'n e'] | None,
   matching: matching_lib.Matching,
+  added: Float[Array, 'b l'] | None,
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
   """Returns slots, scores and distances of what a few users keep."""
   short = state.exact is not None and _is_short(state, k)
@@ -112,12 +122,14 @@ def _search_users(
       )
       for field, own in matching.bias.items()
     ),
+    None if added is None else added[:, None],
   )
   chosen = short or state.exact is None
   index, best = selection.best_of_rows(rows, k if chosen else _OVERFETCH * k)
   if chosen:
     return index, best, _distance(state, index)
-  return _best_exactly(state, query, bias, k, table, matching, (index, best))
+  found = index, best
+  return _best_exactly(state, query, bias, k, table, matching, found, added)
 
 
 def by_kernel(
@@ -155,6 +167,7 @@ def _best_exactly(
   table: Float[Array, 'n e'] | None,
   matching: matching_lib.Matching,
   fetched: tuple[Int[Array, 'b c f'], Float[Array, 'b c f']],
+  added: Float[Array, 'b l'] | None = None,
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
   """Returns the best of what narrow keys let through, by float32 scores."""
   index, best = fetched
@@ -171,6 +184,8 @@ def _best_exactly(
       state.match_ids[field][users, index] == matching.ids[field][..., None]
     )
     exact += jnp.where(same, own, jnp.zeros_like(own))
+  if added is not None:
+    exact += added[users, index]
   start = (state.capacity - 1 - state.newest)[:, None, None]
   exact += jnp.take(bias, start + index)
   exact = jnp.where(best == -jnp.inf, best, exact)

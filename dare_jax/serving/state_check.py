@@ -19,7 +19,11 @@ _EXPECTED = 'expected padding first and then behaviors, the most recent last'
 
 
 def histories(
-  keys: Any, mask: Any, category: Any, match_ids: Mapping[str, Any] = _NONE
+  keys: Any,
+  mask: Any,
+  category: Any,
+  match_ids: Mapping[str, Any] = _NONE,
+  time: Any = None,
 ) -> None:
   """Checks what a state is built of.
 
@@ -34,11 +38,47 @@ def histories(
     _is('category', category, keys.shape[:2])
   for field, ids in match_ids.items():
     _is(f'match_ids[{field!r}]', ids, keys.shape[:2])
+  if time is not None:
+    _is('time', time, keys.shape[:2])
   if isinstance(mask, jax.core.Tracer):
     return
   wrong = np.any(np.diff(np.asarray(mask).astype(np.int8)) < 0, axis=1)
   if wrong.any():
     raise ValueError(f'mask of user {int(wrong.argmax())}: {_EXPECTED}.')
+
+
+def times(state: Any, given: Any, shape: tuple[shapes.Size, ...]) -> None:
+  """Checks the times that a state is given, beside the times that it holds.
+
+  Args:
+    state: the state.
+    given: times of one more behavior of each user, or of a search; or None.
+    shape: of these.
+
+  Raises:
+    ValueError: a state without times, or none given to one that has them; or
+      another shape.
+  """
+  if (state.time is None) != (given is None):
+    held = 'no' if state.time is None else 'the'
+    raise ValueError(
+      f'the state holds {held} times of behaviors: build, append and search all'
+      ' take times, or none does.'
+    )
+  if given is not None:
+    _is('times', given, shape)
+
+
+def precision(given: str, known: Sequence[str]) -> None:
+  """Checks the precision in which keys are to be held.
+
+  Raises:
+    ValueError: unknown.
+  """
+  if given not in known:
+    raise ValueError(
+      f'precision={given!r}: expected one of {", ".join(known)}.'
+    )
 
 
 def history_length(given: Any) -> None:

@@ -12,7 +12,8 @@ the category of each behavior, a target is scored against every category once,
 and each behavior looks its score up. See `categories.suit`.
 
 A model with match terms tells which behaviors have an id of the target's. For
-that, a state holds ids beside the keys.
+that, a state holds ids beside the keys. A model with real time tells how long
+ago each was, so that its state holds times.
 
 A model has learned the positions of as many behaviors as it was shown. So a
 state shows no more than `history_length`: however many are appended, what lies
@@ -37,11 +38,13 @@ from jaxtyping import Int
 
 from dare_jax import shapes
 from dare_jax import types
+from dare_jax.search import gaps as gaps_lib
 from dare_jax.search import matching as matching_lib
 from dare_jax.serving import categories
 from dare_jax.serving import products
 from dare_jax.serving import ranking
 from dare_jax.serving import state_check
+from dare_jax.serving import state_times
 from dare_jax.serving.kernels import dispatch
 from dare_jax.topk import counting
 from dare_jax.topk import selection
@@ -70,6 +73,8 @@ class UserState:
     history_length: how far back behaviors are shown; 1 is the most recent.
     match_ids: field -> int32 [b, l], ids of the behaviors, of a model with
       match terms.
+    time: int32 [b, l], when each behavior was, of a model with real time, as
+      `types.History.time`; else None.
   """
 
   keys: Any
@@ -82,6 +87,7 @@ class UserState:
   precision: str = struct.field(pytree_node=False)
   history_length: int = struct.field(pytree_node=False)
   match_ids: Any = struct.field(default_factory=dict)
+  time: Any = None
 
   @property
   def capacity(self) -> shapes.Size:
@@ -107,6 +113,7 @@ def build(
   num_categories: int = 1 << 31,
   history_length: int | None = None,
   match_ids: Mapping[str, Int[Array, 'b l']] | None = None,
+  time: Int[Array, 'b l'] | None = None,
 ) -> UserState:
   """Returns the state of histories, from `Ranker.encode_history`.
 
@@ -126,6 +133,7 @@ def build(
       that no step has trained.
     match_ids: field -> int [b, l], ids of the behaviors, for the model's match
       fields; None: it has none.
+    time: seconds, as `types.History.time`, for a model with real time.
 
   Returns:
     A state of at least `history_length` slots; the last holds the most recent
@@ -135,12 +143,9 @@ def build(
     ValueError: shapes or a mask that do not fit, an unknown precision, or a
       history length that is no whole number above 0.
   """
-  if precision not in PRECISIONS:
-    raise ValueError(
-      f'precision={precision!r}: expected one of {", ".join(PRECISIONS)}.'
-    )
+  state_check.precision(precision, PRECISIONS)
   match_ids = dict(match_ids or {})
-  state_check.histories(keys, mask, category, match_ids)
+  state_check.histories(keys, mask, category, match_ids, time)
   if history_length is None:
     history_length = keys.shape[1]
   state_check.history_length(history_length)
@@ -152,9 +157,9 @@ def build(
   if category is not None:
     category = categories.stored(category[:, -history_length:], num_categories)
     category = jnp.pad(category, [(0, 0), (fill, 0)])
-  for field, ids in match_ids.items():
-    ids = jnp.asarray(ids[:, -history_length:], jnp.int32)
-    match_ids[field] = jnp.pad(ids, [(0, 0), (fill, 0)])
+  in_slots = lambda values: jnp.pad(
+    jnp.asarray(values[:, -history_length:], jnp.int32), [(0, 0), (fill, 0)]
+  )
   columns, scale = products.narrow(jnp.swapaxes(keys, 1, 2), precision)
   return UserState(
     keys=columns,
@@ -166,7 +171,8 @@ def build(
     width=width,
     precision=precision,
     history_length=history_length,
-    match_ids=match_ids,
+    match_ids={field: in_slots(ids) for field, ids in match_ids.items()},
+    time=None if time is None else in_slots(time),
   )
 
 
@@ -175,19 +181,21 @@ def append(
   keys: Float[Array, 'b d'],
   category: Int[Array, ' b'] | None = None,
   match_ids: Mapping[str, Int[Array, ' b']] | None = None,
+  time: Int[Array, ' b'] | None = None,
 ) -> UserState:
   """Returns the state with one more behavior of each user.
 
   Writes one column; the oldest makes room where the ring is full. What is then
   farther back than the state's history length is not found any more. In a
-  `jit` that donates the state nothing else is touched. `category` and
-  `match_ids` are given where `build` was given them.
+  `jit` that donates the state nothing else is touched. `category`, `match_ids`
+  and `time` are given where `build` was given them.
 
   Raises:
     ValueError: what does not fit the state.
   """
   match_ids = dict(match_ids or {})
   state_check.newest(state, keys, category, match_ids)
+  state_check.times(state, time, state.newest.shape)
   slot = (state.newest + 1) % state.capacity
   user = jnp.arange(slot.shape[0])
   keys = keys.astype(jnp.float32)
@@ -204,6 +212,8 @@ def append(
     field: state.match_ids[field].at[user, slot].set(ids)
     for field, ids in match_ids.items()
   }
+  if time is not None:
+    new['time'] = state.time.at[user, slot].set(time)
   return dataclasses.replace(
     state,
     keys=state.keys.at[user, :, slot].set(column[..., 0]),
@@ -226,6 +236,7 @@ def search(
   category_keys: Float[Array, 'n e'] | None = None,
   backend: str | None = None,
   matching: matching_lib.Matching | None = None,
+  gaps: gaps_lib.GapScores | None = None,
 ) -> types.SearchResult:
   """Returns the k behaviors with the best scores for each target.
 
@@ -233,15 +244,13 @@ def search(
   are those of `Ranker.search`. From narrower ones, those are ranked by float32
   scores that are among the 2 k best by narrow scores, or, in short rows, all
   are ranked by float32 scores. Int8 scores are sums of products of integers,
-  times the scales of behavior and target.
+  times the scales of behavior and target. Matches and gaps add to scores of any
+  precision alike.
 
   On TPU a Pallas kernel keeps the scores on the chip. It takes float32 queries
   to float32 keys, and rounds them to bfloat16 for narrower ones. Elsewhere, in
-  short rows, with categories apart or match terms, and in programs for any
-  size, scores are written to memory and chosen from.
-
-  Matches add to scores of any precision alike, and are counted over all that a
-  state shows.
+  short rows, with categories apart, match terms or gaps, and in programs for
+  any size, scores are written to memory and chosen from.
 
   Args:
     state: the histories of the users, from `build`.
@@ -258,9 +267,12 @@ def search(
       operations.
     matching: what the targets match, from `Ranker.encode_matches` of ids
       [b, 1, c], where the state holds ids; else None.
+    gaps: the moment of each user, and what `Ranker.encode_gaps` returns, where
+      the state holds times; else None.
 
   Returns:
-    Arrays [b, 1, c, k]; `indices` are slots. See `in_windows`.
+    Arrays [b, 1, c, k]; `indices` are slots: see `in_windows`. Matches are
+    counted over all that a state shows.
 
   Raises:
     ValueError: what does not fit the state, or an unknown backend.
@@ -269,23 +281,32 @@ def search(
   state_check.targets(
     state, query, bias_by_distance, category_keys, matches.ids
   )
+  state_check.times(state, gaps and gaps.now, state.newest.shape)
   state_check.backend(backend, BACKENDS)
   query = query * query.shape[-1] ** -0.5
-  bias = _around(bias_by_distance, state.capacity)
-  plain = _plain(k, category_keys, matches)
+  added = None if gaps is None else gaps.scores(state.time)
+  plain = _plain(k, category_keys, matches, added)
   by_kernel = functools.partial(ranking.by_kernel, k=k)
-  apart = category_keys is not None or matches.bias
+  apart = category_keys is not None or matches.bias or gaps is not None
   if apart or not ranking.suits_kernels(state, query, k):
     backend = 'plain'
-  operands = state, query, bias
+  operands = state, query, _around(bias_by_distance, state.capacity)
   found = dispatch.choose(backend, plain, by_kernel, operands)
-  indices, scores, distance = (x[:, None] for x in found)
+  result = _result(*(x[:, None] for x in found))
+  result = dataclasses.replace(result, matches=ranking.count(state, matches))
+  return result if gaps is None else state_times.add(state, result, gaps.now)
+
+
+def _result(
+  indices: Int[Array, 'b 1 c k'],
+  scores: Float[Array, 'b 1 c k'],
+  distance: Int[Array, 'b 1 c k'],
+) -> types.SearchResult:
   return types.SearchResult(
     indices=indices,
     scores=scores,
     mask=scores != -jnp.inf,
     distance=distance,
-    matches=ranking.count(state, matches),
   )
 
 
@@ -293,6 +314,7 @@ def _plain(
   k: int,
   category_keys: Float[Array, 'n e'] | None,
   matches: matching_lib.Matching,
+  added: Float[Array, 'b l'] | None,
 ) -> functools.partial[Any]:
   """Returns the search by plain operations, of the only moment."""
   of_moment = {field: ids[:, 0] for field, ids in matches.ids.items()}
@@ -301,6 +323,7 @@ def _plain(
     k=k,
     table=category_keys,
     matching=dataclasses.replace(matches, ids=of_moment),
+    added=added,
   )
 
 

@@ -1,4 +1,4 @@
-"""Rows of scores as they are made: of content, then matches, then position.
+"""Rows of scores as they are made: of content, then of what adds to it.
 
 Written out once, scores are read and written again by all that is done to them:
 a bias added, the invisible taken out, maxima of neighbours taken. Here they
@@ -61,6 +61,8 @@ class Rows:
     bias: float32 [2 n], scores of the positions from the oldest to the most
       recent, twice: where a ring begins, so does a slice. None: no bias.
     matches: each a `Match`.
+    added: float32 [b, 1, n], what else adds to the scores of each behavior, the
+      same for all targets; None: nothing.
   """
 
   content: Any
@@ -68,6 +70,7 @@ class Rows:
   newest: Any
   bias: Any = None
   matches: Any = ()
+  added: Any = None
 
   @property
   def length(self) -> shapes.Size:
@@ -80,7 +83,7 @@ class Rows:
     return self.content.shape[0] * self.content.shape[1]
 
   def scores(self) -> Float[Array, 'b c n']:
-    """Returns the sums of content, matches and bias."""
+    """Returns the sums of content and of what adds to it."""
     return self._sum(lambda scores, visible: scores)
 
   def orders(self) -> Int[Array, 'r n']:
@@ -114,6 +117,8 @@ class Rows:
       ids = _take_shared_groups(match.ids, group)
       added += match.scores(ids, match.targets[..., None])
     content = content + added if self.matches else content
+    if self.added is not None:
+      content += _take_shared_groups(self.added, group)
     visible = _take_groups(visible, group) & (index < n)
     if self.bias is not None:
       start = n - 1 - self.newest[..., None]
@@ -151,6 +156,7 @@ class Rows:
         match.replace(ids=own(match.ids), targets=own(match.targets))
         for match in self.matches
       ),
+      added=None if self.added is None else own(self.added),
     )
 
   def _sum(self, use: Callable[[Any, Any], Any]) -> Any:
@@ -165,6 +171,7 @@ class Rows:
     for match in self.matches:
       added += match.scores(match.ids, match.targets)
     content = self.content + added if self.matches else self.content
+    content = content if self.added is None else content + self.added
     if self.bias is None:
       return use(content, self.visible)
     start = n - 1 - self.newest[:, 0, 0]

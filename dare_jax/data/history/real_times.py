@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import polars as pl
 
 from dare_jax import errors
 from dare_jax.data import split_times
@@ -38,6 +41,7 @@ class Clock:
         ' model.real_time.'
       )
     self.ticks = time_units.PER_SECOND[unit]
+    self._store, self._unit = store, unit
     self._behaviors = store.behaviors.columns['timestamp']
     targets = store.impressions or store.behaviors
     self._targets = targets.columns['timestamp']
@@ -49,6 +53,36 @@ class Clock:
   def of_moments(self, moments: splits.Moments) -> np.ndarray:
     """Returns the times of moments, those of their targets, int64 [n]."""
     return self._targets[moments.target].astype(np.int64) // self.ticks
+
+  def of_raw(self, name: str, raw: Any) -> np.ndarray:
+    """Returns raw times, as the log has them, in seconds since 1970: int64.
+
+    Args:
+      name: of the times, for messages.
+      raw: a sequence of dates (text in ISO 8601, or `datetime`), or, of a log
+        that has numbers, of numbers in its unit.
+
+    Raises:
+      UsageError: something else.
+    """
+    times = pl.Series(name, raw, strict=False)
+    if not len(times):
+      return np.zeros(0, np.int64)
+    if times.dtype == pl.String:
+      dates = time_units.from_text(pl.col(name).str.strip_chars())
+      times = times.to_frame().select(dates).to_series()
+    if times.dtype.is_temporal() and not times.null_count():
+      return times.cast(pl.Datetime('us')).to_physical().to_numpy() // 10**6
+    _, is_told = split_times.unit_of(self._store)
+    if not times.dtype.is_numeric() or times.null_count() or is_told:
+      expected = time_units.EXPECTED_DATE
+      if not is_told:
+        expected += f'; or numbers as in the log, {self._unit} since 1970'
+      raise errors.UsageError(f'{name}: {raw!r:.60}: expected {expected}.')
+    scale = split_times.scale_of(self._store)
+    if times.dtype.is_integer():
+      return times.cast(pl.Int64).to_numpy() * scale // self.ticks
+    return np.floor(times.to_numpy() * scale / self.ticks).astype(np.int64)
 
 
 def origin(seconds: np.ndarray) -> np.ndarray:
