@@ -52,7 +52,7 @@ class AtDistance:
   """Time vectors of behaviors kept, as rows and which of them.
 
   Attributes:
-    rows: of the distances 0 to l.
+    rows: float [p, t], the time vectors of the distances 0 to l.
     distance: int [b, m, c, k], of each behavior kept.
   """
 

@@ -206,7 +206,8 @@ def estimate_us(text: str) -> float:
   2.5
 
   Args:
-    text: of a program that was compiled with `options`; 0 without.
+    text: the text of a program that was compiled with `options`; the result is
+      0 for any other.
   """
 
   def time(line: str) -> float:
@@ -229,7 +230,7 @@ def passed_on(text: str) -> float:
   64.0
 
   Args:
-    text: of a compiled program.
+    text: the text of a compiled program.
   """
   return _total(text, lambda line: float(traffic.result_bytes(line)))
 

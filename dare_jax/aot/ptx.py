@@ -25,8 +25,8 @@ def registers_and_spills(
   kernel.
 
   Args:
-    folder: into which XLA has dumped its programs.
-    kernel: part of its name; several that have it count together.
+    folder: the folder into which XLA has dumped its programs.
+    kernel: part of the kernel's name; several kernels with it count together.
   """
   assembler = shutil.which('ptxas')
   if assembler is None:
@@ -60,8 +60,8 @@ def read(told: str, kernel: str) -> list[tuple[int, int]]:
   ([(166, 16)], [])
 
   Args:
-    told: by `ptxas -v`.
-    kernel: part of a name.
+    told: the output of `ptxas -v`.
+    kernel: part of the kernel's name.
   """
   return [
     (int(match['registers']), int(match['spilled']))

@@ -14,8 +14,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
   """Draws a line for each number of rows, and the memory of a chip.
 
   Args:
-    rows: of the benchmark `pod`, of one width.
-    path: of the PNG.
+    rows: the rows of the benchmark `pod`, all of one width.
+    path: the PNG file to write.
   """
   drawing, (left, right) = plots.panels(9.0, 3.8, 2)
   memory, received = 'Memory a chip needs', 'Bytes a chip receives in a step'

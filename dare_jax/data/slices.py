@@ -21,12 +21,12 @@ def seen(
   """Returns by field whether a positive of each moment is in its history.
 
   Args:
-    history: [b, l]. Its ids, and those of the targets, are those of the store:
+    history: histories [b, l] with the ids of the store, as the targets have:
       two items that a model does not tell apart are two items.
     end: int [b, m], what a moment sees ends there.
     start: int [b, m], where that begins; None: with the window.
     ids: field -> int [b, m, c], all targets of each moment.
-    label: [b, m, c], above 0.5 of positives.
+    label: float [b, m, c], above 0.5 for positives.
 
   Returns:
     For each of `FIELDS` bool [b, m].

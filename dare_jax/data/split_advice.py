@@ -65,8 +65,8 @@ def has_few_times(distinct: np.ndarray, lengths: np.ndarray) -> bool:
   """Returns whether most users have few times, and many events at each.
 
   Args:
-    distinct: times of each user.
-    lengths: events of each user.
+    distinct: int [users], number of distinct times of each user.
+    lengths: int [users], number of events of each user.
   """
   if not len(distinct):
     return False

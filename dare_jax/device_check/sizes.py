@@ -18,7 +18,7 @@ class Sizes:
     parity_rows: number of rows of the item tables in that training.
     length: behaviors of a history in training and scoring.
     models: presets whose training is timed.
-    rows: of the item tables of those.
+    rows: numbers of rows of the item tables of the trainings that are timed.
     batches: moments of a step of those.
     step_seconds: about how many seconds each step size is timed.
     behaviors: number of behaviors of a history whose keys are cached.

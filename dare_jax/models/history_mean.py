@@ -30,7 +30,7 @@ def of_moments(
 
   Args:
     content: representation vectors of the behaviors, without time.
-    visible: which behaviors each moment sees.
+    visible: bool [b, m, l], the behaviors that each moment sees.
   """
   wide = layers.widen(content)
   seen = visible.astype(wide.dtype)

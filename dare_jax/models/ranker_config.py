@@ -39,8 +39,8 @@ class RankerConfig:
     only_product: feed the head nothing but target * interest (and context).
     match_fields: fields of which the model is told where a target's equals a
       behavior's (`match_terms`).
-    real_time: which parts of real time the model is told, of `REAL_TIME`
-      (`real_time`).
+    real_time: the parts of real time that the model is told, among `REAL_TIME`;
+      see `models.real_time`.
     history_mean: whether the heads see the mean of all behaviors, too
       (`history_mean`).
     exact_positions: behaviors back that have a time id of their own.

@@ -60,8 +60,8 @@ class Reader:
 
   Attributes:
     scorer: the model that scores.
-    logs: where an item's last values are looked up, one after another; the
-      first is that of the histories.
+    logs: the logs in which an item's last values are looked up, one after
+      another; the first is the log of the histories.
     names: what columns are called.
   """
 

@@ -32,9 +32,9 @@ def suit(
 
   Args:
     num_categories: rows of the table of category keys.
-    dim: its width.
-    length: behaviors in a history.
-    candidates: targets of a search.
+    dim: width of that table.
+    length: number of behaviors in a history.
+    candidates: number of targets of a search.
     precision: precision of the keys, one of `products.PRECISIONS`.
 
   >>> suit(num_categories=300, dim=16, length=10_000)
@@ -73,7 +73,7 @@ def scores(
   """Returns <q, key of the category> of all behaviors.
 
   Args:
-    query: the category's part of it.
+    query: float [b, c, e], the category's part of the queries.
     category: categories of the behaviors; one beyond the table counts as its
       last row.
     table: keys of all categories.

@@ -28,7 +28,7 @@ def narrow(
   """Returns keys as they are stored, and their scales.
 
   Args:
-    columns: keys, float32.
+    columns: float32 [b, d, l], the keys, one column a behavior.
     precision: one of `PRECISIONS`.
 
   Returns:

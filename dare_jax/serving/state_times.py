@@ -20,7 +20,7 @@ def add(
 
   Args:
     state: a `user_state.UserState` that holds times.
-    result: of a search of it, [b, 1, c, k].
+    result: the result of a search of the state, [b, 1, c, k].
     now: the moments, as the times of the state.
   """
   gap = gaps.between(now[:, None], state.time)[:, 0]

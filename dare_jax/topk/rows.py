@@ -60,7 +60,7 @@ class Rows:
       [1, 1, 1].
     bias: float32 [2 n], scores of the positions from the oldest to the most
       recent, twice: where a ring begins, so does a slice. None: no bias.
-    matches: each a `Match`.
+    matches: a `Match` for each match field.
     added: float32 [b, 1, n], what else adds to the scores of each behavior, the
       same for all targets; None: nothing.
   """

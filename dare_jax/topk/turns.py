@@ -21,10 +21,11 @@ def of_users(
   gradient: what is found carries none.
 
   Args:
-    find: is given a function that takes the users of this turn out of an array
-      [users, ...]; returns arrays, one row for each of them.
+    find: called for each turn with a function that takes the users of this turn
+      out of an array [users, ...]; returns arrays with one row for each of
+      them.
     users: number of users in the arrays.
-    size: users at a time; all of them or more: at once.
+    size: number of users at a time; all of them or more: all at once.
 
   >>> import jax.numpy as jnp
   >>> scores = jnp.array([[1, 5], [7, 2], [3, 4]])

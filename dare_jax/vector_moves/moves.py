@@ -56,7 +56,7 @@ def counted_back(
   [[[[2.0, 1.0, 9.0]]]]
 
   Args:
-    table: of the distances 0 to l: p = l + 1.
+    table: float [p] or [b, m, c, p], values of the distances 0 to l: p = l + 1.
     end: where counting begins.
     distance: max(end - i, 0) of place i.
   """

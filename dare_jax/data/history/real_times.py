@@ -58,7 +58,7 @@ class Clock:
     """Returns raw times, as the log has them, in seconds since 1970: int64.
 
     Args:
-      name: of the times, for messages.
+      name: what the times are called in messages.
       raw: a sequence of dates (text in ISO 8601, or `datetime`), or, of a log
         that has numbers, of numbers in its unit.
 

@@ -34,9 +34,10 @@ def choose(
     backend: one of `BACKENDS`. None: the kernel on TPU, plain elsewhere. A
       kernel that is asked for on another platform than its own is run there as
       plain operations, which is slow: it is for tests.
-    plain: takes the operands.
-    by_kernel: takes a kernel and the operands.
-    operands: pytrees of arrays.
+    plain: the search by plain operations, a function of the operands.
+    by_kernel: the search by a kernel, a function of the kernel and the
+      operands.
+    operands: the arguments of the search, pytrees of arrays.
   """
   if backend == 'plain':
     return plain(*operands)
@@ -74,7 +75,8 @@ def best(
     keys: keys of the behaviors, [b, d, l], in a precision of `products.narrow`.
     scale: float32 [b, l], what the products with int8 keys are multiplied by;
       None for other precisions.
-    bias: float32, of each slot; -inf is never kept.
+    bias: float32 [b, l], added to the score of each slot; a slot with -inf is
+      never kept.
     newest: slot of each user's most recent behavior.
     k: behaviors to keep, at most l.
 

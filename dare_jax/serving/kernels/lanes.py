@@ -174,10 +174,13 @@ def products(
   """Returns <q, k> in float32, of bfloat16 queries in one pass.
 
   Args:
-    queries: [c, d] of some targets: float32, or bfloat16 where keys are
-      narrower. Two of them, [c, d / 2], where two bfloat16 keys are in a word.
-    key: [d, w] of some behaviors, as `widened` takes them.
-    precision: of float32 queries, whose products are not to be rounded.
+    queries: [c, d], the queries of some targets: float32, or bfloat16 where
+      keys are narrower. Two arrays [c, d / 2] where two bfloat16 keys are in a
+      word.
+    key: [d, w], the keys of some behaviors: float32, int8, or int32 words [d /
+      2, w], the even dimensions in their low halves.
+    precision: the precision of products of float32 queries, which must not be
+      rounded.
   """
   total: Any = sum(
     jax.lax.dot_general(
