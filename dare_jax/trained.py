@@ -232,25 +232,6 @@ def _check_fields(
     )
 
 
-def refuse_real_time(run: Trained, what: str) -> None:
-  """Refuses a model that reads times, for what knows none.
-
-  Args:
-    run: a run.
-    what: what does not tell the model any.
-
-  Raises:
-    UsageError: the model does.
-  """
-  parts = run.model.config.real_time
-  if parts:
-    raise errors.UsageError(
-      f'{what} tells a model no times, and this one reads them:'
-      f' model.real_time={",".join(parts)}; score it by predict'
-      ' --workdir=WORKDIR, or in Python, or train without model.real_time.'
-    )
-
-
 def load(workdir: str | os.PathLike[str], which: str | int = 'best') -> Trained:
   """Returns the trained model of a run.
 

@@ -12,7 +12,9 @@ import pytest
 from dare_jax import errors
 from dare_jax import predict
 from dare_jax import trained
+from dare_jax.bundle import reading
 from dare_jax.bundle.making import exporting
+from dare_jax.server import served
 from tests import tiny
 from tests.prediction import cases
 
@@ -66,19 +68,43 @@ def test_a_log_without_dates_is_refused(tmp_path):
     tiny.run(config, tmp_path / 'run')
 
 
-def test_bundles_are_refused(root, tmp_path):
+@pytest.fixture(scope='module')
+def bundle(root):
+  """Compared with its run as it is made, appended and whole."""
+  options = exporting.Options(shapes='1x4')
+  exporting.export(root / 'run', root / 'bundle', options)
+  return root / 'bundle'
+
+
+def test_the_server_refuses_it(bundle):
+  opened = reading.open(bundle)
   with pytest.raises(errors.UsageError, match='model.real_time=gap,weekday'):
-    exporting.export(root / 'run', tmp_path / 'bundle')
+    served.Served.of(opened, 1, 1)
 
 
-def test_predict_scores_as_evaluation_did(root, tmp_path):
+def test_a_bundle_without_times_is_refused(bundle):
+  opened = reading.open(bundle)
+  past = {'item': opened.ids('item', ['i1']), 'category': np.ones(1, int)}
+  with pytest.raises(errors.UsageError, match='history: expected.*, time, got'):
+    opened.score([past], [past], [{'time': 5}])
+  with pytest.raises(errors.UsageError, match='context: expected.*time, got'):
+    opened.score([{**past, 'time': np.zeros(1, int)}], [past])
+
+
+@pytest.mark.parametrize('of', ['workdir', 'bundle'])
+def test_predict_scores_as_evaluation_did(root, bundle, tmp_path, of):
   frame, logits = cases.rows(root / 'run')
   frame = frame.with_columns(pl.from_epoch('timestamp').dt.to_string())
   frame.write_csv(tmp_path / 'in.csv')
+  model = {
+    'workdir': {'workdir': str(root / 'run')},
+    'bundle': {'bundle': str(bundle), 'history': str(root / 'log.csv')},
+  }
   request = predict.Request(
-    workdir=str(root / 'run'),
     input=str(tmp_path / 'in.csv'),
     output=str(tmp_path / 'out.csv'),
+    data_dir=str(root / 'data'),
+    **model[of],
   )
   predict.predict(request, block_rows=cases.BLOCK)
   found = cases.logits(tmp_path / 'out.csv')

@@ -57,6 +57,7 @@ class Bundle:
       tuple(
         self.manifest.get('slot_fields', self.manifest.get('match_fields', ()))
       ),
+      'gap' in self.real_time,
     )
     self._buckets = buckets_lib.Buckets(shapes, self.manifest['capacity'])
     calls = self._calls
@@ -93,6 +94,20 @@ class Bundle:
   def context_fields(self) -> tuple[str, ...]:
     """Fields of a moment, for the head alone."""
     return tuple(self.manifest['context_fields'])
+
+  @property
+  def real_time(self) -> tuple[str, ...]:
+    """The parts of real time that the model reads.
+
+    With any, histories and behaviors have `time` beside their fields, and so
+    have contexts: int32, seconds after a Monday at 00:00 UTC, the same for all
+    of a user.
+    """
+    return tuple(self.manifest.get('real_time', ()))  # Older ones have none.
+
+  @property
+  def _times(self) -> tuple[str, ...]:
+    return (scoring.TIME,) if self.real_time else ()
 
   @property
   def history_length(self) -> int:
@@ -167,7 +182,7 @@ class Bundle:
     """
     self._check_version(state)
     one = {field: np.reshape(value, 1) for field, value in behavior.items()}
-    checked = self._ids_of('behavior', one)
+    checked = self._ids_of('behavior', one, self._times)
     values = {field: int(ids[0]) for field, ids in checked.items()}
     return self._scorer.append(state, values, self.history_length)
 
@@ -228,14 +243,15 @@ class Bundle:
     """
     for shape in self._buckets.shapes if shapes is None else shapes:
       length = min(shape.capacity, self.history_length)
-      past = {f: np.ones(length, np.int32) for f in self.fields}
+      own = (*self.fields, *self._times)
+      past = {f: np.ones(length, np.int32) for f in own}
       some = {f: np.ones(shape.candidates, np.int32) for f in self.fields}
-      context = dict.fromkeys(self.context_fields, 1)
+      context = dict.fromkeys((*self.context_fields, *self._times), 1)
       n = shape.batch
       self.score([past] * n, [some] * n, [context] * n)
       # With a slot left: a full state moves to the next larger capacity.
       state = self.encode({field: ids[1:] for field, ids in past.items()})
-      self.append(state, dict.fromkeys(self.fields, 1))
+      self.append(state, dict.fromkeys(own, 1))
 
   def check_programs(self) -> None:
     """Checks that this JAX can read what it is to run.
@@ -273,41 +289,44 @@ class Bundle:
     )
 
   def _history(self, history: Ids) -> dict[str, np.ndarray]:
-    ids = self._ids_of('history', history)
+    ids = self._ids_of('history', history, self._times)
     return {field: own[-self.history_length :] for field, own in ids.items()}
 
-  def _ids_of(self, name: str, given: Ids) -> dict[str, np.ndarray]:
-    """Returns checked ids of all fields.
+  def _ids_of(
+    self, name: str, given: Ids, more: tuple[str, ...] = ()
+  ) -> dict[str, np.ndarray]:
+    """Returns checked ids of all fields, and further values, which are no ids.
 
     Raises:
       UsageError: other fields, several lengths, or ids beyond the tables.
     """
-    if set(given) != set(self.fields):
+    fields = (*self.fields, *more)
+    if set(given) != set(fields):
       raise errors.UsageError(
-        f'{name}: expected the fields {", ".join(self.fields)}, got'
+        f'{name}: expected the fields {", ".join(fields)}, got'
         f' {", ".join(map(str, given)) or "none"}.'
       )
-    ids = {f: np.asarray(given[f], np.int32) for f in self.fields}
+    ids = {f: np.asarray(given[f], np.int32) for f in fields}
     if len({own.shape for own in ids.values()}) > 1 or ids['item'].ndim != 1:
       shapes = [f'{own.shape} of {field}' for field, own in ids.items()]
       raise errors.UsageError(
         f'{name}: expected as many ids of each field, one after the other, got'
         f' {", ".join(shapes)}.'
       )
-    for field, own in ids.items():
-      self._check_range(f'{name}: {field}', field, own)
+    for field in self.fields:
+      self._check_range(f'{name}: {field}', field, ids[field])
     return ids
 
   def _context(self, context: Mapping[str, int]) -> dict[str, int]:
-    if set(context) != set(self.context_fields):
+    fields = (*self.context_fields, *self._times)
+    if set(context) != set(fields):
       raise errors.UsageError(
-        f'context: expected the fields'
-        f' {", ".join(self.context_fields) or "none"}, got'
+        f'context: expected the fields {", ".join(fields) or "none"}, got'
         f' {", ".join(map(str, context)) or "none"}.'
       )
-    for field, value in context.items():
-      self._check_range(f'context: {field}', field, np.asarray(value))
-    return {field: int(context[field]) for field in self.context_fields}
+    for field in self.context_fields:
+      self._check_range(f'context: {field}', field, np.asarray(context[field]))
+    return {field: int(context[field]) for field in fields}
 
   def _check_range(self, name: str, field: str, ids: np.ndarray) -> None:
     rows = self.manifest['vocab_sizes'][field]

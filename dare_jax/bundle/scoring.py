@@ -14,6 +14,8 @@ from dare_jax.bundle import buckets as buckets_lib
 from dare_jax.bundle import calls as calls_lib
 
 Ids = Mapping[str, np.ndarray]
+# Of behaviors and of moments, of a model with real time: among the fields.
+TIME = 'time'
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -89,6 +91,7 @@ class Plan:
     scores_alone: whether the logits of a request depend on all of its
       candidates, as batch statistics do, so that it has a call of its own.
     slot_fields: names of the fields whose ids a search reads by slot.
+    has_gaps: whether a search takes the times of behaviors and moments.
   """
 
   top_k: int
@@ -96,6 +99,7 @@ class Plan:
   keeps_all: bool
   scores_alone: bool
   slot_fields: tuple[str, ...] = ()
+  has_gaps: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,6 +247,8 @@ class Scorer:
       keys = _searched(states, count)
       for field in self._plan.slot_fields:
         keys[f'ids/{field}'] = _by_slot(states, shape, field)
+      if self._plan.has_gaps:
+        keys |= {TIME: _by_slot(states, shape, TIME), 'now': context[TIME]}
       made = self._calls.search_and_score(shape.sizes, keys, ids, *asked)
     else:
       made = self._calls('predict', shape.sizes, ids, count, *asked)

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from dare_jax import bundle as bundle_lib
+from dare_jax.data.history import real_times
 from dare_jax.prediction import asked as asked_lib
 from dare_jax.prediction import history_log
 from dare_jax.prediction import raw_ids
@@ -22,12 +23,11 @@ _AT_ONCE = 256  # requests of a call
 class BundleScorer:
   """A bundle, as `scorer.Scorer` has it."""
 
-  reads_times = False
-
   def __init__(self, opened: bundle_lib.Bundle) -> None:
     self._bundle = opened
     self.fields = opened.fields
     self.context_fields = opened.context_fields
+    self.reads_times = bool(opened.real_time)
     # More candidates at once would need a slower program.
     self._most = max((shape.candidates for shape in opened.shapes), default=512)
 
@@ -109,6 +109,11 @@ class BundleScorer:
       rows = np.arange(first, end)
       history = {field: log.behaviors(field, rows) for field in self.fields}
       context = {f: int(ids[moment]) for f, ids in asked.context.items()}
+      if asked.time is not None:
+        now = asked.time[moment : moment + 1]
+        origin = real_times.origin(now)
+        context['time'] = int(real_times.after(origin, now)[0])
+        history['time'] = real_times.after(origin, log.seconds(rows))
       stop = int(asked.first[moment + 1])
       for start in range(int(asked.first[moment]), stop, self._most):
         place = slice(start, min(start + self._most, stop))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from dare_jax import errors
 from dare_jax.logs import derived_fields
 from dare_jax.server import cache as cache_lib
 from dare_jax.server import messages as messages_lib
@@ -25,7 +26,19 @@ class Served:
 
   @classmethod
   def of(cls, bundle: Any, cache_bytes: int, max_candidates: int) -> Served:
-    """Returns a bundle with an empty cache and the messages of its fields."""
+    """Returns a bundle with an empty cache and the messages of its fields.
+
+    Raises:
+      UsageError: its model reads times, which the server does not tell it.
+    """
+    parts = getattr(bundle, 'real_time', ())
+    if parts:
+      raise errors.UsageError(
+        f'this bundle is of a model that reads times, model.real_time='
+        f'{",".join(parts)}, which the server does not tell it; score it by'
+        ' dare_jax.bundle or by predict, or serve a model without'
+        ' model.real_time.'
+      )
     return cls(
       bundle,
       cache_lib.StateCache(cache_bytes),

@@ -66,7 +66,6 @@ def export(
   place = pathlib.Path(os.path.abspath(os.path.expanduser(output)))
   placing.check(place, options.overwrite)
   run = trained.load(workdir, options.checkpoint)
-  trained.refuse_real_time(run, 'a bundle')
   shapes = shape_list.parse(
     options.shapes, run.history_length, run.model.config.top_k
   )

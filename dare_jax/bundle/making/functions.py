@@ -17,10 +17,13 @@ from dare_jax import models
 from dare_jax import search as searches
 from dare_jax import types
 from dare_jax.bundle import arrays
+from dare_jax.bundle import scoring
 from dare_jax.embeddings import scaled_rows
+from dare_jax.search import gaps
 from dare_jax.serving import user_state
 
 _TABLES = 'tables/encoder/'
+_TIME = scoring.TIME
 Variables = Mapping[str, Any]
 Tree = Mapping[str, Any]
 
@@ -44,6 +47,8 @@ class Served:
     self.has_mean = config.history_mean
     # Those whose ids a search reads.
     self.slot_fields = self.fields if self.has_mean else self.match_fields
+    self.reads_times = bool(config.real_time)
+    self.has_gaps = 'gap' in config.real_time
 
   @property
   def has_cached_keys(self) -> bool:
@@ -72,17 +77,18 @@ class Served:
 
     Args:
       variables: name -> array.
-      history: field -> int32 [b, l], the most recent behavior last.
+      history: field -> int32 [b, l], the most recent behavior last. Of a model
+        with real time also 'time', as `types.History.time`.
       count: int32 [b], number of behaviors in each history.
       targets: field -> int32 [b, c].
       real: bool [b, c], False for candidates that only fill up.
-      context: field -> int32 [b].
+      context: field -> int32 [b]; also 'time' of the moments, likewise.
     """
     length = next(iter(history.values())).shape[1]
     count = jnp.minimum(count, self._length)
     slot = jnp.arange(length, dtype=jnp.int32)[None]
     mask = slot >= length - count[:, None]
-    past = types.History(ids=history, mask=mask)
+    past = _history(history, mask)
     batch = self._batch(past, targets, real, context)
     output = self._call(variables, batch)
     made = {'logit': output.logits[:, 0], 'weight': output.weights[:, 0]}
@@ -99,7 +105,7 @@ class Served:
     Arguments as those of `predict`; there are as many slots.
     """
     length = next(iter(history.values())).shape[1]
-    whole = types.History(ids=history, mask=None)
+    whole = _history(history)
     keys = self._call(variables, whole, method='encode_history')
     keys = jnp.swapaxes(keys.astype(jnp.float32), 1, 2)
     newest = jnp.zeros(count.shape, jnp.int32) + (length - 1)
@@ -117,7 +123,7 @@ class Served:
       behavior: field -> int32 [b].
     """
     ids = {field: ids[:, None] for field, ids in behavior.items()}
-    one = types.History(ids=ids, mask=None)
+    one = _history(ids)
     keys = self._call(variables, one, method='encode_history')[:, 0]
     users = user_state.append(self._state(state, {}), keys)
     count = jnp.minimum(users.count, users.capacity)
@@ -129,17 +135,23 @@ class Served:
     """Returns the scores, distances and mask of what is found, [b, c, k].
 
     Of a model with match terms, also how often and how far back the targets
-    occur: 'count/FIELD' and 'last/FIELD', [b, c]. Of one that sees the mean of
-    a history, 'mean', [b, v].
+    occur: 'count/FIELD' and 'last/FIELD', [b, c]. Of one with gaps, how many
+    seconds ago: 'gap' [b, c, k], 'since_last' [b] and 'ago/FIELD' [b, c]. Of
+    one that sees the mean of a history, 'mean', [b, v].
 
     Args:
       variables: name -> array.
       state: arrays by name, from `encode_history`; besides them 'ids/FIELD',
-        int32 [b, l] by slot, for each of `slot_fields`.
+        int32 [b, l] by slot, for each of `slot_fields`; with gaps also 'time',
+        likewise, and 'now', int32 [b], the moments.
       targets: field -> int32 [b, c].
     """
     slots = {field: state[f'ids/{field}'] for field in self.slot_fields}
-    users = self._state(state, {f: slots[f] for f in self.match_fields})
+    users = self._state(
+      state,
+      {f: slots[f] for f in self.match_fields},
+      state['time'] if self.has_gaps else None,
+    )
     moments = {field: ids[:, None] for field, ids in targets.items()}
     query, bias = self._call(
       variables, moments, users.capacity, method='encode_targets'
@@ -148,7 +160,13 @@ class Served:
     top_k = self._model.config.top_k
     # A program is for several platforms, and kernels lower for one alone.
     found = user_state.search(
-      users, query[:, 0], bias, top_k, backend='plain', matching=matching
+      users,
+      query[:, 0],
+      bias,
+      top_k,
+      backend='plain',
+      matching=matching,
+      gaps=self._gaps(variables, state),
     )
     made = {
       'score': found.scores[:, 0],
@@ -158,11 +176,21 @@ class Served:
     for field, matches in found.matches.items():
       made[f'count/{field}'] = matches.count[:, 0]
       made[f'last/{field}'] = matches.distance[:, 0]
+      if matches.gap is not None:
+        made[f'ago/{field}'] = matches.gap[:, 0]
+    if found.gap is not None and found.since_last is not None:
+      made |= {'gap': found.gap[:, 0], 'since_last': found.since_last[:, 0]}
     if self.has_mean:
       shown = types.History(ids=slots, mask=user_state.shown(users))
       mean = self._call(variables, shown, method='encode_mean')
       made['mean'] = mean.astype(jnp.float32)
     return made
+
+  def _gaps(self, variables: Variables, state: Tree) -> gaps.GapScores | None:
+    if not self.has_gaps:
+      return None
+    bias = self._call(variables, method='encode_gaps')
+    return gaps.GapScores(state['now'], bias)
 
   def score(
     self,
@@ -194,12 +222,18 @@ class Served:
       mask=part['mask'],
       distance=part['distance'],
       matches={
-        field: types.Matches(part[f'count/{field}'], part[f'last/{field}'])
+        field: types.Matches(
+          part[f'count/{field}'],
+          part[f'last/{field}'],
+          part.get(f'ago/{field}'),
+        )
         for field in self.match_fields
       },
       mean=part['mean'] if self.has_mean else None,
+      gap=part.get('gap'),
+      since_last=part.get('since_last'),
     )
-    found_ids = {field: ids[:, None] for field, ids in found_ids.items()}
+    found_ids = {f: ids[:, None] for f, ids in found_ids.items() if f != _TIME}
     logits, weights = self._call(
       variables, batch, result, found_ids, method='score_found'
     )
@@ -208,7 +242,9 @@ class Served:
   def _call(self, variables: Variables, *args: Any, **options: Any) -> Any:
     return self._model.apply(nested(variables), *args, **options)
 
-  def _state(self, state: Tree, slots: Tree) -> user_state.UserState:
+  def _state(
+    self, state: Tree, slots: Tree, time: Any = None
+  ) -> user_state.UserState:
     return user_state.UserState(
       keys=state['keys'],
       scale=None,
@@ -220,6 +256,7 @@ class Served:
       precision='float32',
       history_length=self._length,
       match_ids=slots,
+      time=time,
     )
 
   def _batch(
@@ -227,6 +264,8 @@ class Served:
   ) -> types.Batch:
     weight = real[:, None].astype(jnp.float32)
     users, length = history.mask.shape
+    moments = {field: ids[:, None] for field, ids in context.items()}
+    now = moments.pop(_TIME, None)
     return types.Batch(
       history=history,
       end=jnp.zeros((users, 1), jnp.int32) + length,
@@ -235,8 +274,15 @@ class Served:
         label=jnp.zeros_like(weight),
         weight=weight,
       ),
-      context={field: ids[:, None] for field, ids in context.items()},
+      context=moments,
+      now=now,
     )
+
+
+def _history(ids: Tree, mask: Any = None) -> types.History:
+  """Returns histories as a model takes them, their times apart."""
+  own = {field: values for field, values in ids.items() if field != _TIME}
+  return types.History(ids=own, mask=mask, time=ids.get(_TIME))
 
 
 def flat(variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from jax import export
 import jax.numpy as jnp
 
 from dare_jax.bundle import buckets as buckets_lib
+from dare_jax.bundle import scoring
 from dare_jax.bundle.making import functions
 from dare_jax.process import numerics
 
@@ -140,8 +141,17 @@ class Exporter:
   def _ids(self, *shape: Any) -> dict[str, Any]:
     return {field: _ints(*shape) for field in self._served.fields}
 
+  def _behaviors(self, *shape: Any) -> dict[str, Any]:
+    fields = (*self._served.fields, *self._times)
+    return {field: _ints(*shape) for field in fields}
+
   def _moment(self, batch: Any) -> dict[str, Any]:
-    return {field: _ints(batch) for field in self._served.context_fields}
+    fields = (*self._served.context_fields, *self._times)
+    return {field: _ints(batch) for field in fields}
+
+  @property
+  def _times(self) -> tuple[str, ...]:
+    return (scoring.TIME,) if self._served.reads_times else ()
 
   def _state(self, batch: Any, capacity: Any) -> Any:
     return jax.eval_shape(
@@ -159,15 +169,17 @@ class Exporter:
     )
 
   def _encode_history(self, batch: Any, capacity: Any) -> Any:
-    return self._ids(batch, capacity), _ints(batch)
+    return self._behaviors(batch, capacity), _ints(batch)
 
   def _append(self, batch: Any, capacity: Any) -> Any:
-    return self._state(batch, capacity), self._ids(batch)
+    return self._state(batch, capacity), self._behaviors(batch)
 
   def _search(self, batch: Any, candidates: Any, capacity: Any) -> Any:
     state = self._state(batch, capacity)
     for field in self._served.slot_fields:
       state[f'ids/{field}'] = _ints(batch, capacity)
+    if self._served.has_gaps:
+      state |= {'time': _ints(batch, capacity), 'now': _ints(batch)}
     return state, self._ids(batch, candidates)
 
   def _score(self, batch: Any, candidates: Any) -> Any:
@@ -186,8 +198,12 @@ class Exporter:
       )
       width = one['mean'].shape[-1]
       found['mean'] = jax.ShapeDtypeStruct((batch, width), jnp.float32)
+    if self._served.has_gaps:
+      found |= {'gap': _ints(*shape), 'since_last': _ints(batch)}
+      for field in self._served.match_fields:
+        found[f'ago/{field}'] = _ints(batch, candidates)
     return (
-      self._ids(*shape),
+      self._behaviors(*shape),
       found,
       self._ids(batch, candidates),
       jax.ShapeDtypeStruct((batch, candidates), jnp.bool_),

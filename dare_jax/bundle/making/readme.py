@@ -59,7 +59,7 @@ past = {{f: place(ids(f, values)) for f, values in history.items()}}
 count = np.array([min(len(history['item']), slots)], np.int32)
 targets = {{f: ids(f, values) for f, values in candidates.items()}}
 moment = {{f: ids(f, [value])[0] for f, value in context.items()}}
-real = np.ones(targets['item'].shape, bool)  # False where candidates pad
+{times}real = np.ones(targets['item'].shape, bool)  # False where candidates pad
 found = predict(variables, past, count, targets, real, moment)
 print(found['logit'][0])  # of each candidate; a sigmoid makes probabilities
 ```
@@ -74,6 +74,11 @@ were written by jaxlib {jaxlib}. The tables outlive them. To write this folder
 anew:
 
     {again}
+"""
+_TIMES = """\
+# Seconds after a Monday at 00:00 UTC, of behaviors and of the moment.
+past['time'] = place(np.array([60 * np.arange(count[0])], np.int32))
+moment['time'] = np.array([86_400], np.int32)
 """
 _CACHED = """\
 For less work a request, keep a user's search keys: `encode_history` makes them,
@@ -112,6 +117,7 @@ def text(content: Mapping[str, Any], example: Example, place: str) -> str:
     candidates=dict(example.candidates),
     context=dict(example.context),
     derived=_derived(content['fields']),
+    times=_TIMES if content['real_time'] else '',
     slots=fixed if isinstance(fixed, int) else f'{content["top_k"]} or more',
     more=_CACHED if content['has_cached_keys'] else _WHOLE,
     jaxlib=content['versions']['jaxlib'],

@@ -122,8 +122,15 @@ def _rows(run: trained.Trained) -> _Rows:
   options = parts.options.data
   moments = splits.make_splits(parts.store, options)['test']
   picked = np.random.default_rng(0).choice(len(moments), _MOMENTS)
+  layout = pipeline.Layout(with_times=bool(run.model.config.real_time))
   few = pipeline.Pipeline(
-    parts.store, moments.take(picked), 'test', options, 0, known=parts.known
+    parts.store,
+    moments.take(picked),
+    'test',
+    options,
+    0,
+    layout=layout,
+    known=parts.known,
   )
   histories, targets, contexts = [], [], []
   for item in few.eval_batches(_MOMENTS):
@@ -135,6 +142,9 @@ def _rows(run: trained.Trained) -> _Rows:
       histories.append({f: x[row][seen] for f, x in batch.history.ids.items()})
       context = {f: int(x[row, 0]) for f, x in batch.context.items()}
       contexts.append(context)
+      if batch.now is not None and batch.history.time is not None:
+        histories[-1][scoring.TIME] = batch.history.time[row][seen]
+        contexts[-1][scoring.TIME] = int(batch.now[row, 0])
     targets.append({f: x[real].ravel() for f, x in batch.targets.ids.items()})
   every = {
     field: np.concatenate([part[field] for part in targets])
@@ -171,11 +181,13 @@ def _of_user(
 ) -> scoring.Scores:
   length, count = run.history_length, len(history['item'])
   fill = length - count
+  past = {f: np.pad(x, (fill, 0))[None] for f, x in history.items()}
+  moment = {f: np.full((1, 1), x, np.int32) for f, x in context.items()}
+  time, now = (some.pop(scoring.TIME, None) for some in (past, moment))
   weight = np.ones((1, 1, len(candidates['item'])), np.float32)
   batch = types.Batch(
     history=types.History(
-      ids={f: np.pad(x, (fill, 0))[None] for f, x in history.items()},
-      mask=np.arange(length)[None] >= fill,
+      ids=past, mask=np.arange(length)[None] >= fill, time=time
     ),
     end=np.full((1, 1), length, np.int32),
     targets=types.Targets(
@@ -183,7 +195,8 @@ def _of_user(
       label=weight,
       weight=weight,
     ),
-    context={f: np.full((1, 1), x, np.int32) for f, x in context.items()},
+    context=moment,
+    now=now,
   )
   output = jax.device_get(_predict(run.model, variables, batch))
   found = output.search

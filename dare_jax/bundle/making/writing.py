@@ -126,6 +126,7 @@ def _description(source: Source, served: functions.Served) -> dict[str, Any]:
     'fields': list(served.fields),
     'context_fields': list(served.context_fields),
     'slot_fields': list(served.slot_fields),
+    'real_time': list(config.real_time),
     'numbers': list(parts.store.numbers),
     'vocab_sizes': {field: vocab[field] for field in fields},
     'attention_dims': dims('attention'),
