@@ -34,9 +34,15 @@ def _data() -> ml_collections.ConfigDict:
   data.sort_by_time = True  # False keeps the file's order in a user
   data.min_item_count = 1  # rarer items become the unknown item
   # Further fields of a log that offers some: of complete_journey brand,
-  # manufacturer, department, product_category, package_size and price. Each
-  # helps where an item is too rare for a vector of its own to be learned.
+  # manufacturer, department, product_category, package_size and price; of
+  # movielens_1m genres, a set. Each helps where an item is too rare for a
+  # vector of its own to be learned.
   data.fields = ()  # each has attention and representation tables
+  # Fields of a user that a log offers, for the head: where who it is says
+  # something that the history does not. Of complete_journey age, income,
+  # home_ownership, marital_status, household_size, household_comp, kids_count
+  # and household, which is the user itself.
+  data.user_fields = ()  # known for a user, so that nobody need give them
   # Vectors of items from their text, images or graph: NAME.npy beside
   # NAME.items.npy, or Parquet with item and vector. Worth it where many
   # targets are items that training sees rarely or never.
@@ -86,8 +92,15 @@ def _columns() -> ml_collections.ConfigDict:
   columns.category = 'category_id'  # of which kind
   columns.fields = ()  # further categorical fields of a behavior
   columns.context = ()  # categorical fields of a moment, for the head
+  # As context, but of a user: what the log last has is known from then on.
+  # The column of the user itself: a vector for each, where the same come back.
+  columns.user_fields = ()  # none
   # Of these, those with numbers, such as a price: near ones share a value.
   columns.numbers = ()  # buckets, two to a doubling
+  # Of the further fields, those with several values, such as genres or tags:
+  # behaviors that share some are alike. A list column of Parquet, or text.
+  columns.sets = ()  # none
+  columns.set_separator = '|'  # between the members of a set in text
   columns.label = config_dict.placeholder(str)  # 0/1: rows are impressions
   columns.missing = ()  # texts that stand for a missing value, such as NULL
   return columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -23,8 +24,7 @@ from dare_jax.experiments import experiment as experiment_lib
 from dare_jax.logs import derived_fields
 from dare_jax.logs import given_values
 from dare_jax.logs import id_map
-from dare_jax.logs import number_buckets
-from dare_jax.logs import plain_values
+from dare_jax.logs.values import set_values
 from dare_jax.models import store_clusters
 from dare_jax.process import numerics
 from dare_jax.runs import saved_run
@@ -70,7 +70,8 @@ class Trained:
       field: 'item', 'category', or a further field of the log; or
         'item_vector', whose raw values are items.
       raw: a list, an array of NumPy, or a series of pandas or Polars. 5, 5.0
-        and '5' are the same value.
+        and '5' are the same value; of a field of sets, each is a list of
+        members or text, in any order.
 
     Raises:
       UsageError: no such field, or a value that no log could have.
@@ -82,8 +83,7 @@ class Trained:
     if field not in self.known:
       self.known[field] = store.raw_ids(field)
     known = self.known[field]
-    if field in store.numbers:
-      raw = number_buckets.labels(plain_values.plain(field, raw))
+    raw = set_values.named(field, raw, store.numbers, store.sets)
     asked = given_values.as_known(field, raw, known)
     found = id_map.lookup(known, asked).fill_null(id_map.UNKNOWN).to_numpy()
     return self.experiment.as_read(field, found).astype(np.int32)
@@ -94,6 +94,7 @@ class Trained:
     candidates: Mapping[str, Sequence[Any]],
     context: Mapping[str, Any] | None = None,
     now: Any = None,
+    user: Any = None,
   ) -> Float32[np.ndarray, ' n']:
     """Returns the logits of candidates after the history of one user.
 
@@ -109,6 +110,8 @@ class Trained:
       context: field -> raw value at this moment, of the fields that the log
         has for the head alone.
       now: the time of the moment, as those of the history, where these have it.
+      user: raw user; fields of the user that `context` lacks are what the log
+        last had, or unknown ones.
 
     Returns:
       Logits of a click: `jax.nn.sigmoid` makes probabilities of them.
@@ -129,9 +132,12 @@ class Trained:
     times = history.pop(_TIME, None)
     behaviors = self._behaviors('history', history)
     scored = self._behaviors('candidates', candidates)
-    _check_fields('context', context, store.context_fields)
+    moment = self.of_user(user, context)
+    _check_fields('context', {**context, **moment}, store.context_fields)
+    for field, value in context.items():
+      moment[field] = int(self.ids(field, [value])[0])
     num_candidates = len(scored['item'])
-    batch = self._batch(behaviors, scored, context)
+    batch = self._batch(behaviors, scored, moment)
     if self.model.config.real_time or times is not None or now is not None:
       batch = self._with_times(batch, times, now, len(behaviors['item']))
     with numerics.of_runs():
@@ -142,7 +148,7 @@ class Trained:
     self,
     behaviors: Mapping[str, np.ndarray],
     scored: Mapping[str, np.ndarray],
-    context: Mapping[str, Any],
+    context: Mapping[str, int],
   ) -> types.Batch:
     """Returns the batch of one moment, its candidates padded."""
     length = self.history_length
@@ -165,8 +171,8 @@ class Trained:
       end=np.full((1, 1), length, np.int32),
       targets=types.Targets(ids=targets, label=weight, weight=weight),
       context={
-        field: self.ids(field, [context[field]])[None]
-        for field in self.experiment.store.context_fields
+        field: np.full((1, 1), value, np.int32)
+        for field, value in context.items()
       },
     )
 
@@ -198,6 +204,25 @@ class Trained:
     history = dataclasses.replace(batch.history, time=time)
     after = real_times.after(origin, moment)[None]
     return dataclasses.replace(batch, history=history, now=after)
+
+  def of_user(self, user: Any, but: Collection[str] = ()) -> dict[str, int]:
+    """Returns field -> the model's id of what a user has, of user fields.
+
+    Args:
+      user: raw user; one that the log lacks, or None, has the unknown values.
+      but: fields to leave out.
+    """
+    store = self.experiment.store
+    if not store.user_fields:
+      return {}
+    row = int(self.ids('user', [user])[0]) - id_map.FIRST
+    found = {}
+    for field in store.user_fields:
+      if field in but:
+        continue
+      own = store.user_values(field)[row] if row >= 0 else id_map.UNKNOWN
+      found[field] = int(self.experiment.as_read(field, np.array([own]))[0])
+    return found
 
   def _behaviors(
     self, name: str, columns: Mapping[str, Sequence[Any]]

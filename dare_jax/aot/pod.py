@@ -323,7 +323,7 @@ def _batch(
   read = (windows // chips) * (length + moments * candidates)
   capacities = {
     field: tables_lib.row_capacity(int(min(size, distinct * read)))
-    for field, size in trainer.tables.vocab_sizes.items()
+    for field, size in trainer.vocab_sizes.items()
   }
   rows = {
     field: jax.ShapeDtypeStruct((chips * capacity,), np.int32)

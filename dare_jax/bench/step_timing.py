@@ -178,7 +178,7 @@ class Timer:
         sum(x.size * x.dtype.itemsize for x in arrays) / len(table)
         for arrays in ([table], of_rows)
       )
-      is_large = field in self._trainer.tables.vocab_sizes
+      is_large = field in self._trainer.vocab_sizes
       gathered = distinct[field] if is_large else 0
       by_rows = self._trainer.updater.is_row_sparse(name)
       moving = gathered if by_rows else len(table)

@@ -265,7 +265,7 @@ def timer_of(
   on_host = options.optim.unique_rows == 'host'
   timer = step_timing.Timer(
     trainer,
-    feed.Placer(trainer.mesh, trainer.tables.vocab_sizes if on_host else {}),
+    feed.Placer(trainer.mesh, trainer.vocab_sizes if on_host else {}),
     lambda step: train.train_batch(step, size),
     options.prefetch,
     options.seed,

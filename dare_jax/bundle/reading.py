@@ -19,8 +19,7 @@ from dare_jax.bundle import calls as calls_lib
 from dare_jax.bundle import manifest as manifest_lib
 from dare_jax.bundle import raw_ids
 from dare_jax.bundle import scoring
-from dare_jax.logs import number_buckets
-from dare_jax.logs import plain_values
+from dare_jax.logs.values import set_values
 
 # The id that a model reads in place of values that training has not seen.
 _UNKNOWN_ROW = 1
@@ -44,6 +43,14 @@ class Bundle:
       field: raw_ids.RawIds(path / 'ids', field, told)
       for field, told in manifest['ids'].items()
     }
+    self._users = None
+    self._of_users: dict[str, np.ndarray] = {}
+    if (users := manifest.get('users')) is not None:
+      self._users = raw_ids.RawIds(path / 'ids', 'user', users['ids'])
+      self._of_users = {
+        field: arrays.load(path / told['file'], told)
+        for field, told in users['fields'].items()
+      }
     self._calls = calls_lib.Calls(path, manifest, _variables(path, manifest))
     self._take(Shape(*sizes) for sizes in manifest['shapes'])
 
@@ -110,6 +117,27 @@ class Bundle:
     return (scoring.TIME,) if self.real_time else ()
 
   @property
+  def user_fields(self) -> tuple[str, ...]:
+    """Those of the context fields that are known of the log's users."""
+    return tuple(self._of_users)
+
+  def of_users(self, field: str, users: Any) -> np.ndarray:
+    """Returns the ids that users have of a field, int32 [n].
+
+    Args:
+      field: one of `user_fields`.
+      users: raw users; those that the log lacks have the unknown value.
+    """
+    assert self._users is not None
+    row = self._users(users, -1)
+    return np.where(row < 0, _UNKNOWN_ROW, self._of_users[field][row])
+
+  @property
+  def sets(self) -> dict[str, str]:
+    """Fields whose values are sets, and what separates members in text."""
+    return dict(self.manifest.get('sets', {}))
+
+  @property
   def history_length(self) -> int:
     """Behaviors that count; what lies farther back is never seen."""
     return int(self.manifest['history_length'])
@@ -139,7 +167,8 @@ class Bundle:
     Args:
       field: one of `fields` or `context_fields`.
       raw: a list, an array of NumPy, or a series of pandas or Polars. 5, 5.0
-        and '5' are the same value.
+        and '5' are the same value; of a field of sets, each is a list of
+        members or text, in any order.
 
     Raises:
       UsageError: no such field, or a value that no log could have.
@@ -147,8 +176,9 @@ class Bundle:
     if field not in self._raw_ids:
       known = ', '.join(sorted(self._raw_ids))
       raise errors.UsageError(f'field {field!r}: expected one of {known}.')
-    if field in self.manifest.get('numbers', ()):  # Older bundles have none.
-      raw = number_buckets.labels(plain_values.plain(field, raw))
+    # Older bundles have none of either.
+    numbers = self.manifest.get('numbers', ())
+    raw = set_values.named(field, raw, numbers, self.sets)
     return self._raw_ids[field](raw, _UNKNOWN_ROW)
 
   def known_values(self, field: str, count: int) -> list[Any]:

@@ -18,6 +18,7 @@ from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
 from dare_jax.logs import time_units
 from dare_jax.store import history_store
+from dare_jax.store import set_members
 from dare_jax.store import vector_store
 
 _QUANTILES = (0, 10, 50, 90, 99, 100)
@@ -36,6 +37,7 @@ def data_card(
   lines = [
     *_source_lines(store),
     *_size_lines(store),
+    *_set_lines(store),
     *_vector_lines(store),
     *_split_lines(store, data),
     *_store_lines(store),
@@ -101,6 +103,16 @@ def _size_lines(store: history_store.HistoryStore) -> Iterator[tuple[str, str]]:
     yield 'time range:', _time_range(store, stamps)
     yield 'time unit:', _time_unit(store)
     yield from _distinct_times(store)
+
+
+def _set_lines(store: history_store.HistoryStore) -> Iterator[tuple[str, str]]:
+  for field, sets in set_members.of_store(store).items():
+    sizes = np.diff(sets.first)[id_map.FIRST :]
+    yield (
+      f'members of {field}:',
+      f'{len(sets.raw):,}, in sets of {sizes.mean() if len(sizes) else 0:.1f},'
+      f' of {sets.widest:,} at most',
+    )
 
 
 def _vector_lines(
@@ -198,7 +210,9 @@ def _split_lines(
   for name, moments in made.items():
     users = len(np.unique(moments.user))
     yield f'{name} moments:', f'{len(moments):,} of {users:,} users'
-  known = known_ids.of_training(store, made['train'], data)
+  sets = set_members.of_store(store)
+  rows = known_ids.rows_of_training(store, made['train'], data, sets)
+  known, _ = known_ids.as_read(rows, sets, data)
   known = {field: known[field] for field in derived_fields.given(known)}
   try:
     yield from unknown_report.lines(store, made, data, known)

@@ -102,9 +102,7 @@ def trainer(name: str, rows: int, devices: Any = None) -> train_state.Trainer:
 
 def rows_finder(made: train_state.Trainer) -> batch_rows.BatchRows:
   """Returns what finds the table rows of batches on the host."""
-  return batch_rows.BatchRows(
-    made.tables.vocab_sizes, len(made.mesh.local_devices)
-  )
+  return batch_rows.BatchRows(made.vocab_sizes, len(made.mesh.local_devices))
 
 
 def train(

@@ -12,6 +12,8 @@ from dare_jax.embeddings.positions import num_position_ids
 from dare_jax.embeddings.positions import position_ids
 from dare_jax.embeddings.projections import KERNEL_INITS
 from dare_jax.embeddings.projections import Projection
+from dare_jax.embeddings.sets import SetFeature
+from dare_jax.embeddings.sets import SetShape
 
 __all__ = [
   'Feature',
@@ -22,6 +24,8 @@ __all__ = [
   'Plan',
   'Projection',
   'ROLES',
+  'SetFeature',
+  'SetShape',
   'VectorFeature',
   'ids_up_to',
   'num_position_ids',

@@ -58,6 +58,11 @@ class Feature:
     return self.dim(plan.role_of(suffix))
 
   @property
+  def trained_rows(self) -> int:
+    """Rows of its tables in training."""
+    return self.vocab_size
+
+  @property
   def is_given(self) -> bool:
     """Whether its vectors are given; see `content_vectors`."""
     return False

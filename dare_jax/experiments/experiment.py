@@ -26,6 +26,7 @@ from dare_jax.data.ids import known_ids
 from dare_jax.data.ids import unknown_ids
 from dare_jax.data.ids import unknown_report
 from dare_jax.embeddings import content_vectors
+from dare_jax.embeddings import set_tables
 from dare_jax.evaluation import judge
 from dare_jax.evaluation import metrics
 from dare_jax.evaluation import retrieval
@@ -40,6 +41,7 @@ from dare_jax.process import numerics
 from dare_jax.store import datasets
 from dare_jax.store import history_store
 from dare_jax.store import item_vectors
+from dare_jax.store import set_members
 from dare_jax.store import vector_store
 from dare_jax.training import clustering
 from dare_jax.training import feed
@@ -64,7 +66,8 @@ class Experiment:
     total_steps: number of steps of the whole run: train.steps, or what
       train.epochs take.
     known: field -> bool [ids], whether training, or a run that this one starts
-      from, reads an id.
+      from, reads an id; of sets, whether it reads a member.
+    sets: field -> members as they are read, of fields whose values are sets.
   """
 
   config: ml_collections.ConfigDict
@@ -74,6 +77,7 @@ class Experiment:
   trainer: train_state.Trainer
   total_steps: int
   known: Known
+  sets: Mapping[str, set_members.SetMembers]
 
   @property
   def steps_per_epoch(self) -> float:
@@ -107,7 +111,7 @@ class Experiment:
 
   def _placer(self) -> feed.Placer:
     on_host = self.options.optim.unique_rows == 'host'
-    vocab_sizes = self.trainer.tables.vocab_sizes if on_host else {}
+    vocab_sizes = self.trainer.vocab_sizes if on_host else {}
     return feed.Placer(self.trainer.mesh, vocab_sizes)
 
   def first_batch(self) -> types.Batch:
@@ -121,18 +125,22 @@ class Experiment:
     state = self.trainer.init(self.options.seed, self.first_batch(), counts)
     if self.clusters_history:
       state = clustering.blank(state, self.store, self.trainer.mesh)
-    if content_vectors.TABLE in self.trainer.trained_tables.specs:
+    if self._tunes_vectors:
       tables = state.tables['encoder']
       for name, table in self._vectors().items():
         tables = tables_lib.write_table(tables, name, table)
-      return dataclasses.replace(state, tables={'encoder': tables})
+      state = dataclasses.replace(state, tables={'encoder': tables})
     return self.with_given(state)
 
   def with_given(self, state: train_state.TrainState) -> train_state.TrainState:
-    """Returns a state with the tables that checkpoints do not have."""
-    if content_vectors.TABLE in self.trainer.trained_tables.specs:
-      return state
-    return state_parts.with_given(state, self._vectors())
+    """Returns a state with what checkpoints do not have."""
+    tables = {} if self._tunes_vectors else self._vectors()
+    sets = set_tables.on_mesh(self.sets, self.trainer.mesh)
+    return state_parts.with_given(state, tables, sets)
+
+  @property
+  def _tunes_vectors(self) -> bool:
+    return content_vectors.TABLE in self.trainer.trained_tables.specs
 
   def _vectors(self) -> dict[str, jax.Array]:
     """Returns the table of content vectors by its name, where there is one."""
@@ -143,8 +151,8 @@ class Experiment:
     return {content_vectors.TABLE: made}
 
   def _counts(self) -> dict[str, np.ndarray]:
-    """Returns how often each id of a field occurs in the log, as it is read."""
-    return {
+    """Returns how often each row of tables occurs in the log, as it is read."""
+    counts = {
       field: np.bincount(
         self.as_read(
           field, np.asarray(self.store.behaviors.columns[f'{field}_id'])
@@ -153,6 +161,8 @@ class Experiment:
       )
       for field in self.store.fields
     }
+    of_sets = {f: own.counts(counts[f]) for f, own in self.sets.items()}
+    return {**counts, **of_sets}
 
   def abstract_state(self) -> train_state.TrainState:
     """Returns shapes, dtypes and shardings of a state; allocates nothing."""
@@ -160,11 +170,12 @@ class Experiment:
     if self.clusters_history:
       shapes = clustering.shapes(self.store, self.trainer.mesh)
       state = dataclasses.replace(state, clusters=shapes)
-    trainer = self.trainer
-    if trainer.tables.specs.keys() == trainer.trained_tables.specs.keys():
-      return state
-    shape = given_tables.shape(trainer.tables, trainer.mesh)
-    return state_parts.with_given(state, {content_vectors.TABLE: shape})
+    trainer, given = self.trainer, {}
+    if trainer.tables.specs.keys() != trainer.trained_tables.specs.keys():
+      shape = given_tables.shape(trainer.tables, trainer.mesh)
+      given = {content_vectors.TABLE: shape}
+    sets = set_tables.shapes(self.sets, trainer.mesh)
+    return state_parts.with_given(state, given, sets)
 
   @numerics.of_runs()
   def predict(
@@ -273,13 +284,15 @@ def load(
   )
   processes.agree_on({'the fingerprint of the data': store.fingerprint})
   moments = splits.make_splits(store, options.data)
-  known = known_ids.of_training(store, moments['train'], options.data)
-  if known_before is not None:
-    before = known_before(store)
-    known = {field: flags | before[field] for field, flags in known.items()}
+  every_set = set_members.of_store(store)
+  rows = known_ids.rows_of_training(
+    store, moments['train'], options.data, every_set
+  )
+  before = known_before(store) if known_before is not None else None
+  known, sets = known_ids.as_read(rows, every_set, options.data, before)
   real_times.check(store, tuple(config.model.real_time))
   shared = {'train': options.train.moments_per_window}
-  model = model_of(config, store)
+  model = model_of(config, store, every_set)
   mesh = mesh_lib.make()
   layout = pipeline.Layout(
     feed.share_of(mesh),
@@ -309,7 +322,9 @@ def load(
     mesh,
     options.train.observe_gradients,
   )
-  return Experiment(config, options, store, pipelines, trainer, steps, known)
+  return Experiment(
+    config, options, store, pipelines, trainer, steps, known, sets
+  )
 
 
 def _check_drop_last(
@@ -342,15 +357,24 @@ def _open_store(
 
 
 def model_of(
-  config: ml_collections.ConfigDict, store: history_store.HistoryStore
+  config: ml_collections.ConfigDict,
+  store: history_store.HistoryStore,
+  sets: Mapping[str, set_members.SetMembers] | None = None,
 ) -> models.Ranker:
-  """Returns the model of a config for the fields and ids of a store."""
+  """Returns the model of a config for the fields and ids of a store.
+
+  Args:
+    config: the config of a run.
+    store: its data.
+    sets: `set_members.of_store`, where it is there already.
+  """
   vocab = store.vocab_sizes
   return model_section.build(
     config,
     {field: vocab[field] for field in store.fields},
     {field: vocab[field] for field in store.context_fields},
     vector_width=vector_store.width_of(store),
+    sets=set_members.of_store(store) if sets is None else sets,
     num_clusters=int(np.diff(store.behaviors.offsets).max(initial=1)),
   )
 

@@ -11,6 +11,7 @@ from dare_jax import embeddings
 from dare_jax import errors
 from dare_jax import models
 from dare_jax.embeddings import content_vectors
+from dare_jax.store import set_members
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -34,6 +35,7 @@ def build(
   context: Mapping[str, int] | None = None,
   num_clusters: int = 1,
   vector_width: int | None = None,
+  sets: Mapping[str, set_members.SetMembers] | None = None,
   **instead: Any,
 ) -> models.Ranker:
   """Returns the model of the config's model section.
@@ -45,6 +47,7 @@ def build(
     num_clusters: upper bound of the number of clusters of one user.
     vector_width: width of the vectors of the field `item_vector`; None: the log
       has no such field.
+    sets: field -> members, of the fields whose values are sets.
     **instead: fields of the section, with values to take instead of its own.
 
   Raises:
@@ -67,6 +70,10 @@ def build(
       context=context,
       num_clusters=num_clusters,
       vectors=vectors,
+      sets=tuple(
+        embeddings.SetShape(field, own.num_members, own.widest)
+        for field, own in (sets or {}).items()
+      ),
       **options,
     )
   except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 import dataclasses
 
 import numpy as np
@@ -13,6 +14,7 @@ from dare_jax.logs import id_map
 from dare_jax.logs import raw_log
 from dare_jax.logs import raw_times
 from dare_jax.logs import time_units
+from dare_jax.logs.values import set_values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,8 @@ class LogSchema:
     shuffle_sessions: shuffle rows of one user with equal time stamps (seeded),
       where the file's order inside a session means nothing.
     numbers: names of the further fields that hold buckets of numbers.
+    user_fields: those of the context fields that are known for a user.
+    sets: field -> separator of the further fields that hold `set_values`.
   """
 
   fields: tuple[str, ...] = ()
@@ -35,6 +39,8 @@ class LogSchema:
   sort_by_time: bool = True
   shuffle_sessions: bool = False
   numbers: tuple[str, ...] = ()
+  user_fields: tuple[str, ...] = ()
+  sets: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
     if self.shuffle_sessions and not self.sort_by_time:
@@ -81,7 +87,7 @@ def encode(
   Needs about 45 bytes of memory a row at its peak.
 
   Raises:
-    UsageError: no row was kept.
+    UsageError: no row was kept, or a set has too many members.
   """
   maps = {field: id_map.IdMap() for field in ('user', *schema.id_fields)}
   parts: dict[str, list[np.ndarray]] = {name: [] for name in maps}
@@ -122,6 +128,8 @@ def encode(
   }
   named['timestamp'] = named['timestamp'].astype(np.int64, copy=False)
   raw_ids = {field: mapping.raw() for field, mapping in maps.items()}
+  for field, separator in schema.sets.items():
+    set_values.check(field, raw_ids[field], separator)
   return EventLog(offsets.astype(np.int64, copy=False), named, raw_ids, report)
 
 

@@ -116,7 +116,8 @@ def _csv_files(
       named.keys() - part.partition,
       len(order) if order else None,
     )
-    names = order or raw_csv.header(part.path, separator, named)
+    single = [name for name, one in named.items() if one.kind != 'set']
+    names = order or raw_csv.header(part.path, separator, single)
     own, constants = _by_place(part, columns, names)
     _require(part, own, names, csv_dialect.hint(names, separator))
     files.append(

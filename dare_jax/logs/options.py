@@ -22,7 +22,10 @@ class Columns:
   fields: tuple[str, ...] = ()
   context: tuple[str, ...] = ()
   label: str | None = None
+  user_fields: tuple[str, ...] = ()
   numbers: tuple[str, ...] = ()
+  sets: tuple[str, ...] = ()
+  set_separator: str = '|'
   missing: tuple[str, ...] = ()
 
 
@@ -39,6 +42,7 @@ class LogOptions:
     sort_by_time: False keeps the order of the file within a user.
     min_item_count: items with fewer events become the unknown item.
     fields: further fields of a behavior, of those that the dataset offers.
+    user_fields: fields of a user, of those that the dataset offers.
     columns: names of the columns, for the dataset `csv_log`.
     synthetic: the process of the dataset `synthetic_lifelong`; None for others.
   """
@@ -50,6 +54,7 @@ class LogOptions:
   sort_by_time: bool = True
   min_item_count: int = 1
   fields: tuple[str, ...] = ()
+  user_fields: tuple[str, ...] = ()
   columns: Columns = Columns()
   synthetic: synthetic.Spec | None = None
 
@@ -61,11 +66,12 @@ def of_section(section: ml_collections.ConfigDict) -> LogOptions:
     UsageError: a synthetic log with a field out of its range.
   """
   is_made = section.name == 'synthetic_lifelong'
-  own = ('columns', 'fields', 'synthetic')
+  own = ('columns', 'fields', 'user_fields', 'synthetic')
   names = [field.name for field in dataclasses.fields(LogOptions)]
   return LogOptions(
     **{name: section[name] for name in names if name not in own},
     fields=tuple(section.fields),
+    user_fields=tuple(section.user_fields),
     columns=Columns(**section.columns),
     synthetic=synthetic.Spec.from_section(section) if is_made else None,
   )

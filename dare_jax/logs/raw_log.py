@@ -74,13 +74,15 @@ class Column:
   Attributes:
     name: its name in the file (any name if the file has no header).
     kind: 'int' (0 or more), 'real_int' (any int64), 'str', 'id' (text or whole
-      numbers), 'label' (0 or 1) or 'time'.
+      numbers), 'label' (0 or 1), 'time', or 'set' (text, or lists of Parquet).
     pattern: a regular expression that the whole text must match, or None.
     expected: what matches, in words, where `pattern` itself does not say it.
-    required: False (for 'str'): an empty field is the value '', not a fault.
+    required: False (for 'str' and 'set'): an empty field is the value '', not a
+      fault.
     missing: texts that stand for a missing value. A row without a value that is
       required is left out for it; '' is such a text too, and a null.
     notation: how a column of kind 'time' is written, where it is text.
+    separator: of kind 'set': between two members.
   """
 
   name: str
@@ -90,6 +92,7 @@ class Column:
   required: bool = True
   missing: tuple[str, ...] = ()
   notation: raw_times.Notation | None = None
+  separator: str = ''
 
 
 def require_file(path: str | pathlib.Path | None, what: str) -> pathlib.Path:

@@ -235,14 +235,18 @@ def _check_type(
 ) -> None:
   """Refuses a column of a type that no value could be read from."""
   is_wrong = dtype.is_nested()
-  if column.kind in ('str', 'id') and dtype in (pl.List, pl.Array):
+  if column.kind == 'set' and dtype in (pl.List, pl.Array):
+    dtype = getattr(dtype, 'inner', dtype)
+    is_wrong = dtype.is_nested()
+  elif column.kind in ('str', 'id') and dtype in (pl.List, pl.Array):
     raise errors.UsageError(
       f'{path}: column {column.name!r} is of type {dtype}, several values in a'
       ' row; a field has one value for each behavior. Keep one of them, the'
       f' first, say (Polars: pl.col({column.name!r}).list.first(), pandas:'
-      f' log[{column.name!r}].str[0]).'
+      f' log[{column.name!r}].str[0]); or, as a further field, name it in'
+      ' data.columns.sets.'
     )
-  if column.kind in ('str', 'id'):
+  if column.kind in ('str', 'id', 'set'):
     expected = 'text, numbers, dates or times'
     is_wrong |= dtype == pl.Duration
   elif column.kind == 'time':

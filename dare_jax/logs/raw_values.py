@@ -12,6 +12,7 @@ from dare_jax.logs import raw_log
 from dare_jax.logs import raw_times
 
 VALID = '_valid'
+_TEXTS = ('str', 'id', 'set')
 _MISSING = '_missing'
 _FIRST_ROWS = 1_000  # that tell how times are written
 _TRUTH = {'false': '0', 'true': '1'}
@@ -104,12 +105,14 @@ def cast(
       which takes more passes over the text.
   """
   value = pl.col(column.name)
-  if dtype == pl.String and column.kind not in ('str', 'id'):
+  if dtype.is_nested():
+    return _joined(column, dtype)
+  if dtype == pl.String and column.kind not in _TEXTS:
     value = value.str.strip_chars()
   if column.missing:
     value = pl.when(~_is_missing(column, dtype)).then(value)
   ok = pl.lit(True)
-  if column.kind in ('str', 'id'):
+  if column.kind in _TEXTS:
     value = _text(value, dtype, column.kind == 'id')
     if not column.required:
       value = value.fill_null('')
@@ -130,6 +133,23 @@ def cast(
   if column.pattern is not None:
     ok &= value.cast(pl.String).str.contains(f'^(?:{column.pattern})$')
   return value, ok.fill_null(False)
+
+
+def _joined(
+  column: raw_log.Column, dtype: pl.DataType
+) -> tuple[pl.Expr, pl.Expr]:
+  """Returns what `cast` does of lists: members as text, with separators."""
+  value = pl.col(column.name)
+  if isinstance(dtype, pl.Array):
+    value = value.arr.to_list()
+  inner = getattr(dtype, 'inner', pl.Null())
+  member = _text(pl.element(), inner, is_id=False).str.strip_chars()
+  members = value.list.eval(
+    member.filter(member.is_in(column.missing).not_() & (member != ''))
+  )
+  holds = pl.element().str.contains(column.separator, literal=True)
+  is_clear = members.list.eval(holds).list.any().not_().fill_null(True)
+  return members.list.join(column.separator).fill_null(''), is_clear
 
 
 def _is_missing(column: raw_log.Column, dtype: pl.DataType) -> pl.Expr:
@@ -191,6 +211,8 @@ def fault(row: pl.DataFrame, columns: Sequence[raw_log.Column]) -> str:
     if row.select(ok).item():
       continue
     value = found.item()
+    if found.dtype.is_nested():
+      return f'{column.name}: a member holds {column.separator!r}'
     if value in (None, '') or value != value:
       return f'empty {column.name}'
     return f'{column.name}: expected {_expected(column)}, got {value!r:.40}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -63,7 +64,9 @@ def add(log: event_log.EventLog, missing: Sequence[str] = ()) -> None:
     )
 
 
-def add_joined(log: event_log.EventLog, select: Mapping[str, str]) -> None:
+def add_joined(
+  log: event_log.EventLog, select: Mapping[str, str], sets: Collection[str] = ()
+) -> None:
   """Adds a remark for each column whose values look like several joined.
 
   As in `Action|Drama`: many values hold the mark, and they are made of fewer
@@ -72,9 +75,10 @@ def add_joined(log: event_log.EventLog, select: Mapping[str, str]) -> None:
   Args:
     log: the log whose fields are compared as text.
     select: column -> field.
+    sets: fields of which that is known.
   """
   for column, field in select.items():
-    if field in log.raw_ids and field not in ('user', 'item'):
+    if field in log.raw_ids and field not in ('user', 'item', *sets):
       log.report.notes.extend(_joined(column, log.raw_ids[field]))
 
 
@@ -89,7 +93,8 @@ def _joined(column: str, raw: pl.Series) -> Iterator[str]:
         f'{column}: {len(joined):,} of {len(raw):,} values look like several'
         f' joined by {mark!r}, such as {joined[0]!r:.60}, made of {parts:,};'
         ' each combination is a value of its own. To have one value for each'
-        ' behavior, keep the first, say, in a column of its own'
+        ' behavior, keep the first, say, in a column of its own; to have all as'
+        ' a set, name a further field in data.columns.sets'
       )
       return
 

@@ -120,7 +120,7 @@ def build(
     'representation': (representation_dim, representation_dims),
   }
   _check_fields(fields, dims)
-  *content, time = _features(fields, dims, preset.get('vectors'))
+  *content, time = _features(fields, dims, preset)
   preset['match_fields'] = _match_fields(preset, content)
   config = ranker_config.RankerConfig(
     content=tuple(content),
@@ -138,13 +138,26 @@ def build(
 def _features(
   fields: Mapping[str, int],
   dims: Mapping[str, Any],
-  vectors: embeddings.GivenVectors | None,
+  preset: Mapping[str, Any],
 ) -> list[embeddings.Feature]:
+  vectors = preset.get('vectors')
+  sets = {shape.field: shape for shape in preset.get('sets', ())}
   found: list[embeddings.Feature] = []
   for field, rows in fields.items():
     own = {f'{role}_dim': _dim(field, *width) for role, width in dims.items()}
     if vectors is not None and field == content_vectors.FIELD:
       found.append(_vector_feature(rows, vectors, own))
+    elif field in sets:
+      shape = sets[field]
+      found.append(
+        embeddings.SetFeature(
+          field,
+          rows,
+          **own,
+          num_members=shape.num_members,
+          widest=shape.widest,
+        )
+      )
     else:
       found.append(embeddings.Feature(field, rows, **own))
   return found

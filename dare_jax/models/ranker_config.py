@@ -70,6 +70,7 @@ class RankerConfig:
       their windows, all others by 0, and not gathered: faster on TPUs. Not by
       aggregations that hash vectors, nor in models with real time.
     vectors: how the field `item_vector` is read, if its vectors are given.
+    sets: fields whose values are sets, and what these are made of.
     compute_dtype: name in `layers.COMPUTE_DTYPES`, of vectors and activations;
       scores, softmax and batch statistics are float32 or wider anyway.
     axis_name: the mesh axis of the devices that share a batch, inside
@@ -110,6 +111,7 @@ class RankerConfig:
   scores_at_once: int = 2**20
   kept_in_place: bool = False
   vectors: embeddings.GivenVectors | None = None
+  sets: tuple[embeddings.SetShape, ...] = ()
   compute_dtype: str = 'float32'
   axis_name: str | None = None
 

@@ -28,6 +28,7 @@ class BundleScorer:
     self.fields = opened.fields
     self.context_fields = opened.context_fields
     self.reads_times = bool(opened.real_time)
+    self.user_fields = opened.user_fields
     # More candidates at once would need a slower program.
     self._most = max((shape.candidates for shape in opened.shapes), default=512)
 
@@ -43,8 +44,20 @@ class BundleScorer:
       given = raw.to_numpy() if raw.dtype.is_integer() else raw.to_list()
       return pl.Series(self._bundle.ids(field, given))
 
+    column = raw_ids.of_sets(column, self._bundle.sets.get(field))
     found = raw_ids.of_distinct(column, look_up)
     missing = int(self._missing[field])
+    return found.fill_null(missing).to_numpy().astype(np.int32)
+
+  def of_users(self, field: str, column: raw_ids.Column) -> np.ndarray:
+    """Returns the model's ids of what users have of a field: int32 [n]."""
+
+    def look_up(raw: pl.Series) -> pl.Series:
+      given = raw.to_numpy() if raw.dtype.is_integer() else raw.to_list()
+      return pl.Series(self._bundle.of_users(field, given))
+
+    found = raw_ids.of_distinct(column, look_up)
+    missing = int(self._bundle.of_users(field, [None])[0])
     return found.fill_null(missing).to_numpy().astype(np.int32)
 
   @functools.cached_property

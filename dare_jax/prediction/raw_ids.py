@@ -13,6 +13,7 @@ import polars as pl
 from dare_jax import errors
 from dare_jax.logs import given_values
 from dare_jax.logs import id_map
+from dare_jax.logs.values import set_values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,31 @@ def plain(
     absent = values.is_in(['', *missing]).fill_null(True)
     values = values.set(absent, if_empty)
   return values
+
+
+def of_sets(column: Column, separator: str | None) -> Column:
+  """Returns a column with the names of sets.
+
+  Args:
+    column: text or lists, as `plain` gives them.
+    separator: between two members in text; None: it holds no sets.
+
+  Raises:
+    UsageError: a member that holds the separator, by its row.
+  """
+  if separator is None:
+    return column
+  try:
+    values = set_values.of_series(column.values, separator)
+  except errors.UsageError:
+    for row, value in enumerate(column.values):
+      try:
+        set_values.label(value, separator)
+      except errors.UsageError as error:
+        reason = str(error).rstrip('.')
+        raise column.refused(row, reason) from None
+    raise
+  return dataclasses.replace(column, values=values)
 
 
 class RawIds:

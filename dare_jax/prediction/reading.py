@@ -83,7 +83,9 @@ class Reader:
     unknown.note('users', user == log.store.num_users, column.values)
     time = self._column(block, found, 'time') if found.get('time') else None
     context = {
-      field: self.scorer.ids(field, self._column(block, found, field))
+      field: self.scorer.of_users(field, column)
+      if found.get(field) is None
+      else self.scorer.ids(field, self._column(block, found, field))
       for field in self.scorer.context_fields
     }
     now = log.moments(time, len(user)) if self.scorer.reads_times else None
@@ -150,8 +152,9 @@ def roles(
     scorer: the model that scores.
     has_items: whether each row has a target.
   """
-  needed = ['user', *scorer.context_fields]
+  known = scorer.user_fields
+  asked = [f for f in scorer.context_fields if f not in known]
   if not has_items:
-    return needed, ['time']
+    return ['user', *asked], ['time', *known]
   further = derived_fields.given(scorer.fields)[1:]
-  return ['user', 'item', *scorer.context_fields], ['time', *further]
+  return ['user', 'item', *asked], ['time', *further, *known]

@@ -20,7 +20,7 @@ from dare_jax.data.history import real_times
 from dare_jax.experiments import run_config
 from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
-from dare_jax.logs import number_buckets
+from dare_jax.logs.values import number_buckets
 from dare_jax.models import store_clusters
 from dare_jax.prediction import asked as asked_lib
 from dare_jax.prediction import history_log
@@ -60,6 +60,7 @@ class RunScorer:
     self.fields = run.experiment.store.fields
     self.context_fields = run.experiment.store.context_fields
     self.reads_times = bool(run.model.config.real_time)
+    self.user_fields = run.experiment.store.user_fields
     self.has_clusters = store_clusters.COLLECTION in run.variables
     self._raw: dict[str, raw_ids.RawIds] = {}
     self._limits = packing.Limits(
@@ -82,10 +83,20 @@ class RunScorer:
 
   def ids(self, field: str, column: raw_ids.Column) -> np.ndarray:
     """Returns the model's ids of raw values: int32 [n]."""
-    if field in self._run.experiment.store.numbers:
+    store = self._run.experiment.store
+    if field in store.numbers:
       values = number_buckets.of_series(column.values)
       column = dataclasses.replace(column, values=values)
+    column = raw_ids.of_sets(column, store.sets.get(field))
     found = self._raw_ids(field)(column)
+    return self._run.experiment.as_read(field, found).astype(np.int32)
+
+  def of_users(self, field: str, column: raw_ids.Column) -> np.ndarray:
+    """Returns the model's ids of what users have of a field: int32 [n]."""
+    store = self._run.experiment.store
+    user = self._raw_ids('user')(column) - id_map.FIRST
+    values = np.append(store.user_values(field), id_map.UNKNOWN)
+    found = values[np.where(user < 0, store.num_users, user)]
     return self._run.experiment.as_read(field, found).astype(np.int32)
 
   def has_value(self, field: str, value: str) -> bool:

@@ -22,6 +22,7 @@ class Scorer(Protocol):
     fields: the fields of a behavior and of a target: item, category, further
       ones.
     context_fields: the fields of a moment, which the head alone reads.
+    user_fields: those of them that the model knows of a user.
     fingerprint: what the scores depend on, as JSON has it.
     reads_times: whether it must be told when behaviors and moments were.
   """
@@ -36,6 +37,9 @@ class Scorer(Protocol):
   def reads_times(self) -> bool: ...
 
   @property
+  def user_fields(self) -> Sequence[str]: ...
+
+  @property
   def fingerprint(self) -> Mapping[str, Any]: ...
 
   def ids(self, field: str, column: raw_ids.Column) -> np.ndarray:
@@ -43,6 +47,14 @@ class Scorer(Protocol):
 
     Raises:
       UsageError: a value that cannot be one of the field's.
+    """
+
+  def of_users(self, field: str, column: raw_ids.Column) -> np.ndarray:
+    """Returns the model's ids of what users have of a user field: int32 [n].
+
+    Args:
+      field: one of `user_fields`.
+      column: raw users; others than the model knows have the unknown value.
     """
 
   def has_value(self, field: str, value: str) -> bool:

@@ -79,7 +79,8 @@ def of_state(state: train_state.TrainState) -> MemoryPlan:
   device: Any = next(iter(sharding.addressable_devices))
   is_cpu = device.platform == 'cpu'
   whole = _bytes(state)
-  given = _bytes(state_parts.given_tables(state))  # Never saved.
+  given = _bytes(state_parts.given_tables(state))
+  unsaved = given + _bytes(state_parts.members(state))
   tables, slots = _bytes(state.tables) + given, _bytes(state.table_slots)
   is_joined = saved_form.is_joined(state)
   parts = {
@@ -89,7 +90,7 @@ def of_state(state: train_state.TrainState) -> MemoryPlan:
   }
   if is_cpu:  # Elsewhere it is not in the device's memory.
     copies = 2 if is_joined else 1  # Of the other form, then the writer's own.
-    parts['copy while a checkpoint is written'] = copies * (whole - given)
+    parts['copy while a checkpoint is written'] = copies * (whole - unsaved)
   limit = available() if is_cpu else _device_limit(device)
   devices = jax.local_device_count() if is_cpu else 1
   return MemoryPlan(parts, limit, devices, device.platform)

@@ -309,7 +309,12 @@ def _requests(
   context = [
     made.Context(*values)
     for values in zip(
-      *[rows.take(f'context.{name}', 1) for name in bundle.context_fields],
+      *[
+        rows.take(f'context.{name}', 1)
+        if rows.has(f'context.{name}') or name not in bundle.user_fields
+        else [msgspec.UNSET] * count
+        for name in made.context_fields
+      ],
       strict=True,
     )
   ] or [made.Context()] * count

@@ -6,6 +6,7 @@ that `Messages` makes are also the schemas of `/openapi.json`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
 import re
@@ -15,6 +16,8 @@ from typing import Literal
 
 import msgspec
 
+from dare_jax import errors
+from dare_jax.logs.values import set_values
 from dare_jax.server import events as events_lib
 from dare_jax.server import problems
 
@@ -22,6 +25,15 @@ MOST_TEXT = 256
 _INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)
 _Whole = Annotated[int, _INT64]
 Raw = Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] | _Whole | float | None
+# A set: a list of members, or text with what stands between them.
+_SetText = Annotated[str, msgspec.Meta(max_length=16 * MOST_TEXT)]
+RawSet = (
+  _SetText
+  | _Whole
+  | float
+  | Annotated[list[Raw], msgspec.Meta(max_length=set_values.MOST_IN_A_SET)]
+  | None
+)
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_TEXT)] | _Whole
 # Names that every event and every found behavior uses itself.
 RESERVED = ('event_id', 'time', 'position', 'weight')
@@ -135,22 +147,34 @@ class Messages:
     fields: Sequence[str],
     context_fields: Sequence[str],
     max_candidates: int,
+    sets: Mapping[str, str] | None = None,
+    user_fields: Sequence[str] = (),
   ) -> None:
-    self.fields, self.context_fields = tuple(fields), tuple(context_fields)
+    """Makes them.
+
+    Args:
+      fields: of a behavior and of a candidate.
+      context_fields: of a request.
+      max_candidates: of a request.
+      sets: field -> separator, of those whose values are `set_values`.
+      user_fields: context fields that a request may leave out.
+    """
+    self._sets = dict(sets or {})
+    self.fields = tuple(fields)
     self.max_candidates = max_candidates
     self._attributes = {f'field_{n}': name for n, name in enumerate(fields)}
-    values = [(name, Raw) for name in self._attributes]
+    values: list[tuple[str, Any]] = [
+      (attribute, RawSet if name in self._sets else Raw)
+      for attribute, name in self._attributes.items()
+    ]
     time = ('time', _Whole | None, None)
     self.Candidate = candidate = self._struct('Candidate', values)
     self.Behavior = behavior = self._struct('Behavior', [*values, time])
     event = self._struct('Event', [('event_id', Id), *values, time])
-    context_names = {f'field_{n}': f for n, f in enumerate(context_fields)}
-    self.Context = context = msgspec.defstruct(
-      'Context',
-      [(name, Raw) for name in context_names],
-      rename=context_names or None,
-      forbid_unknown_fields=True,
-    )
+    # Those that may be left out come last.
+    asked = [field for field in context_fields if field not in user_fields]
+    self.context_fields = (*asked, *user_fields)
+    self.Context = context = self._context_type(user_fields)
     shown = msgspec.Meta(min_length=1, max_length=max_candidates)
     self.ScoreRequest = msgspec.defstruct(
       'ScoreRequest',
@@ -162,7 +186,7 @@ class Messages:
         ('model', str, ''),
         (
           ('context', context)
-          if context_fields
+          if asked
           else ('context', context, msgspec.field(default_factory=context))
         ),
       ],
@@ -183,6 +207,19 @@ class Messages:
       ],
     )
     self._answers(values)
+
+  def _context_type(self, user_fields: Sequence[str]) -> Any:
+    names = {f'field_{n}': f for n, f in enumerate(self.context_fields)}
+    unset = (Raw | msgspec.UnsetType, msgspec.UNSET)
+    return msgspec.defstruct(
+      'Context',
+      [
+        (name, *(unset if field in user_fields else (Raw,)))
+        for name, field in names.items()
+      ],
+      rename=names or None,
+      forbid_unknown_fields=True,
+    )
 
   def _answers(self, values: list[tuple[str, Any]]) -> None:
     places = [('position', int), ('weight', float)]
@@ -229,15 +266,29 @@ class Messages:
     return msgspec.json.Decoder(getattr(self, kind))
 
   def columns(self, rows: Sequence[Any]) -> Columns:
-    """Returns field -> values of decoded candidates, behaviors or events."""
-    return {
+    """Returns field -> values of decoded candidates, behaviors or events.
+
+    Sets have their names.
+
+    Raises:
+      Problem: 400: a member of a list holds the separator.
+    """
+    found = {
       name: [getattr(row, attribute) for row in rows]
       for attribute, name in self._attributes.items()
     }
+    for name, separator in self._sets.items():
+      try:
+        found[name] = set_values.labels(found[name], separator)
+      except errors.UsageError as error:
+        raise problems.bad(name, str(error)) from None
+    return found
 
   def context(self, request: Any) -> dict[str, Any]:
+    """Returns field -> value of the context fields that a request gives."""
     values = msgspec.structs.astuple(request.context)
-    return dict(zip(self.context_fields, values, strict=True))
+    pairs = zip(self.context_fields, values, strict=True)
+    return {field: x for field, x in pairs if x is not msgspec.UNSET}
 
   def events(self, rows: Sequence[Any], now: int) -> events_lib.Events:
     """Returns decoded events; those without a time are of now."""

@@ -136,6 +136,10 @@ def _context(
       found[field] = served.bundle.ids(field, [value])[0]
     except errors.UsageError as error:
       raise problems.bad(f'context.{field}', str(error)) from None
+  user = None if request.user_id is msgspec.UNSET else request.user_id
+  for field in served.bundle.user_fields:
+    if field not in found:
+      found[field] = served.bundle.of_users(field, [user])[0]
   return found
 
 

@@ -46,6 +46,8 @@ class Served:
         derived_fields.given(bundle.fields),
         bundle.context_fields,
         max_candidates,
+        bundle.sets,
+        bundle.user_fields,
       ),
     )
 

@@ -51,17 +51,20 @@ _SYNTHETIC_FIELDS = (
   'synthetic_seed',
 )
 DATASETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-  'complete_journey': ('complete_journey.CompleteJourney', ('fields',)),
+  'complete_journey': (
+    'complete_journey.CompleteJourney',
+    ('fields', 'user_fields'),
+  ),
   'taobao': ('taobao.Taobao', _LOG_FIELDS),
   'tmall': ('tmall.Tmall', _LOG_FIELDS),
-  'movielens_1m': ('movielens_1m.Movielens1m', ()),
+  'movielens_1m': ('movielens_1m.Movielens1m', ('fields',)),
   'synthetic_lifelong': (
     'synthetic_lifelong.SyntheticLifelong',
     _SYNTHETIC_FIELDS,
   ),
   'csv_log': ('csv_log.CsvLog', (*_LOG_FIELDS, 'columns')),
 }
-_LATER_COLUMNS = ('missing', 'numbers', 'separator')
+_LATER_COLUMNS = ('missing', 'numbers', 'separator', 'sets', 'user_fields')
 _READ_USERS = 512
 _WAIT_SECONDS = 0.2
 
@@ -91,11 +94,16 @@ def shaping_hash(data: log_options.LogOptions, fields: tuple[str, ...]) -> str:
   values = dataclasses.asdict(data)
   values |= values.pop('synthetic') or {}
   shaping = {field: values[field] for field in fields}
-  if not shaping.get('fields'):
-    shaping.pop('fields', None)
-  for name in _LATER_COLUMNS:
-    if 'columns' in shaping and not shaping['columns'][name]:
-      del shaping['columns'][name]
+  for name in ('fields', 'user_fields'):
+    if not shaping.get(name):
+      shaping.pop(name, None)
+  if 'columns' in shaping:
+    columns = shaping['columns']
+    if not columns['sets']:
+      del columns['set_separator']
+    for name in _LATER_COLUMNS:
+      if not columns[name]:
+        del columns[name]
   text = json.dumps(shaping, sort_keys=True, default=list)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -140,13 +148,17 @@ def open_or_prepare(
 
 def _check_offers(data: log_options.LogOptions) -> None:
   cls, _ = builder_class(data.name)
-  for place, field in enumerate(data.fields):
-    if field not in cls.FIELDS or field in data.fields[:place]:
-      offer = ', '.join(cls.FIELDS) or 'none; csv_log has data.columns.fields'
-      raise errors.UsageError(
-        f'data.fields={data.fields}: {field!r}: expected some of those that'
-        f' {data.name} offers, each once ({offer}).'
-      )
+  for option, asked, offered in (
+    ('fields', data.fields, cls.FIELDS),
+    ('user_fields', data.user_fields, cls.USER_FIELDS),
+  ):
+    for place, field in enumerate(asked):
+      if field not in offered or field in asked[:place]:
+        offer = ', '.join(offered) or f'none; csv_log has data.columns.{option}'
+        raise errors.UsageError(
+          f'data.{option}={asked}: {field!r}: expected some of those that'
+          f' {data.name} offers, each once ({offer}).'
+        )
   if data.input and not cls.READS_INPUT:
     raise errors.UsageError(
       f'data.input={data.input}: data.name={data.name} reads no log; for one'
@@ -259,6 +271,8 @@ def _write_store(
     schema.context_fields,
     schema.has_labels,
     schema.numbers,
+    schema.sets,
+    schema.user_fields,
   )
   try:
     return _fill_store(writer, builder, data, origin)

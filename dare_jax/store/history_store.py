@@ -86,9 +86,28 @@ class HistoryStore:
     return tuple(self.manifest['context_fields'])
 
   @property
+  def user_fields(self) -> tuple[str, ...]:
+    """Those of the context fields that are known for a user."""
+    return tuple(self.manifest.get('user_fields', ()))
+
+  def user_values(self, field: str) -> np.ndarray:
+    """Returns int32 [users], what each user had last of a user field."""
+    table = self.impressions or self.behaviors
+    column, stop = table.columns[f'{field}_id'], table.offsets[1:]
+    found = np.full(self.num_users, id_map.UNKNOWN, np.int32)
+    is_there = stop > table.offsets[:-1]
+    found[is_there] = column[stop[is_there] - 1]
+    return found
+
+  @property
   def numbers(self) -> tuple[str, ...]:
-    """Fields whose values are `logs.number_buckets`."""
+    """Fields whose values are `logs.values.number_buckets`."""
     return tuple(self.manifest.get('numbers', ()))
+
+  @property
+  def sets(self) -> dict[str, str]:
+    """Field -> separator, where values are `logs.values.set_values`."""
+    return dict(self.manifest.get('sets', {}))
 
   @property
   def vocab_sizes(self) -> dict[str, int]:

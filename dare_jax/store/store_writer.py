@@ -27,6 +27,8 @@ class StoreWriter:
     context_fields: tuple[str, ...],
     has_labels: bool,
     numbers: tuple[str, ...] = (),
+    sets: Mapping[str, str] | None = None,
+    user_fields: tuple[str, ...] = (),
   ) -> None:
     self._path = path
     # Its own for each process: two may prepare the same log at once.
@@ -37,6 +39,8 @@ class StoreWriter:
     self._context_fields = context_fields
     self._has_labels = has_labels
     self._numbers = numbers
+    self._sets = dict(sets or {})
+    self._user_fields = user_fields
     self._parts: dict[str, list[np.ndarray]] = {}
 
   def add(self, examples: Iterable[Mapping[str, np.ndarray]]) -> None:
@@ -114,6 +118,8 @@ class StoreWriter:
       'context_fields': self._context_fields,
       'has_labels': self._has_labels,
       'numbers': self._numbers,
+      **({'sets': self._sets} if self._sets else {}),
+      **({'user_fields': self._user_fields} if self._user_fields else {}),
       'vocab_sizes': vocab,
       'unknown_id': id_map.UNKNOWN,
       'files': files,

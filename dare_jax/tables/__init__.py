@@ -15,6 +15,7 @@ from dare_jax.parallel.mesh import shardings
 from dare_jax.parallel.mesh import SPLIT
 from dare_jax.parallel.mesh import WHOLE
 from dare_jax.tables.exchange import gather as gather_rows
+from dare_jax.tables.exchange import varying
 from dare_jax.tables.joined import apart
 from dare_jax.tables.joined import Joined
 from dare_jax.tables.joined import names as table_names
@@ -31,6 +32,7 @@ from dare_jax.tables.table_set import DTYPES
 from dare_jax.tables.table_set import LAYOUTS
 from dare_jax.tables.table_set import TableSet
 from dare_jax.tables.table_set import TableSpec
+from dare_jax.tables.unique import find_rows
 from dare_jax.tables.unique import row_capacity
 from dare_jax.tables.unique import RowFinder
 from dare_jax.tables.unique import UniqueRows
@@ -53,6 +55,7 @@ __all__ = [
   'WHOLE',
   'adam',
   'apart',
+  'find_rows',
   'gather_rows',
   'lazy_adam',
   'make_mesh',
@@ -63,5 +66,6 @@ __all__ = [
   'sgd',
   'shardings',
   'table_names',
+  'varying',
   'write_table',
 ]

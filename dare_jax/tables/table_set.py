@@ -297,11 +297,7 @@ class TableSet:
         and below the field's rows. Fields whose tables are not split stay as
         they are.
     """
-    found, rows = dict(ids), {}
-    for field, size in self.vocab_sizes.items():
-      if field in ids:
-        found[field], rows[field] = unique.on_device(ids[field], size)
-    return unique.UniqueRows(found, rows)
+    return unique.find_rows(ids, self.vocab_sizes)
 
   def gather(self, tables: Tables, rows: Rows) -> dict[str, jax.Array]:
     """Returns the tables that a model reads: of split ones the batch's rows.

@@ -195,6 +195,23 @@ def _distinct(
   return rows, place[ids]
 
 
+def find_rows(
+  ids: Mapping[str, Any], vocab_sizes: Mapping[str, int]
+) -> UniqueRows:
+  """Returns what a `RowFinder` does, inside a jitted function.
+
+  Args:
+    ids: field -> JAX integers, an array or a tree of arrays, not negative and
+      below the field's rows.
+    vocab_sizes: field -> rows of its tables; other fields stay as they are.
+  """
+  found, rows = dict(ids), {}
+  for field, size in vocab_sizes.items():
+    if field in ids:
+      found[field], rows[field] = on_device(ids[field], size)
+  return UniqueRows(found, rows)
+
+
 def on_device(ids: Any, vocab_size: int) -> tuple[Any, Int[Array, ' u']]:
   """Finds the rows of one field as a `RowFinder` does, in a jitted function.
 

@@ -54,7 +54,7 @@ class BatchRows:
     return dataclasses.replace(batch, rows={**batch.rows, **rows})
 
 
-def find(batch: types.Batch, tables: tables_lib.TableSet) -> types.Batch:
+def find(batch: types.Batch, vocab_sizes: Mapping[str, int]) -> types.Batch:
   """Returns the batch with rows for each field that needs them.
 
   For use inside the step. Where `batch.rows` has a field, the host has found
@@ -62,10 +62,11 @@ def find(batch: types.Batch, tables: tables_lib.TableSet) -> types.Batch:
 
   Args:
     batch: this device's part.
-    tables: what the model reads.
+    vocab_sizes: field -> table rows, of the fields whose rows are found.
   """
-  missing = [field for field in tables.vocab_sizes if field not in batch.rows]
-  return _with_rows(batch, tables.find_rows(_ids(batch, missing)))
+  sizes = {f: size for f, size in vocab_sizes.items() if f not in batch.rows}
+  found = tables_lib.find_rows(_ids(batch, sizes), sizes)
+  return _with_rows(batch, found)
 
 
 def _ids(batch: types.Batch, fields: Any) -> dict[str, Any]:

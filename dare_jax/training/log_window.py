@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dare_jax import types
 from dare_jax.evaluation import metrics
 
 # Sums over the targets since the last log line; all that a log line needs.
@@ -35,6 +36,26 @@ _MEANS = {
 def zero_sums() -> dict[str, jax.Array]:
   """Returns the sums of an empty log window."""
   return {name: jnp.zeros(()) for name in SUM_NAMES}
+
+
+def of_targets(
+  logits: jax.Array, targets: types.Targets, axis_name: str
+) -> dict[str, Any]:
+  """Returns those sums of a batch that are over targets.
+
+  Args:
+    logits: float [b, m, c], of a device's part of the batch.
+    targets: the targets of that part.
+    axis_name: of the devices that share the batch.
+  """
+  label, weight = targets.label, targets.weight
+  sums = {
+    'right': jnp.sum(weight * ((logits > 0) == (label > 0.5))),
+    'prob': jnp.sum(weight * jax.nn.sigmoid(logits)),
+    'label': jnp.sum(weight * label),
+    'weight': jnp.sum(weight),
+  }
+  return jax.lax.psum(sums, axis_name)
 
 
 def summarize(sums: Mapping[str, Any]) -> metrics.Report:

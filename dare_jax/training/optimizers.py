@@ -63,6 +63,8 @@ def table_set(
 ) -> tables_lib.TableSet:
   """Returns the tables of a ranker; large ones of content are split.
 
+  Those of a field of sets are of its members, see `set_tables`.
+
   Args:
     config: what shapes the ranker.
     options: how the ranker is trained, which says from how many rows on a table
@@ -74,10 +76,11 @@ def table_set(
   def of(feature: embeddings.Feature, suffix: str) -> tables_lib.TableSpec:
     """Returns the spec of one table."""
     is_large = feature.vocab_size >= options.row_sparse_from
-    split = is_large and feature.name in content
+    is_set = isinstance(feature, embeddings.SetFeature)  # Of members: whole.
+    split = is_large and feature.name in content and not is_set
     return tables_lib.TableSpec(
       field=feature.name,
-      rows=feature.vocab_size,
+      rows=feature.trained_rows,
       dim=feature.table_dim(plan, suffix),
       split=split,
       dtype=options.table_dtype if split else 'float32',

@@ -14,6 +14,7 @@ import optax
 from dare_jax import layers
 from dare_jax import models
 from dare_jax import types
+from dare_jax.embeddings import set_tables
 from dare_jax.evaluation import found as found_lib
 from dare_jax.models import published
 from dare_jax.parallel import mesh as mesh_lib
@@ -39,6 +40,7 @@ class Trainer:
     tables: the ranker's tables, and how they are stored.
     trained_tables: the tables that training moves.
     updater: the updater that moves these tables.
+    vocab_sizes: field -> table rows, of the fields whose rows a batch finds.
     observes_gradients: whether states are `state_parts.ObservedState`.
     train_step: (state, batch) -> (state, loss), jitted.
     predict_step: (state, batch) -> (logits, what the search found), jitted.
@@ -72,6 +74,10 @@ class Trainer:
     self.tables, self.trained_tables, self.updater = optimizers.tables_of(
       model.config, options, total_steps, self.mesh
     )
+    self._sets = set_tables.SetTables(
+      model.config.content, model.config.plan, options.row_sparse_from
+    )
+    self.vocab_sizes = {**self.tables.vocab_sizes, **self._sets.vocab_sizes}
     balance = options.balance_gradients
     self._roles: role_gradients.RoleGradients | None = None
     if balance or observe_gradients:
@@ -160,7 +166,7 @@ class Trainer:
     )
     every = self.tables.partition_specs()
     given = {name: every[name] for name in state_parts.given_tables(state)}
-    found = state_parts.with_given(found, given)
+    found = state_parts.with_given(found, given, state_parts.members(whole))
     if state.seen is None:
       return found
     seen = gradient_statistics.specs(self.trained_tables)
@@ -171,8 +177,8 @@ class Trainer:
 
     The model predicts with them what `predict_step` does.
     """
-    stored = state_parts.every_table(state)
-    return self._variables(state, self.tables.by_id(stored))
+    stored = self.tables.by_id(state_parts.every_table(state))
+    return self._variables(state, self._sets(state.constants, stored, {}))
 
   def _variables(
     self, state: TrainState, tables: Mapping[str, jax.Array]
@@ -266,7 +272,7 @@ class Trainer:
 
     The three parts of a step are for use inside `jax.shard_map`.
     """
-    batch = batch_rows.find(batch, self.tables)
+    batch = batch_rows.find(batch, self.vocab_sizes)
     return batch, self.tables.gather(state_parts.every_table(state), batch.rows)
 
   def gradient_part(
@@ -280,7 +286,8 @@ class Trainer:
     read = trained if self._roles is None else self._roles.copies(trained)
 
     def loss_of(params: Any, read: Any) -> tuple[jax.Array, Any]:
-      return self._loss(params, {'encoder': {**read, **given}}, rest, batch)
+      own = self._sets(state.constants, {**read, **given}, batch.rows)
+      return self._loss(params, {'encoder': own}, rest, batch)
 
     grad = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
     (loss, (batch_stats, sums)), (params, of_tables) = grad(state.params, read)
@@ -350,13 +357,7 @@ class Trainer:
     loss += self._options.aux_weight * aux
     norms = self._options.l2_on_norms
     loss += self._options.l2 * losses.l2_penalty(params, norms)
-    sums = {
-      'right': jnp.sum(weight * ((output.logits > 0) == (label > 0.5))),
-      'prob': jnp.sum(weight * jax.nn.sigmoid(output.logits)),
-      'label': jnp.sum(weight * label),
-      'weight': jnp.sum(weight),
-    }
-    sums = jax.lax.psum(sums, mesh_lib.AXIS)
+    sums = log_window.of_targets(output.logits, batch.targets, mesh_lib.AXIS)
     sums |= {
       'steps': jnp.ones(()),
       'loss': loss,
@@ -381,8 +382,8 @@ class Trainer:
     self, state: TrainState, batch: types.Batch, keep: int
   ) -> tuple[jax.Array, Any]:
     """Returns logits and, where `keep` is above 0, `evaluation.found.best`."""
-    batch = batch_rows.find(batch, self.tables)
-    tables = self.tables.gather(state_parts.every_table(state), batch.rows)
+    batch, tables = self.gather_part(state, batch)
+    tables = self._sets(state.constants, tables, batch.rows)
     variables = self._variables(state, tables)
     output: Any = _on_axis(self.model, self.mesh).apply(variables, batch)
     found = None

@@ -9,21 +9,23 @@ from typing import TypeAlias
 
 from flax import struct
 
+from dare_jax.embeddings import set_tables
 from dare_jax.models import store_clusters
 
 # A tree of arrays; elsewhere of their shapes, shardings or partition specs.
 Tree: TypeAlias = Any
-_GIVEN = 'given'
+_GIVEN, _SETS = 'given', set_tables.MEMBERS
 
 
 @struct.dataclass
 class TrainState:
   """All that changes in training; saved and restored as a whole.
 
-  `constants` are the model's fixed random directions, and, by the name `given`,
-  tables that are never trained: these are not saved. `clusters` is entry by
-  entry of `History.row`: entry 0 is padding, entry r + 1 row r of the store;
-  None where the search does not group behaviors.
+  `constants` are the model's fixed random directions, and two things that are
+  not saved: by the name `given`, tables that are never trained; by the name
+  `sets`, of which members the sets of a field are made (`set_tables`).
+  `clusters` is entry by entry of `History.row`: entry 0 is padding, entry r + 1
+  row r of the store; None where the search does not group behaviors.
   """
 
   step: Tree
@@ -72,6 +74,11 @@ def given_tables(state: TrainState) -> dict[str, Any]:
   return dict(state.constants.get(_GIVEN, {}))
 
 
+def members(state: TrainState) -> dict[str, Any]:
+  """Returns what the sets of each field of sets are made of."""
+  return dict(state.constants.get(_SETS, {}))
+
+
 def every_table(state: TrainState) -> dict[str, Any]:
   """Returns name -> table as stored, trained or given."""
   return {**state.tables['encoder'], **given_tables(state)}
@@ -86,11 +93,20 @@ def untrained(state: TrainState) -> dict[str, Any]:
   return found
 
 
-def with_given(state: TrainState, tables: Mapping[str, Any]) -> TrainState:
-  """Returns a state with tables that are never trained; none: without."""
-  constants = {k: v for k, v in state.constants.items() if k != _GIVEN}
-  if tables:
-    constants[_GIVEN] = dict(tables)
+def with_given(
+  state: TrainState,
+  tables: Mapping[str, Any],
+  sets: Mapping[str, Any] | None = None,
+) -> TrainState:
+  """Returns a state with tables that are never trained, and members of sets.
+
+  Without those that it had.
+  """
+  own = {name: dict(x) for name, x in ((_GIVEN, tables), (_SETS, sets)) if x}
+  others = {
+    k: v for k, v in state.constants.items() if k not in (_GIVEN, _SETS)
+  }
+  constants = {**others, **own}
   return dataclasses.replace(state, constants=constants)
 
 

@@ -13,6 +13,7 @@ import io
 from etils import epath
 import ml_collections
 import numpy as np
+import polars as pl
 
 from dare_jax import errors
 from dare_jax import storage
@@ -25,6 +26,7 @@ from dare_jax.experiments import run_data
 from dare_jax.logs import id_map
 from dare_jax.parallel import processes
 from dare_jax.store import history_store
+from dare_jax.store import set_members
 
 FILE = 'known_ids.npz'
 Known = Mapping[str, np.ndarray]
@@ -68,7 +70,9 @@ def _known_to(workdir: epath.Path, store: Store) -> Known:
   if known is None:
     options = data_options.of_section(config.data)
     moments = splits.make_splits(older, options)['train']
-    known = known_ids.of_training(older, moments, options)
+    known = known_ids.rows_of_training(
+      older, moments, options, set_members.of_store(older)
+    )
   result = {}
   for field, flags in known.items():
     rows = matched_rows(workdir, older, store, field)
@@ -85,7 +89,8 @@ def save(workdir: epath.Path, run: experiment.Experiment) -> None:
   if run.options.train.init_from is None:
     return
   file = io.BytesIO()
-  packed = {field: np.packbits(flags) for field, flags in run.known.items()}
+  known = known_ids.rows(run.known, run.sets)
+  packed = {field: np.packbits(flags) for field, flags in known.items()}
   np.savez_compressed(file, allow_pickle=False, **packed)
   storage.write(workdir / FILE, file.getvalue())
 
@@ -99,16 +104,20 @@ def _load(path: epath.Path, store: Store) -> Known | None:
   content = storage.read(path)
   if content is None:
     return None
-  fields = (*store.fields, *store.context_fields)
+  sizes = {
+    field: store.vocab_sizes[field]
+    for field in (*store.fields, *store.context_fields)
+  }
+  for field, own in set_members.of_store(store).items():
+    sizes[field] = own.num_members
   try:
     with np.load(io.BytesIO(content), allow_pickle=False) as packed:
       known = {
-        field: np.unpackbits(packed[field], count=store.vocab_sizes[field])
-        for field in fields
+        field: np.unpackbits(packed[field], count=size)
+        for field, size in sizes.items()
       }
       is_whole = all(
-        len(packed[field]) == -(-store.vocab_sizes[field] // 8)
-        for field in fields
+        len(packed[field]) == -(-size // 8) for field, size in sizes.items()
       )
   except Exception as error:  # Whatever a damaged archive makes NumPy raise.
     raise _damaged(path, type(error).__name__) from None
@@ -155,6 +164,21 @@ def check_fields(workdir: epath.Path, older: Store, store: Store) -> None:
         f'its data has the {kind.replace("_", " ")} {", ".join(old)}, but'
         f' this run has {", ".join(new)}; they must be the same.',
       )
+  odd = sorted(older.sets.keys() ^ store.sets.keys())
+  if odd:
+    raise refusal(
+      workdir,
+      f'{odd[0]} has sets in one of the two logs, but not in the other; name'
+      ' the same fields in data.columns.sets.',
+    )
+
+
+def _raw_rows(store: Store, field: str) -> pl.Series:
+  """Returns the raw values of the rows of a field's tables."""
+  raw = store.raw_ids(field)
+  if field not in store.sets:
+    return raw
+  return set_members.of_names(raw, store.sets[field]).raw
 
 
 def matched_rows(
@@ -162,10 +186,12 @@ def matched_rows(
 ) -> np.ndarray:
   """Returns each id's id in an older store, int64 [ids]; -1: none.
 
+  Of sets, those of members.
+
   Raises:
     UsageError: the ids are of another kind.
   """
-  known, raw = (s.raw_ids(field) for s in (older, store))
+  known, raw = (_raw_rows(s, field) for s in (older, store))
   if known.dtype != raw.dtype:
     raise refusal(
       workdir,

@@ -235,6 +235,8 @@ def test_movielens_joins_genres_in_time_order(movielens):
   assert events(log) == {1: [1, 2], 2: [1]}
   assert events(log, 'category') == {1: [toys, drama], 2: [toys]}
   assert log.report.rows_read == log.report.rows_kept == 3
+  movielens.fields = ('genres',)
+  assert events(read(movielens), 'genres') == {1: [toys, drama], 2: [toys]}
 
 
 def test_movielens_flaws_are_reported(data, tmp_path):
@@ -244,7 +246,9 @@ def test_movielens_flaws_are_reported(data, tmp_path):
   with pytest.raises(errors.UsageError, match='2 of 6 rows are malformed'):
     read(data)
   data.max_malformed_share = 0.5
+  data.fields = ('genres',)
   log = read(data)
+  assert events(log, 'genres')[1][-1] == ''
   assert log.report.dropped == {'malformed': 2}
   assert log.report.examples == ['ratings.dat, line 5', 'ratings.dat, line 6']
   assert events(log, 'category')[1][-1] == '(no genres listed)'

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from dare_jax import trained
-from dare_jax.logs import number_buckets
+from dare_jax.logs.values import number_buckets
 from tests import tiny
 
 

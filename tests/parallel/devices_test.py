@@ -9,7 +9,10 @@ import sys
 
 import pytest
 
-_FILE = pathlib.Path(__file__).with_name('eight_devices.py')
+_FILES = [
+  str(pathlib.Path(__file__).with_name(name))
+  for name in ('eight_devices.py', 'eight_devices_sets.py')
+]
 
 
 _FLAGS = (
@@ -24,7 +27,7 @@ _FLAGS = (
 def test_eight_devices():
   pytest_flags = ['-n', '0', '-p', 'no:cacheprovider']
   done = subprocess.run(
-    [sys.executable, '-m', 'pytest', *pytest_flags, str(_FILE)],
+    [sys.executable, '-m', 'pytest', *pytest_flags, *_FILES],
     env=os.environ | {'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} {_FLAGS}'},
     capture_output=True,
     text=True,

@@ -10,6 +10,7 @@ serves the one that DIR/manifest.json describes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 import json
 import pathlib
@@ -56,13 +57,16 @@ class Double:
     version: str = 'v1',
     fields: tuple[str, ...] = ('item', 'category'),
     context_fields: tuple[str, ...] = (),
+    sets: Mapping[str, str] | None = None,
+    user_fields: tuple[str, ...] = (),
     prefix: str = '',
     delay_s: float = 0.0,
     name: str = 'double',
   ) -> None:
     self.name = name
     self.version, self.fields = version, fields
-    self.context_fields = context_fields
+    self.context_fields, self.sets = context_fields, sets or {}
+    self.user_fields = user_fields
     self.delay_s = delay_s
     self.scale = 1.0 + sum(version.encode()) / 1000
     self.appended = self.encoded = self.calls = 0
@@ -73,6 +77,10 @@ class Double:
 
   def known_values(self, field: str, count: int) -> list[str]:
     return list(self._known[field])[:count]
+
+  def of_users(self, field: str, users: Any) -> np.ndarray:
+    """User 'u5' has the id of 'w5', another one the unknown id."""
+    return self.ids(field, [f'{field[0]}{str(u)[1:]}' for u in users])
 
   def ids(self, field: str, raw: Any) -> np.ndarray:
     if any(isinstance(value, float) for value in raw):

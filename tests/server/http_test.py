@@ -119,6 +119,26 @@ def test_a_forgotten_user_is_unknown(site):
   site.error(404, site.client.get('/users/u/events'))
 
 
+def test_a_set_is_text_or_a_list():
+  site = sites.open_site(double_lib.Double(sets={'category': '|'}))
+  with site.client:
+    post = site.client.post
+    listed = [{**row, 'category': [row['category']]} for row in sites.history()]
+    texts, lists = (
+      post('/score', json={'history': rows, 'candidates': sites.CANDIDATES})
+      for rows in (sites.history(), listed)
+    )
+    assert sites.logits(texts) == sites.logits(lists)
+    several = {'item': 'i1', 'category': ['b', 'a', 'b'], 'time': 1}
+    post('/users/u/events', json=sites.events([several]))
+    kept = site.client.get('/users/u/events').json()['events']
+    assert kept == [{**several, 'category': 'a|b'}]
+    wrong = [{'item': 'i1', 'category': ['a|b']}]
+    answer = post('/score', json={'history': [], 'candidates': wrong})
+    assert site.error(400, answer)['field'] == 'category'
+  site.service.close()
+
+
 _ROW = {'item': 'i1', 'category': 'c1'}
 # Body -> the field that is named.
 _WRONG = [
@@ -190,6 +210,24 @@ def test_missing_values_and_empty_histories_are_scored(site):
   answer = site.client.post('/score', json=body).json()
   assert answer['scores'][0]['unknown'] == ['item', 'category']
   assert answer['behaviors'] == 0
+
+
+def test_what_is_known_of_a_user_need_not_be_given():
+  fields = ('weekday',)
+  bundle = double_lib.Double(context_fields=fields, user_fields=fields)
+  site = sites.open_site(bundle)
+  site.client.post('/users/u5/events', json=sites.events(sites.history()))
+  plain = sites.expected(bundle, sites.history())
+  for more, added in (
+    ({'user_id': 'u5'}, 7),
+    ({'user_id': 'u5', 'context': {'weekday': 'w3'}}, 5),
+    ({'history': sites.history()}, 1),
+  ):
+    answer = site.client.post(
+      '/score', json={'candidates': sites.CANDIDATES, **more}
+    )
+    np.testing.assert_allclose(sites.logits(answer), plain + added, rtol=1e-6)
+  site.service.close()
 
 
 def test_context_is_asked_for_where_a_model_has_it():

@@ -72,8 +72,10 @@ def of_run(
     if field in sources.store.fields:
       counts = np.bincount(
         sources.store.behaviors.columns[f'{field}_id'],
-        minlength=specs[name].rows,
+        minlength=sources.store.vocab_sizes[field],
       )
+      sets = source.run.experiment.sets.get(field)
+      counts = counts if sets is None else sets.counts(counts)
     sums = np.asarray(seen[f'{name}/sums'], np.float64)
     of = over_steps(lines, name) | {
       'field': field,

@@ -95,6 +95,7 @@ def write(
     'shapes': [list(dataclasses.astuple(s)) for s in shapes],
     'capacity': capacity,
     'ids': _save_ids(folder / 'ids', run),
+    **_save_users(folder, run),
   }
   about = readme.text(content, _example(run), source.output)
   (folder / 'README.md').write_text(about)
@@ -128,6 +129,7 @@ def _description(source: Source, served: functions.Served) -> dict[str, Any]:
     'slot_fields': list(served.slot_fields),
     'real_time': list(config.real_time),
     'numbers': list(parts.store.numbers),
+    **({'sets': parts.store.sets} if parts.store.sets else {}),
     'vocab_sizes': {field: vocab[field] for field in fields},
     'attention_dims': dims('attention'),
     'representation_dims': dims('representation'),
@@ -208,6 +210,25 @@ def _save_ids(folder: pathlib.Path, run: trained.Trained) -> dict[str, Any]:
     is_text = raw.dtype == pl.String
     told[field] = raw_ids.save(folder, field, raw.to_list(), read, is_text)
   return told
+
+
+def _save_users(folder: pathlib.Path, run: trained.Trained) -> dict[str, Any]:
+  """Writes what is known of each user; returns what the manifest tells."""
+  store = run.experiment.store
+  if not store.user_fields:
+    return {}
+  raw = store.raw_ids('user')
+  rows = np.arange(len(raw), dtype=np.int32)
+  is_text = raw.dtype == pl.String
+  told = raw_ids.save(folder / 'ids', 'user', raw.to_list(), rows, is_text)
+  (folder / 'users').mkdir()
+  fields = {}
+  for field in store.user_fields:
+    read = run.experiment.as_read(field, store.user_values(field))
+    file = f'users/{field}.npy'
+    entry = arrays.save(folder / file, read.astype(np.int32))
+    fields[field] = {'file': file, **entry}
+  return {'users': {'ids': told, 'fields': fields}}
 
 
 def _example(run: trained.Trained) -> readme.Example:

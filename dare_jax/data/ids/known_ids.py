@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from dare_jax.data import splits
 from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
 from dare_jax.store import history_store
+from dare_jax.store import set_members
 
 _BLOCK = 1 << 22  # rows of a column that are looked at together
 
@@ -59,6 +61,56 @@ def of_training(
         flags[ids] = True
     known[field] = flags
   return known
+
+
+def rows_of_training(
+  store: history_store.HistoryStore,
+  moments: splits.Moments,
+  data: options.PipelineOptions,
+  sets: Mapping[str, set_members.SetMembers],
+) -> dict[str, np.ndarray]:
+  """Returns the same by rows of tables: of sets, bool [members].
+
+  A member is known if training reads a set that has it.
+  """
+  return rows(of_training(store, moments, data), sets)
+
+
+def rows(
+  known: Mapping[str, np.ndarray],
+  sets: Mapping[str, set_members.SetMembers],
+) -> dict[str, np.ndarray]:
+  """Returns which rows of tables are known, given which ids are.
+
+  Args:
+    known: field -> bool [ids].
+    sets: field -> members, of fields whose values are sets: rows are theirs.
+  """
+  return dict(known) | {f: own.in_sets(known[f]) for f, own in sets.items()}
+
+
+def as_read(
+  known_rows: Mapping[str, np.ndarray],
+  sets: Mapping[str, set_members.SetMembers],
+  data: options.PipelineOptions,
+  before: Mapping[str, np.ndarray] | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, set_members.SetMembers]]:
+  """Returns which ids are known, and of which members sets are made then.
+
+  Args:
+    known_rows: as `rows_of_training` returns.
+    sets: field -> all members, of fields whose values are sets.
+    data: whether there is an unknown id. If there is none, all are read.
+    before: rows that earlier runs knew, if there are any.
+  """
+  known, found = dict(known_rows), {}
+  if before is not None:
+    known = {field: flags | before[field] for field, flags in known.items()}
+  for field, own in sets.items():
+    read = own.of_known(known[field])
+    known[field] = read.are_known()
+    found[field] = read if data.unknown_rate > 0 else own
+  return known, found
 
 
 def _rows_between(start: np.ndarray, stop: np.ndarray, size: int) -> np.ndarray:

@@ -45,6 +45,7 @@ class LogBuilder(tfds.core.GeneratorBasedBuilder):
   BUILDER_CONFIG_CLASS: ClassVar[type]
   READS_INPUT: ClassVar[bool] = True  # the log that `data.input` names
   FIELDS: ClassVar[tuple[str, ...]] = ()  # that `data.fields` may ask for
+  USER_FIELDS: ClassVar[tuple[str, ...]] = ()  # that `data.user_fields` may
 
   def __init__(
     self, *, options: options_lib.LogOptions | None = None, **kwargs: Any

@@ -9,9 +9,9 @@ import polars as pl
 
 from dare_jax import errors
 from dare_jax.logs import event_log
-from dare_jax.logs import number_buckets
 from dare_jax.logs import raw_log
 from dare_jax.logs.builders import base
+from dare_jax.logs.values import number_buckets
 
 # Field -> the column of a product that it is.
 _OF_PRODUCT: Mapping[str, str] = {
@@ -21,6 +21,17 @@ _OF_PRODUCT: Mapping[str, str] = {
   'product_category': 'product_category',
   'package_size': 'package_size',
 }
+# Of a household, of which the shop knows a third.
+_OF_HOUSEHOLD = (
+  'age',
+  'income',
+  'home_ownership',
+  'marital_status',
+  'household_size',
+  'household_comp',
+  'kids_count',
+)
+_ITSELF = 'household'
 _PRICE = 'price'
 _NONE = '(none)'
 
@@ -38,16 +49,22 @@ class CompleteJourney(base.LogBuilder):
   type), package size and price. The price is that of a piece over the whole
   year, in `number_buckets`: a product has one, so that it does not tell a
   purchase from a product that is drawn as a negative.
+
+  `data.user_fields` adds what is known of a household, for 801 of them, and the
+  household itself.
   """
 
   READS_INPUT = False
   FIELDS = (*_OF_PRODUCT, _PRICE)
+  USER_FIELDS = (*_OF_HOUSEHOLD, _ITSELF)
 
   @property
   def schema(self) -> event_log.LogSchema:
     """The fields that the config names, of those that this log has."""
     return event_log.LogSchema(
       fields=self.options.fields,
+      context_fields=self.options.user_fields,
+      user_fields=self.options.user_fields,
       shuffle_sessions=True,
       numbers=tuple({_PRICE} & {*self.options.fields}),
     )
@@ -67,6 +84,11 @@ class CompleteJourney(base.LogBuilder):
         columns=['product_id', 'product_type', *_OF_PRODUCT.values()],
         glob=False,
       )
+      households = pl.read_parquet(
+        folder / 'demographics.parquet',
+        columns=['household_id', *_OF_HOUSEHOLD],
+        glob=False,
+      )
       rows = pl.read_parquet(
         folder / 'transactions.parquet',
         columns=[
@@ -83,6 +105,15 @@ class CompleteJourney(base.LogBuilder):
       "the package's README calls this data simulated; other sources call"
       ' it real'
     )
+    if self.options.user_fields:
+      rows = rows.join(
+        households.with_columns(
+          pl.col(_OF_HOUSEHOLD).cast(pl.String).fill_null(_NONE)
+        ),
+        on='household_id',
+        how='left',
+        maintain_order='left',
+      ).with_columns(pl.col('household_id').alias(_ITSELF))
     products = products.join(_prices(rows), on='product_id', how='left')
     joined = rows.join(
       products, on='product_id', how='left', maintain_order='left'
@@ -101,7 +132,7 @@ class CompleteJourney(base.LogBuilder):
         field: pl.col(_OF_PRODUCT.get(field, field))
         .cast(pl.String)
         .fill_null(_NONE)
-        for field in self.options.fields
+        for field in (*self.options.fields, *self.options.user_fields)
       },
     )
     return event_log.encode([block], self.schema, report)

@@ -11,12 +11,13 @@ from dare_jax import errors
 from dare_jax.logs import event_log
 from dare_jax.logs import log_files
 from dare_jax.logs import log_parts
-from dare_jax.logs import number_buckets
 from dare_jax.logs import raw_log
 from dare_jax.logs import raw_times
 from dare_jax.logs import value_notes
 from dare_jax.logs.builders import base
 from dare_jax.logs.csv import csv_dialect
+from dare_jax.logs.values import number_buckets
+from dare_jax.logs.values import set_values
 
 _EXPECTED = 'a log in CSV or Parquet: a file, a folder or a pattern'
 _IF_EMPTY = (
@@ -39,8 +40,9 @@ class CsvLog(base.LogBuilder):
   behavior; `fields` and `context` name further categorical columns, `label` a
   column of 0 and 1 if rows are impressions. Ids and categories are compared as
   text; an empty further field is a value of its own. `numbers` names those of
-  the further columns that are put into buckets. Times are numbers, or
-  dates in ISO 8601 or of a Parquet file's own types.
+  the further columns that are put into buckets, `sets` those that hold several
+  values. Times are numbers, or dates in ISO 8601 or of a Parquet file's own
+  types.
   """
 
   @property
@@ -49,10 +51,12 @@ class CsvLog(base.LogBuilder):
     columns = self.options.columns
     return event_log.LogSchema(
       fields=tuple(columns.fields),
-      context_fields=tuple(columns.context),
+      context_fields=(*columns.context, *columns.user_fields),
       has_labels=columns.label is not None,
       sort_by_time=self.options.sort_by_time,
       numbers=tuple(columns.numbers),
+      user_fields=tuple(columns.user_fields),
+      sets=dict.fromkeys(columns.sets, columns.set_separator),
     )
 
   @property
@@ -82,17 +86,23 @@ class CsvLog(base.LogBuilder):
       self.options.max_malformed_share,
       _IF_EMPTY,
     )
-    log = event_log.encode(self._bucketed(checked), self.schema, report)
+    log = event_log.encode(self._named(checked), self.schema, report)
     value_notes.add(log, self._missing)
-    value_notes.add_joined(log, select)
+    value_notes.add_joined(log, select, self.schema.sets)
     return log
 
-  def _bucketed(self, blocks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Yields blocks with the buckets of numbers."""
+  def _named(self, blocks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yields blocks with the buckets of numbers, and the names of sets."""
+    schema, user = self.schema, self.options.columns.user
     for block in blocks:
+      if user in schema.user_fields:
+        block = block.with_columns(pl.col('user').cast(pl.String).alias(user))
       yield block.with_columns(
-        number_buckets.of_series(block[name])
-        for name in self.options.columns.numbers
+        *[number_buckets.of_series(block[name]) for name in schema.numbers],
+        *[
+          set_values.of_series(block[name], separator)
+          for name, separator in schema.sets.items()
+        ],
       )
 
   def _select(self) -> dict[str, str]:
@@ -108,12 +118,21 @@ class CsvLog(base.LogBuilder):
     ]
     pairs += [('columns.fields', name, name) for name in columns.fields]
     pairs += [('columns.context', name, name) for name in columns.context]
+    pairs += [
+      ('columns.user_fields', name, name)
+      for name in columns.user_fields
+      if name != columns.user
+    ]
+    if columns.user in columns.user_fields:
+      _check_field_name('columns.user_fields', columns.user)
     for name in columns.numbers:
-      if name not in (*columns.fields, *columns.context):
+      if name not in (*columns.fields, *self.schema.context_fields):
         raise errors.UsageError(
           f'data.columns.numbers: {name!r} is no further field; name it in'
-          ' data.columns.fields or data.columns.context as well.'
+          ' data.columns.fields, data.columns.context or'
+          ' data.columns.user_fields as well.'
         )
+    self._check_sets()
     if columns.label is not None:
       pairs.append(('columns.label', columns.label, 'label'))
     select: dict[str, str] = {}
@@ -132,16 +151,39 @@ class CsvLog(base.LogBuilder):
       select[name] = output
     return select
 
+  def _check_sets(self) -> None:
+    """Raises UsageError for sets that are no further fields of their own."""
+    columns = self.options.columns
+    if columns.sets and not columns.set_separator:
+      raise errors.UsageError(
+        'data.columns.set_separator is empty: expected what stands between two'
+        " members of a set, such as '|'."
+      )
+    for name in columns.sets:
+      if name not in columns.fields:
+        raise errors.UsageError(
+          f'data.columns.sets: {name!r} is no further field of a behavior; name'
+          ' it in data.columns.fields as well.'
+        )
+      if name in columns.numbers:
+        raise errors.UsageError(
+          f'data.columns.sets: {name!r} is in data.columns.numbers as well;'
+          ' a field holds sets or numbers, leave out one of the two.'
+        )
+
   def _column(self, name: str, output: str) -> raw_log.Column:
     if output == 'time':
       return raw_log.Column(
         name, 'time', missing=self._missing, notation=raw_times.Notation()
       )
+    is_set = output in self.options.columns.sets
+    kinds = {'user': 'id', 'item': 'id', 'label': 'label'}
     return raw_log.Column(
       name,
-      {'user': 'id', 'item': 'id', 'label': 'label'}.get(output, 'str'),
+      'set' if is_set else kinds.get(output, 'str'),
       required=output in (*_ROLES, 'label'),
       missing=self._missing,
+      separator=self.options.columns.set_separator,
     )
 
 

@@ -11,8 +11,10 @@ from dare_jax import errors
 from dare_jax.logs import event_log
 from dare_jax.logs import raw_log
 from dare_jax.logs.builders import base
+from dare_jax.logs.values import set_values
 
 _EXPECTED = "MovieLens 1M's ml-1m.zip, or the folder it unpacks to"
+_GENRES = 'genres'
 _UNKNOWN_GENRES = '(no genres listed)'
 
 
@@ -21,11 +23,19 @@ class Movielens1m(base.LogBuilder):
 
   An item is a movie, its category the whole combination of its genres, such as
   `Animation|Children's|Comedy`: the finest class of movies that the data names.
+
+  `data.fields=('genres',)` adds the genres as a set: movies of which some are
+  the same are alike to the model.
   """
+
+  FIELDS = (_GENRES,)
 
   @property
   def schema(self) -> event_log.LogSchema:
-    return event_log.LogSchema()
+    fields = tuple(self.options.fields)
+    return event_log.LogSchema(
+      fields=fields, sets=dict.fromkeys(fields, set_values.SEPARATOR)
+    )
 
   def read_log(self) -> event_log.EventLog:
     """Reads ratings.dat and movies.dat, joined by movie."""
@@ -63,6 +73,9 @@ class Movielens1m(base.LogBuilder):
         f' {_UNKNOWN_GENRES}'
       )
     block = block.with_columns(pl.col('category').fill_null(_UNKNOWN_GENRES))
+    for field, separator in self.schema.sets.items():
+      texts = block['category'].replace(_UNKNOWN_GENRES, '').alias(field)
+      block = block.with_columns(set_values.of_series(texts, separator))
     return event_log.encode([block], self.schema, report)
 
 

@@ -89,7 +89,8 @@ def require_single_values(
       raise errors.UsageError(
         f'{path}: column {field!r} holds several values in a row; a field has'
         ' one value for each behavior. Keep one of them, the first, say, in'
-        ' a column of its own, and name that.'
+        ' a column of its own, and name that; or, as a further field, name it'
+        " in data.columns.sets, with data.columns.set_separator=' '."
       )
 
 

@@ -6,8 +6,10 @@ Buckets do not depend on the log: the same number has the same name in any.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
 import math
+from typing import Any
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,10 +53,22 @@ def labels(values: Iterable[Value]) -> list[str | None]:
 
 def of_series(values: pl.Series) -> pl.Series:
   """Returns the same of a series of numbers or text."""
+  return renamed(values, labels)
+
+
+def renamed(
+  values: pl.Series, rename: Callable[[list[Any]], list[str | None]]
+) -> pl.Series:
+  """Returns other names of values, each distinct one of which is named once.
+
+  Args:
+    values: a series.
+    rename: gives the names of values.
+  """
   import polars as pl  # Bundles are read without Polars.
 
   distinct = values.unique()
-  named = pl.Series(labels(distinct.to_list()), dtype=pl.String)
+  named = pl.Series(rename(distinct.to_list()), dtype=pl.String)
   pairs = pl.DataFrame({'raw': distinct, 'label': named})
   frame = values.alias('raw').to_frame()
   joined = frame.join(

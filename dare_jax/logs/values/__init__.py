@@ -1,0 +1,1 @@
+"""Values that a log has under other names: buckets of numbers, sets."""
