@@ -141,11 +141,11 @@ class SearchResult:
 
   `indices` point into the window; `scores` carry gradient, `indices` do not;
   `mask` is False where fewer than k behaviors were there to keep. `distance`
-  is how far back each lies from its moment. `everything` says that nothing was
-  left out: index i is behavior i, k = l. `matches[field]`, of a model with
-  match terms, is of the whole history. Of a model with real time, `gap` is the
-  seconds from each behavior to its moment, and `since_last` those from the most
-  recent behavior, -1 where there is none.
+  is how far back each lies from its moment. `everything` says that all are
+  in their places: index i is behavior i, k = l. `matches[field]`, of a model
+  with match terms, is of the whole history. Of a model with real time, `gap` is
+  the seconds from each behavior to its moment, and `since_last` those from the
+  most recent behavior, -1 where there is none.
   `mean`, where the heads see it, is the mean of all representation vectors in
   the whole history.
   """

@@ -6,6 +6,9 @@ history it finds little, and the mean still tells the user's taste.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import dataclasses
+
 import jax.numpy as jnp
 from jaxtyping import Array
 from jaxtyping import Bool
@@ -37,6 +40,26 @@ def of_moments(
   count = jnp.sum(seen, axis=-1, keepdims=True)
   share = seen / jnp.maximum(count, 1)
   return jnp.einsum('bml,blv->bmv', share, wide).astype(content.dtype)
+
+
+def added(
+  result: types.SearchResult,
+  batch: types.Batch,
+  read: Callable[[types.History], Float[Array, 'b l v']],
+  config: ranker_config.RankerConfig,
+) -> types.SearchResult:
+  """Returns a result with the mean of what each moment sees, if asked for.
+
+  Args:
+    result: what the search found.
+    batch: histories and moments.
+    read: gives the vectors of all behaviors, without time.
+    config: says whether the heads see the mean.
+  """
+  if not config.history_mean:
+    return result
+  mean = of_moments(read(batch.history), batch.visible())
+  return dataclasses.replace(result, mean=mean)
 
 
 def features(

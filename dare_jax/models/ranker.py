@@ -20,6 +20,7 @@ from dare_jax import aggregate
 from dare_jax import search as searches
 from dare_jax import shapes
 from dare_jax import types
+from dare_jax.aggregate import in_place as in_place_lib
 from dare_jax.models import batch_check
 from dare_jax.models import by_windows
 from dare_jax.models import head
@@ -94,6 +95,17 @@ class Ranker(nn.Module):
       search=result,
       weights=weights,
     )
+
+  def logits(self, batch: types.Batch) -> Float[Array, 'b m c']:
+    """Returns the logits of a call; of other order of sums, by `in_place`."""
+    batch_check.check(batch, self.config.content, self.config.context)
+    weighs = self.aggregator.uses_scores
+    if not weighs or not in_place_lib.pays(self.config, batch):
+      return self(batch).logits
+    result, interest = self._attend(batch, pool=True, only_kept=True)
+    target = self.encoder.lookup('representation', 'target', batch.targets.ids)
+    features = self._features(batch, result, target, interest)
+    return self.head(features, batch.targets.weight > 0, False)
 
   def encode_history(
     self, history: types.History, categories_apart: bool = False
@@ -171,7 +183,7 @@ class Ranker(nn.Module):
     matches = self.matcher.of_targets(batch.targets.ids, batch.rows)
     batch = dataclasses.replace(batch, history=history)
     result, _ = self._find(query, bias, keys, batch, matches)
-    return self._with_mean(result, batch)
+    return history_mean.added(result, batch, self._content, self.config)
 
   def scores(self, view: searches.SearchView) -> Float[Array, 'b m c l']:
     """Returns the scores of all behaviors: also of matches and real time."""
@@ -241,7 +253,7 @@ class Ranker(nn.Module):
     return logits, weights
 
   def _attend(
-    self, batch: types.Batch, pool: bool
+    self, batch: types.Batch, pool: bool, only_kept: bool = False
   ) -> tuple[types.SearchResult, Float[Array, 'b m c v'] | None]:
     """Returns what the search found, and the whole history pooled.
 
@@ -251,6 +263,7 @@ class Ranker(nn.Module):
       batch: histories, moments and targets.
       pool: whether the whole history is pooled by a softmax, too; else None is
         returned for it.
+      only_kept: pool those alone that the search keeps.
     """
     history = store_clusters.look_up(self, batch.history)
     keys = self.encode_history(history)
@@ -267,8 +280,9 @@ class Ranker(nn.Module):
       query, bias, keys, content, batch, ids = part
       bias = bias if shared is None else shared
       own = dataclasses.replace(matches, ids=ids)
-      result, attention = module._find(query, bias, keys, batch, own)
-      result = module._with_mean(result, batch, content)
+      result, attention = module._find(query, bias, keys, batch, own, only_kept)
+      read = (lambda _: content) if pool else module._content
+      result = history_mean.added(result, batch, read, self.config)
       if not pool:
         return result, None
       weights = aggregate.masked_softmax(attention.scores, attention.mask)
@@ -277,6 +291,7 @@ class Ranker(nn.Module):
         values = time.values_counted_back(content, rows, batch.end, gap)
       else:
         values = time.values(content, rows, attention.distance, gap)
+      result = in_place_lib.without_behaviors(result) if only_kept else result
       return result, values.weigh(weights)
 
     # Table rows are of the whole batch, and only the head reads the context.
@@ -284,7 +299,8 @@ class Ranker(nn.Module):
     bias_of_windows = bias if shared is None else None
     inputs = query, bias_of_windows, keys, content, moments, matches.ids
     scores = batch.targets.label[0].size * length
-    size = by_windows.size(self.config.scores_at_once, scores)
+    at_once = in_place_lib.scores_at_once(self.config, only_kept)
+    size = by_windows.size(at_once, scores)
     return by_windows.apply(self, attend, inputs, size)
 
   def _aux_logits(
@@ -306,6 +322,7 @@ class Ranker(nn.Module):
     keys: Float[Array, 'b l d'],
     batch: types.Batch,
     matches: matching.Matching,
+    in_place: bool = False,
   ) -> tuple[types.SearchResult, searches.Attention]:
     """Returns what the search finds in a batch, and its attention."""
     view = searches.SearchView(
@@ -322,25 +339,9 @@ class Ranker(nn.Module):
       matching=matches,
       gap=self.real_time.gaps(batch),
     )
-    found, attention = self.searcher(view, self.scores)
+    found, attention = self.searcher(view, self.scores, in_place)
     found = self.matcher.found(found, matches, batch)
     return self.real_time.found(found, batch), attention
-
-  def _with_mean(
-    self,
-    result: types.SearchResult,
-    batch: types.Batch,
-    content: Float[Array, 'b l v'] | None = None,
-  ) -> types.SearchResult:
-    """Returns a result with the mean of what each moment sees, if asked for.
-
-    `content` are the vectors of all behaviors, where they are at hand.
-    """
-    if not self.config.history_mean:
-      return result
-    content = self._content(batch.history) if content is None else content
-    mean = history_mean.of_moments(content, batch.visible())
-    return dataclasses.replace(result, mean=mean)
 
   @property
   def _time(self) -> time_encoding.TimeEncoding:

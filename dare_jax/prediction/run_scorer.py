@@ -151,7 +151,7 @@ class RunScorer:
   @functools.cached_property
   def _apply(self) -> Any:
     model: Any = self._run.model
-    return jax.jit(lambda *inputs: model.apply(*inputs).logits)
+    return jax.jit(functools.partial(model.apply, method='logits'))
 
   def _batch(
     self,

@@ -67,8 +67,19 @@ class Search(nn.Module):
     raise NotImplementedError
 
   def __call__(
-    self, view: search_view.SearchView, scorer: search_view.Scorer
+    self,
+    view: search_view.SearchView,
+    scorer: search_view.Scorer,
+    in_place: bool = False,
   ) -> Found:
+    """Returns what is kept of a view, and its attention.
+
+    Args:
+      view: what the search sees.
+      scorer: gives the scores of behaviors.
+      in_place: return all behaviors, with a mask of those that are kept, in
+        place of those kept alone.
+    """
     ranking = self.rank(view, scorer)
     order = ranking.order
     scores = order if ranking.scores is None else ranking.scores
@@ -76,9 +87,14 @@ class Search(nn.Module):
       order = order.astype(jnp.float32)
     seen = view if ranking.view is None else ranking.view
     visible = seen.visible[:, :, None, :]
-    indices, mask = selection.top_k(
-      jnp.broadcast_to(order, scores.shape), visible, self.options.top_k
-    )
+    order = jnp.broadcast_to(order, scores.shape)
+    distance = None if ranking.view is None else seen.distance
+    if in_place:
+      mask = selection.kept(order, visible, self.options.top_k)
+      return search_view.in_place(seen, scores, mask), search_view.Attention(
+        scores, mask, distance
+      )
+    indices, mask = selection.top_k(order, visible, self.options.top_k)
     if self.options.keep_padding:
       mask = jnp.ones_like(mask)
     result = search_view.kept(seen, scores, indices, mask)
@@ -90,7 +106,6 @@ class Search(nn.Module):
       nothing = jnp.zeros(scores.shape, bool)
       visible = nothing.at[*places, indices].set(mask)
     weighed = scores if ranking.aux_scores is None else ranking.aux_scores
-    distance = None if ranking.view is None else seen.distance
     return result, search_view.Attention(weighed, visible, distance)
 
 
@@ -107,21 +122,15 @@ class FullSearch(Search):
   """Keeps all behaviors, unranked: exact attention over the whole history."""
 
   def __call__(
-    self, view: search_view.SearchView, scorer: search_view.Scorer
+    self,
+    view: search_view.SearchView,
+    scorer: search_view.Scorer,
+    in_place: bool = False,
   ) -> Found:
+    del in_place  # They always are.
     scores = scorer(view)
-    shape = scores.shape
-    indices = jnp.arange(shape[-1], dtype=jnp.int32)
-    every = lambda of_moment: jnp.broadcast_to(of_moment[:, :, None, :], shape)
-    result = types.SearchResult(
-      indices=jnp.broadcast_to(indices, shape),
-      scores=scores,
-      mask=every(view.visible),
-      distance=every(view.distance),
-      everything=True,
-      gap=None if view.gap is None else every(view.gap),
-    )
     visible = view.visible[:, :, None, :]
+    result = search_view.in_place(view, scores, visible)
     return result, search_view.Attention(scores, visible)
 
 

@@ -142,3 +142,22 @@ def kept(
     distance=distance,
     gap=None if view.gap is None else take(view.gap),
   )
+
+
+def in_place(
+  view: SearchView,
+  scores: Float[Array, 'b m c l'],
+  mask: Bool[Array, 'b m #c l'],
+) -> types.SearchResult:
+  """Returns the result that keeps behaviors where a mask has them."""
+  shape = scores.shape
+  indices = jnp.arange(shape[-1], dtype=jnp.int32)
+  every = lambda of_moment: jnp.broadcast_to(of_moment[:, :, None, :], shape)
+  return types.SearchResult(
+    indices=jnp.broadcast_to(indices, shape),
+    scores=scores,
+    mask=jnp.broadcast_to(mask, shape),
+    distance=every(view.distance),
+    everything=True,
+    gap=None if view.gap is None else every(view.gap),
+  )

@@ -82,6 +82,35 @@ def best_k(
   return jax.tree.map(lambda x: x.reshape(-1, k), found)
 
 
+@functools.partial(jax.jit, static_argnames='k')
+def are_kept(
+  order: Int[Array, 'r n'], newest: Int[Array, 'r 1'], k: int
+) -> Bool[Array, 'r n']:
+  """Returns which behaviors of each row are its k best.
+
+  A bound that just k reach takes more counts than one that a few more reach,
+  but nobody has to be found from bits and ranked.
+
+  Args:
+    order: of the behaviors of rings of n, at most `WHOLE`.
+    newest: slot of the most recent behavior of each ring.
+    k: how many to keep, at most n.
+  """
+  n = order.shape[-1]
+  order = _barrier(order)
+  runs = _runs(order, ordering.LOWEST)
+  least, reached = _bound(runs, k, k)
+
+  def newest_of_equals() -> Bool[Array, 'r n']:
+    age = rows_lib.age(jnp.arange(n, dtype=jnp.int32)[None], newest, n)
+    limit = _limit(runs, _runs(age, n), least, k, n)
+    return (order > least) | ((order == least) & (age < limit))
+
+  return jax.lax.cond(
+    jnp.all(reached == k), lambda: order >= least, newest_of_equals
+  )
+
+
 def _of_groups(rows: rows_lib.Rows, k: int) -> Any:
   """As `best_k`, of long rows."""
   newest = rows.newest_of_rows()
@@ -154,22 +183,13 @@ def _best(
     """Where more than `most` reach the bound, it is the k-th best."""
     all_of_them = jnp.arange(order.shape[-1], dtype=jnp.int32)[None]
     age = rows_lib.age(all_of_them if index is None else index, newest, n)
-    pairs = list(zip(runs, _runs(age, n), strict=True))
-    missing = k - _total([o > least for o in runs])
-
-    def halve(carry: tuple[Any, Any]) -> tuple[Any, Any]:
-      step, limit = carry
-      more = limit + step
-      those = _total([(o == least) & (a < more) for o, a in pairs])
-      return step // 2, jnp.where(those <= missing, more, limit)
-
-    first = jnp.int32(1 << n.bit_length())
-    _, limit = jax.lax.while_loop(
-      lambda carry: carry[0] > 0, halve, (first, jnp.zeros_like(least))
-    )
-    limit = jnp.where(is_few, n, limit)
+    ages = _runs(age, n)
+    limit = jnp.where(is_few, n, _limit(runs, ages, least, k, n))
     return _words(
-      [(o > least) | ((o == least) & (a < limit)) for o, a in pairs]
+      [
+        (o > least) | ((o == least) & (a < limit))
+        for o, a in zip(runs, ages, strict=True)
+      ]
     )
 
   words = jax.lax.cond(jnp.all(is_few), all_that_reach, newest_of_equals)
@@ -178,6 +198,38 @@ def _best(
   found = jnp.where(is_there, _take(order, place), ordering.LOWEST)
   own = place if index is None else _take(index, place)
   return ranked(own, found, rows_lib.age(own, newest, n), k)
+
+
+def _limit(
+  runs: list[Int[Array, 'r w']],
+  ages: list[Int[Array, '#r w']],
+  least: Int[Array, 'r 1'],
+  k: int,
+  n: int,
+) -> Int[Array, 'r 1']:
+  """Returns the age below which equals of the k-th best are kept.
+
+  Args:
+    runs: orders.
+    ages: of the same behaviors.
+    least: the order of the k-th best.
+    k: how many to keep.
+    n: length of the rings; ages are below.
+  """
+  pairs = list(zip(runs, ages, strict=True))
+  missing = k - _total([o > least for o in runs])
+
+  def halve(carry: tuple[Any, Any]) -> tuple[Any, Any]:
+    step, limit = carry
+    more = limit + step
+    those = _total([(o == least) & (a < more) for o, a in pairs])
+    return step // 2, jnp.where(those <= missing, more, limit)
+
+  first = jnp.int32(1 << n.bit_length())
+  _, limit = jax.lax.while_loop(
+    lambda carry: carry[0] > 0, halve, (first, jnp.zeros_like(least))
+  )
+  return limit
 
 
 def _bound(

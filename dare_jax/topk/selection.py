@@ -95,6 +95,39 @@ def best_k(
   return index.reshape(*lead, k), best.reshape(*lead, k)
 
 
+def kept(
+  scores: Float[Array, '... l'], visible: Bool[Array, '... l'], k: int
+) -> Bool[Array, '... l']:
+  """Returns which behaviors `top_k` keeps, in their own places.
+
+  Raises:
+    ValueError: k is below 1 or above l.
+
+  >>> import jax.numpy as jnp
+  >>> kept(jnp.array([3.0, 1.0, 3.0, 9.0]), jnp.array([1, 1, 1, 0], bool), k=2)
+  Array([ True, False,  True, False], dtype=bool)
+  """
+  length = scores.shape[-1]
+  lines = lambda x: jnp.broadcast_to(x, scores.shape).reshape(-1, length)
+
+  def spread() -> Bool[Array, 'r l']:
+    index, mask = top_k(lines(scores), lines(visible), k)
+    row = jnp.arange(len(index), dtype=jnp.int32)[:, None]
+    return jnp.zeros((len(index), length), bool).at[row, index].set(mask)
+
+  def counted() -> Bool[Array, 'r l']:
+    order = lines(_order(scores, visible))
+    newest = jnp.full((len(order), 1), length - 1, jnp.int32)
+    return counting.are_kept(order, newest, k) & (order > ordering.NOTHING)
+
+  rows = scores.size // length
+  if length > counting.WHOLE or not counting.suits(rows, length, k):
+    found = spread()
+  else:
+    found = jax.lax.platform_dependent(cpu=counted, default=spread)
+  return found.reshape(scores.shape)
+
+
 def best_of_rows(
   rows: rows_lib.Rows, k: int
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k']]:

@@ -28,6 +28,7 @@ _SHAPES = (
 )
 _RINGS = ((330, 208, 20), (64, 1040, 20))
 _best_k = jax.jit(selection.best_k, static_argnames='k')
+_kept = jax.jit(selection.kept, static_argnames='k')
 
 
 def _draw(seed, rows, length, values, share, odd):
@@ -78,6 +79,11 @@ class CountingTest(parameterized.TestCase):
       np.where(is_there, best, -1), np.where(is_there, expected, -1)
     )
     assert ((index >= 0) & (index < length)).all()
+    if newest is None:
+      in_place = np.zeros(scores.shape, bool)
+      np.put_along_axis(in_place, order[:, :k], is_there, axis=-1)
+      found = _kept(jnp.array(scores), jnp.array(visible), k)
+      np.testing.assert_array_equal(found, in_place)
 
   @hypothesis.given(
     seed=st.integers(0, 2**20),
