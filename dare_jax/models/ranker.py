@@ -98,9 +98,9 @@ class Ranker(nn.Module):
 
   def logits(self, batch: types.Batch) -> Float[Array, 'b m c']:
     """Returns the logits of a call; of other order of sums, by `in_place`."""
-    batch_check.check(batch, self.config.content, self.config.context)
-    weighs = self.aggregator.uses_scores
-    if not weighs or not in_place_lib.pays(self.config, batch):
+    config, weighs = self.config, self.aggregator.uses_scores
+    batch_check.check(batch, config.content, config.context, config.real_time)
+    if not weighs or not in_place_lib.pays(config, batch):
       return self(batch).logits
     result, interest = self._attend(batch, pool=True, only_kept=True)
     target = self.encoder.lookup('representation', 'target', batch.targets.ids)
