@@ -103,6 +103,7 @@ class Ranker(nn.Module):
     if not weighs or not in_place_lib.pays(config, batch):
       return self(batch).logits
     result, interest = self._attend(batch, pool=True, only_kept=True)
+    assert interest is not None
     target = self.encoder.lookup('representation', 'target', batch.targets.ids)
     features = self._features(batch, result, target, interest)
     return self.head(features, batch.targets.weight > 0, False)
