@@ -20,7 +20,7 @@ from dare_jax import aggregate
 from dare_jax import search as searches
 from dare_jax import shapes
 from dare_jax import types
-from dare_jax.aggregate import in_place as in_place_lib
+from dare_jax.aggregate import by_mask
 from dare_jax.models import batch_check
 from dare_jax.models import by_windows
 from dare_jax.models import head
@@ -97,10 +97,10 @@ class Ranker(nn.Module):
     )
 
   def logits(self, batch: types.Batch) -> Float[Array, 'b m c']:
-    """Returns the logits of a call; of other order of sums, by `in_place`."""
-    config, weighs = self.config, self.aggregator.uses_scores
+    """Returns the logits of a call, summed in another order by `by_mask`."""
+    config = self.config
     batch_check.check(batch, config.content, config.context, config.real_time)
-    if not weighs or not in_place_lib.pays(config, batch):
+    if not self.aggregator.uses_scores or not by_mask.pays(config, batch):
       return self(batch).logits
     result, interest = self._attend(batch, pool=True, only_kept=True)
     assert interest is not None
@@ -215,8 +215,7 @@ class Ranker(nn.Module):
     """Returns logits and weights, for a caller that keeps histories itself.
 
     Args:
-      batch: targets, context; of the history, its length is read: the largest
-        distance.
+      batch: targets and context; its history's length, the largest distance.
       result: of a search that keeps some behaviors, without `indices`.
       found_ids: field -> int [b, m, c, k]; any where the mask is False.
     """
@@ -262,8 +261,7 @@ class Ranker(nn.Module):
 
     Args:
       batch: histories, moments and targets.
-      pool: whether the whole history is pooled by a softmax, too; else None is
-        returned for it.
+      pool: whether the whole history is pooled by a softmax, too; else None.
       only_kept: pool those alone that the search keeps.
     """
     history = store_clusters.look_up(self, batch.history)
@@ -292,7 +290,7 @@ class Ranker(nn.Module):
         values = time.values_counted_back(content, rows, batch.end, gap)
       else:
         values = time.values(content, rows, attention.distance, gap)
-      result = in_place_lib.without_behaviors(result) if only_kept else result
+      result = by_mask.without_behaviors(result) if only_kept else result
       return result, values.weigh(weights)
 
     # Table rows are of the whole batch, and only the head reads the context.
@@ -300,7 +298,7 @@ class Ranker(nn.Module):
     bias_of_windows = bias if shared is None else None
     inputs = query, bias_of_windows, keys, content, moments, matches.ids
     scores = batch.targets.label[0].size * length
-    at_once = in_place_lib.scores_at_once(self.config, only_kept)
+    at_once = by_mask.scores_at_once(self.config, only_kept)
     size = by_windows.size(at_once, scores)
     return by_windows.apply(self, attend, inputs, size)
 
@@ -323,7 +321,7 @@ class Ranker(nn.Module):
     keys: Float[Array, 'b l d'],
     batch: types.Batch,
     matches: matching.Matching,
-    in_place: bool = False,
+    as_mask: bool = False,
   ) -> tuple[types.SearchResult, searches.Attention]:
     """Returns what the search finds in a batch, and its attention."""
     view = searches.SearchView(
@@ -340,7 +338,7 @@ class Ranker(nn.Module):
       matching=matches,
       gap=self.real_time.gaps(batch),
     )
-    found, attention = self.searcher(view, self.scores, in_place)
+    found, attention = self.searcher(view, self.scores, as_mask)
     found = self.matcher.found(found, matches, batch)
     return self.real_time.found(found, batch), attention
 

@@ -70,14 +70,14 @@ class Search(nn.Module):
     self,
     view: search_view.SearchView,
     scorer: search_view.Scorer,
-    in_place: bool = False,
+    as_mask: bool = False,
   ) -> Found:
     """Returns what is kept of a view, and its attention.
 
     Args:
       view: what the search sees.
       scorer: gives the scores of behaviors.
-      in_place: return all behaviors, with a mask of those that are kept, in
+      as_mask: return all behaviors, with a mask of those that are kept, in
         place of those kept alone.
     """
     ranking = self.rank(view, scorer)
@@ -89,9 +89,9 @@ class Search(nn.Module):
     visible = seen.visible[:, :, None, :]
     order = jnp.broadcast_to(order, scores.shape)
     distance = None if ranking.view is None else seen.distance
-    if in_place:
+    if as_mask:
       mask = selection.kept(order, visible, self.options.top_k)
-      return search_view.in_place(seen, scores, mask), search_view.Attention(
+      return search_view.all_places(seen, scores, mask), search_view.Attention(
         scores, mask, distance
       )
     indices, mask = selection.top_k(order, visible, self.options.top_k)
@@ -125,12 +125,12 @@ class FullSearch(Search):
     self,
     view: search_view.SearchView,
     scorer: search_view.Scorer,
-    in_place: bool = False,
+    as_mask: bool = False,
   ) -> Found:
-    del in_place  # They always are.
+    del as_mask  # They always are.
     scores = scorer(view)
     visible = view.visible[:, :, None, :]
-    result = search_view.in_place(view, scores, visible)
+    result = search_view.all_places(view, scores, visible)
     return result, search_view.Attention(scores, visible)
 
 

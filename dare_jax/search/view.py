@@ -144,7 +144,7 @@ def kept(
   )
 
 
-def in_place(
+def all_places(
   view: SearchView,
   scores: Float[Array, 'b m c l'],
   mask: Bool[Array, 'b m #c l'],

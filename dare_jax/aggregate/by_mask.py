@@ -1,7 +1,7 @@
-"""Whether what a search keeps is weighed in its place in the window.
+"""Whether what a search keeps is a mask over the window, rather than a list.
 
 The usual way reads the representation vectors of the k behaviors kept, for
-each target anew. In place, the vectors of the window are read once, and the
+each target anew. With a mask, the vectors of the window are read once, and the
 weights of all its behaviors, zero but for those kept, multiply them: a product
 of matrices, which does more, far faster. It pays where many targets share a
 window that is not too long.
@@ -27,7 +27,7 @@ _SCORES_AT_ONCE = 1 << 18
 
 
 def pays(config: Any, batch: types.Batch) -> bool:
-  """Returns whether to weigh a batch in place.
+  """Returns whether to keep behaviors of a batch by a mask.
 
   Never on an accelerator, where neither way is measured.
 
@@ -43,7 +43,8 @@ def pays(config: Any, batch: types.Batch) -> bool:
     return False
   if config.interest_heads > 1:  # More is made of each vector.
     return False
-  if config.search == 'all' or config.keep_padding:
+  # The position of a cluster is its own, and its vector is read in any case.
+  if config.search in ('all', 'clusters') or config.keep_padding:
     return False
   if length > counting.WHOLE:
     return False
@@ -63,7 +64,7 @@ def without_behaviors(result: types.SearchResult) -> types.SearchResult:
   )
 
 
-def scores_at_once(config: Any, is_in_place: bool) -> int:
+def scores_at_once(config: Any, as_mask: bool) -> int:
   """Returns for how many scores of behaviors memory is taken at once."""
   own = config.scores_at_once
-  return min(own, _SCORES_AT_ONCE) if is_in_place else own
+  return min(own, _SCORES_AT_ONCE) if as_mask else own

@@ -1,4 +1,4 @@
-"""Weighing in place gives the logits that reading what was kept gives."""
+"""A mask over the window gives the logits that a list of what is kept gives."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from absl.testing import parameterized
 import jax
 import numpy as np
 
-from dare_jax.aggregate import in_place
+from dare_jax.aggregate import by_mask
 from tests.models import conformance
 from tests.models import examples
+from tests.models import real_time_test
 
 _FIELDS = ('item', 'category')
 
 
-class InPlaceTest(parameterized.TestCase):
+class ByMaskTest(parameterized.TestCase):
   @parameterized.named_parameters(
     ('dare', 'dare', {}),
     ('time_in_the_map', 'twin', {'plan': 'projected_concat'}),
     ('no_time', 'dare', {'use_time': False}),
-    ('clusters', 'twin_v2', {}),
     ('hashes', 'eta', {}),
     ('category', 'dare', {'search': 'category', 'aux_head': False}),
     ('network', 'din', {}),
     ('matches', 'dare', {'match_fields': _FIELDS}),
+    ('mean', 'dare_match_mean', {}),
+    ('real_time', 'dare', {'real_time': ('gap', 'hour')}),
   )
   def test_equals_a_call(self, name, options):
     batch = examples.make_batch(windows=7, num_padding=(5, 0, 2))
-    if name == 'twin_v2':
-      batch = examples.with_clusters(batch, 3)
+    if 'real_time' in options:
+      batch = real_time_test.with_times(batch)
     self._check(examples.build(name, **options), batch, windows=3)
 
   def test_equals_a_call_where_the_choice_is_counted(self):
@@ -40,11 +42,11 @@ class InPlaceTest(parameterized.TestCase):
     self._check(examples.build('dare', top_k=5), batch, windows=5)
 
   def _check(self, model, batch, windows):
-    assert in_place.pays(model.config, batch)
+    assert by_mask.pays(model.config, batch)
     variables = examples.make_variables(model, batch)
     expected = jax.jit(model.apply)(variables, batch).logits
     scores = batch.targets.label[0].size * batch.history.mask.shape[1]
-    with mock.patch.object(in_place, '_SCORES_AT_ONCE', windows * scores):
+    with mock.patch.object(by_mask, '_SCORES_AT_ONCE', windows * scores):
       found = jax.jit(lambda *x: model.apply(*x, method='logits'))(
         variables, batch
       )
@@ -57,15 +59,16 @@ class InPlaceTest(parameterized.TestCase):
     ('few_kept', {'top_k': 2}, 8, 8, 200, False),
     ('all_kept', {'search': 'all'}, 8, 8, 20, False),
     ('heads', {'interest_heads': 2}, 8, 8, 20, False),
+    ('clusters', {'search': 'clusters'}, 8, 8, 20, False),
   )
   def test_where_it_pays(self, options, moments, candidates, length, expected):
     batch = examples.make_batch(
       windows=1, moments=moments, candidates=candidates, length=length
     )
     config = examples.build(**({'top_k': 20} | options)).config
-    assert in_place.pays(config, batch) == expected
+    assert by_mask.pays(config, batch) == expected
     with mock.patch.object(jax, 'default_backend', lambda: 'gpu'):
-      assert not in_place.pays(config, batch)
+      assert not by_mask.pays(config, batch)
 
   def test_where_it_does_not_pay_it_is_a_call(self):
     model = examples.build(search='all')
