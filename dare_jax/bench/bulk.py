@@ -35,7 +35,6 @@ from dare_jax.runs import interrupt
 from dare_jax.runs import saved_run
 
 _ITEMS, _CATEGORIES, _MORE_EVENTS = 50_000, 500, 10
-_NAMES = {'user': 'user_id', 'item': 'item_id', 'category': 'category_id'}
 _CLOSE = 1e-4
 
 
@@ -147,11 +146,11 @@ def measure(
   Raises:
     UsageError: no run there, or the two disagree.
   """
-  single = _Evaluated(workdir)
-  single.frame().write_parquet(folder / 'rows.parquet')
+  single, bulk = _Evaluated(workdir), _Predicted(workdir, folder)
+  single.frame(bulk.column_of).write_parquet(folder / 'rows.parquet')
   sides: dict[str, _Evaluated | _Predicted] = {
     'evaluate': single,
-    'predict': _Predicted(workdir, folder),
+    'predict': bulk,
   }
   # Compiles, too.
   expected, found = (side.score()[0] for side in sides.values())
@@ -206,8 +205,12 @@ class _Evaluated:
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     return found.logit[found.weight > 0], seconds, cpu
 
-  def frame(self) -> pl.DataFrame:
-    """Returns the rows as a log has them."""
+  def frame(self, column_of: Callable[[str], str]) -> pl.DataFrame:
+    """Returns the rows as a log has them.
+
+    Args:
+      column_of: gives the name of a role's column, or of a field's.
+    """
     store = self._parts.store
     fields = (*store.fields, *store.context_fields)
     raw = {field: store.raw_ids(field) for field in ('user', *fields)}
@@ -220,7 +223,7 @@ class _Evaluated:
       frames.append(
         pl.DataFrame(
           {
-            _NAMES.get(field, field): raw[field].gather(
+            column_of(field): raw[field].gather(
               np.reshape(own, real.shape)[real] - id_map.FIRST
             )
             for field, own in ids.items()
@@ -230,7 +233,7 @@ class _Evaluated:
     times = store.behaviors.columns['timestamp'][self._test.moments.target]
     each = self._test.num_examples // len(times)
     return pl.concat(frames).with_columns(
-      timestamp=pl.Series(np.repeat(times, each)).cast(pl.Int64)
+      pl.Series(column_of('time'), np.repeat(times, each)).cast(pl.Int64)
     )
 
 
@@ -244,6 +247,10 @@ class _Predicted:
         str(self._source), str(self._output), str(workdir), checkpoint='last'
       )
     )
+
+  def column_of(self, role: str) -> str:
+    """Returns the first name that the column of a role or field may have."""
+    return self._reader.names.by_role[role][0]
 
   def score(self) -> tuple[np.ndarray, float, float]:
     """Returns logits, seconds and CPU seconds."""

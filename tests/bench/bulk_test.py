@@ -10,7 +10,10 @@ from tests import tiny
 @pytest.mark.slow
 def test_rows_of_a_run(tmp_path):
   tiny.write_log(tmp_path / 'log.csv')
-  tiny.run(tiny.config(tmp_path, train__steps=2), tmp_path / 'run')
+  text = (tmp_path / 'log.csv').read_text()
+  (tmp_path / 'log.csv').write_text(text.replace('user_id', 'uid', 1))
+  config = tiny.config(tmp_path, train__steps=2, data__columns__user='uid')
+  tiny.run(config, tmp_path / 'run')
   rows = bulk.measure(tmp_path / 'run', tmp_path, rounds=1)
   assert [row['side'] for row in rows] == ['evaluate', 'predict']
   # Three targets of each moment of the split.
