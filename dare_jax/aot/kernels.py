@@ -3,7 +3,8 @@
 For each form, the kernel and XLA's own matmul and top-k: what does it hold and
 move? The compiler for TPUs tells, or that for GPUs: they come with the extras
 `tpu-aot` and `gpu-aot` and need no such device. Nothing is run. Of kernels for
-GPUs, registers and spills are told where CUDA's `ptxas` is installed.
+TPUs, bundles of the compiler's schedule are told; of those for GPUs, registers
+and spills, where CUDA's `ptxas` is installed.
 
     python -m dare_jax.bench kernels --topology=v5e:2x4 --candidates=1,128
     python -m dare_jax.bench kernels --topology=h100:1x1x1
@@ -23,6 +24,7 @@ from typing import Any
 from absl import flags
 
 from dare_jax import errors
+from dare_jax.aot import bundles
 from dare_jax.aot import gpu
 from dare_jax.aot import pod
 from dare_jax.aot import ptx
@@ -60,13 +62,15 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
       dict(zip(numbers, values, strict=True))
       for values in itertools.product(*numbers.values())
     ]
-    return [
-      measure_one(slice_name, kind, key_dtype, **point)
-      for slice_name in topology.value
-      for key_dtype in dtype.value
-      for point in points
-      for kind in form.value
-    ]
+    with tempfile.TemporaryDirectory() as folder:
+      bundles.ask(pathlib.Path(folder))
+      return [
+        measure_one(slice_name, kind, key_dtype, pathlib.Path(folder), **point)
+        for slice_name in topology.value
+        for key_dtype in dtype.value
+        for point in points
+        for kind in form.value
+      ]
 
   return measure
 
@@ -92,7 +96,7 @@ def _numbers(name: str, values: list[str]) -> list[int]:
 
 
 def measure_one(
-  topology: str, form: str, dtype: str, **point: int
+  topology: str, form: str, dtype: str, folder: pathlib.Path, **point: int
 ) -> dict[str, Any]:
   """Returns what the compiler says of one form, a chip of the slice each.
 
@@ -100,6 +104,7 @@ def measure_one(
     topology: the slice, such as 'v5e:2x4'.
     form: one of `kernel` and `xla`.
     dtype: of the keys.
+    folder: into which the compiler for TPUs was asked to write schedules.
     **point: `length`, `candidates`, `dim`, `top_k` and `histories` of a chip.
   """
   devices = pod.devices_of(topology)
@@ -107,14 +112,14 @@ def measure_one(
 
   mesh = jax.make_mesh((len(devices),), ('histories',), devices=devices)
   begin = time.perf_counter()
-  with tempfile.TemporaryDirectory() as folder:
+  with tempfile.TemporaryDirectory() as dumped:
     lowered, state = _lower(mesh, _backend(topology, form), dtype, **point)
     card = gpu.card_of(topology)
-    options = {'xla_dump_to': folder, **gpu.options(card)} if card else None
+    options = {'xla_dump_to': dumped, **gpu.options(card)} if card else None
     compiled = lowered.compile(options)
     seconds = time.perf_counter() - begin
     registers, spilled = ptx.registers_and_spills(
-      pathlib.Path(folder), 'search_'
+      pathlib.Path(dumped), 'search_'
     )
   memory: Any = compiled.memory_analysis()
   text = compiled.as_text() or ''
@@ -128,6 +133,7 @@ def measure_one(
     'moved_mb': _moved(compiled, text, card, form, state, point) / 1e6,
     # Of GPUs, by XLA's own model, which does not know the kernel.
     'estimate_us': (form == 'xla' and gpu.estimate_us(text)) or None,
+    'bundles': bundles.count(folder, 'search_top_k'),
     'registers': registers,
     'spill_bytes': spilled,
     'sorts': len(re.findall(r' sort\(', text)),

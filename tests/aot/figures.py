@@ -28,7 +28,7 @@ _OF_PTXAS = {'registers', 'spill_bytes'}
 _FIGURES = (
   *('state_and_batch_mb', 'arguments_mb', 'temporary_mb', 'moved_mb'),
   *('all_to_all_mb', 'other_collectives_mb', 'bytes_accessed_mb'),
-  *('table_copies', 'registers', 'spill_bytes'),
+  *('table_copies', 'registers', 'spill_bytes', 'bundles'),
 )
 
 

@@ -18,12 +18,11 @@ from dare_jax.serving import products
 from dare_jax.serving import user_state
 from dare_jax.serving.kernels import dispatch
 from dare_jax.serving.kernels import gpu
-from dare_jax.serving.kernels import lanes
 from dare_jax.serving.kernels import tpu
 from tests.models import reference
 
 _K = 8
-_SIZES = tpu.Sizes(width=128, block=256, tile=8)
+_SIZES = tpu.Sizes(block=512, tile=8, held=2)
 # b, c, l, d: a part of a block at the end, two tiles of targets; rows as wide
 # as a register; a history of less than a block, and an odd number of dims.
 _SHAPES = {
@@ -113,7 +112,7 @@ class KernelsTest(parameterized.TestCase):
     share=st.sampled_from([0.0, 0.02, 0.7, 1.0]),
     nans=st.integers(0, 3),
     # Where a ring begins: anywhere; with a block, or at its end.
-    newest=st.sampled_from([None, -1, 63, 255, 256]),
+    newest=st.sampled_from([None, -1, 63, 255, 511, 512]),
   )
   def test_equals_sorting(
     self, kernel, shape, seed, distinct, share, nans, newest
@@ -125,16 +124,10 @@ class KernelsTest(parameterized.TestCase):
     _check(case.found(kernel), case)
 
   @parameterized.parameters(*_KERNELS)
-  def test_a_list_that_holds_all_of_the_best(self, kernel):
-    shape = _SHAPES['tiles']
-    width = _SIZES.width
-    rows = shape[0] * shape[1]
-    # Without this the lists are deep enough at once.
-    assert lanes.depth(_K, shape[2], rows, width) < lanes.full_depth(
-      _K, shape[2], width
-    )
-    case = _Case.draw(shape, 0, 1, 1.0)
-    case.bias[:, 5::width] += 100.0
+  def test_all_of_the_best_lie_a_register_apart(self, kernel):
+    # In one chunk of each block, of which the kernel for TPU shows one first.
+    case = _Case.draw(_SHAPES['tiles'], 0, 1, 1.0)
+    case.bias[:, 5::128] += 100.0
     _check(case.found(kernel), case)
 
   @parameterized.parameters(*_KERNELS)
@@ -199,6 +192,14 @@ class BackendTest(parameterized.TestCase):
       pair = [np.where(x.mask, getattr(x, name), 0) for x in (found, plain)]
       np.testing.assert_array_equal(*pair)
     np.testing.assert_allclose(found.scores, plain.scores, atol=1e-5)
+
+  def test_more_is_kept_than_a_register_has_lanes(self):
+    operands = _state()
+    plain = user_state.search(*operands, 200, backend='plain')
+    found = user_state.search(*operands, 200, backend='tpu')
+    np.testing.assert_array_equal(found.mask, plain.mask)
+    distances = [np.where(x.mask, x.distance, 0) for x in (found, plain)]
+    np.testing.assert_array_equal(*distances)
 
   def test_no_gradient_flows_through_a_kernel(self):
     state, query, bias = _state()

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from jaxtyping import Int
 
 from dare_jax.serving.kernels import gpu
-from dare_jax.serving.kernels import lanes
+from dare_jax.serving.kernels import operands as operands_lib
 from dare_jax.serving.kernels import tpu
 
 KERNELS = {'tpu': tpu.search, 'gpu': gpu.search}
@@ -94,4 +94,4 @@ def best(
   if keys.dtype != jnp.float32:
     queries = [own.astype(jnp.bfloat16) for own in queries]
   oldest = (newest + 1) % keys.shape[-1]
-  return kernel(lanes.Operands(queries, keys, scale, bias, oldest), k)
+  return kernel(operands_lib.Operands(queries, keys, scale, bias, oldest), k)

@@ -21,7 +21,7 @@ from jaxtyping import Array
 from jaxtyping import Float
 from jaxtyping import Int
 
-from dare_jax.serving.kernels import lanes as lists
+from dare_jax.serving.kernels import operands as operands_lib
 from dare_jax.topk import rows as rows_lib
 from dare_jax.topk import selection
 
@@ -35,7 +35,7 @@ _FLOAT32 = jax.lax.DotAlgorithmPreset.BF16_BF16_F32_X6
 
 
 def search(
-  operands: lists.Operands, k: int, interpret: bool = False
+  operands: operands_lib.Operands, k: int, interpret: bool = False
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k']]:
   """Returns slots and scores of the k best behaviors of each row.
 
@@ -65,7 +65,7 @@ def search(
 
 
 def _scores(
-  operands: lists.Operands, group: Int[Array, 'c m']
+  operands: operands_lib.Operands, group: Int[Array, 'c m']
 ) -> Float[Array, 'c m w']:
   """Returns the scores of the members of each target's groups, of one user."""
   queries, keys, scale, bias, _ = operands
@@ -75,7 +75,7 @@ def _scores(
     x = jnp.pad(x, edge, constant_values=fill)
     return x.reshape(*x.shape[:-1], -1, _GROUP)[..., group, :]
 
-  wide = lists.widened(members(keys, 0), len(queries))
+  wide = operands_lib.widened(members(keys, 0), len(queries))
   # No matrix product: what is summed is not written to memory before.
   product: Any = sum(
     jnp.sum(query.astype(jnp.float32).T[:, :, None, None] * key, axis=0)
@@ -83,11 +83,11 @@ def _scores(
   )
   if scale is not None:
     product *= members(scale, 0)
-  return lists.rank(product, members(bias, -jnp.inf))
+  return operands_lib.rank(product, members(bias, -jnp.inf))
 
 
 def _maxima(
-  operands: lists.Operands, split: Int[Array, ' b'], interpret: bool
+  operands: operands_lib.Operands, split: Int[Array, ' b'], interpret: bool
 ) -> Float[Array, 'b c n']:
   """Returns the best score of each group, most recent last.
 
@@ -143,11 +143,11 @@ def _kernel(num_queries: int, tile: int, *refs: Any) -> None:
     mask=(dim < d)[:, None] & is_there[None],
     other=0,
   )
-  product = lists.products(queries, key, _FLOAT32)
+  product = operands_lib.products(queries, key, _FLOAT32)
   for ref in scale:
     product *= plt.load(ref.at[slot], mask=is_there, other=0)[None]
   added = plt.load(bias.at[slot], mask=is_there, other=-jnp.inf)
-  scores = lists.rank(product, added[None])
+  scores = operands_lib.rank(product, added[None])
   best = jnp.max(scores.reshape(tile, -1, _GROUP), axis=-1)
   place = group - split[0] - 1
   place = jnp.where(place < 0, place + groups, place)
