@@ -143,7 +143,7 @@ def test_a_store_without_truth_has_none():
 
 def test_a_truth_that_another_process_cannot_read_stops_all(monkeypatch):
   store = stores.build([(0, item, 0, item) for item in range(5)])
-  loaded = experiment.Experiment(None, None, store, {}, None, 0, None)
+  loaded = experiment.Experiment(None, None, store, {}, None, 0, None, {})
   texts = lambda text: [text, 'damaged there']
   monkeypatch.setattr(experiment.processes, '_gather_texts', texts)
   with pytest.raises(errors.UsageError, match='^damaged there$'):
