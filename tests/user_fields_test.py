@@ -93,7 +93,7 @@ def test_bulk_scores_need_no_fields_of_users(root, run, opened, tmp_path):
   by_run = {'workdir': str(root / 'run')}
   given = _bulk(tmp_path, same, 'given', **by_run)
   left_out = _bulk(tmp_path, same.drop('age'), 'left_out', **by_run)
-  np.testing.assert_allclose(left_out, given, atol=1e-6)
+  np.testing.assert_allclose(left_out, given, rtol=1e-6, atol=1e-6)
   found = _bulk(
     tmp_path,
     same.drop('age'),
@@ -102,7 +102,7 @@ def test_bulk_scores_need_no_fields_of_users(root, run, opened, tmp_path):
     history=str(root / 'log.csv'),
     data_dir=str(tmp_path / 'data'),
   )
-  np.testing.assert_allclose(found, given, atol=1e-6)
+  np.testing.assert_allclose(found, given, rtol=1e-6, atol=1e-6)
 
 
 def test_a_bundle_knows_the_users_of_the_log(run, opened):
