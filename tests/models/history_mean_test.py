@@ -17,6 +17,7 @@ from dare_jax.models import history_mean
 from dare_jax.serving import user_state
 from tests.models import examples
 from tests.models import reference
+from tests.models import reference_check
 
 
 def _example(name: str, **options: Any) -> Any:
@@ -41,20 +42,7 @@ def _example(name: str, **options: Any) -> Any:
   ],
 )
 def test_equals_the_reference(name, options):
-  model, variables, batch = _example(name, **options)
-  with jax.enable_x64(True):
-    variables, batch = examples.to_float64((variables, batch))
-    for train in (False, True):
-      expected = reference.rank(model, variables, batch, train)
-      output, _ = model.apply(
-        variables, batch, train=train, mutable=['batch_stats']
-      )
-      close = {'rtol': 1e-6, 'atol': 1e-6}  # Logarithms are float32.
-      np.testing.assert_allclose(output.logits, expected.logits, **close)
-      if train and model.config.aux_head:
-        np.testing.assert_allclose(
-          output.aux_logits, expected.aux_logits, **close
-        )
+  reference_check.assert_equal(*_example(name, **options))
 
 
 def test_the_gradient_of_a_row_agrees_with_the_reference_s_differences():

@@ -19,6 +19,7 @@ from dare_jax.search import gaps
 from tests.models import examples
 from tests.models import real_time_parts
 from tests.models import reference
+from tests.models import reference_check
 
 _VOCAB = {'item': 6, 'category': 4}
 _ALL = ('gap', 'weekday', 'hour')
@@ -74,27 +75,9 @@ def _example(name: str, **options: Any) -> Any:
 class RealTimeTest(parameterized.TestCase):
   @parameterized.named_parameters(*_CASES)
   def test_equals_the_reference(self, name, options):
-    model, variables, batch = _example(name, **options)
-    with jax.enable_x64(True):
-      variables, batch = examples.to_float64((variables, batch))
-      for train in (False, True):
-        expected = reference.rank(model, variables, batch, train)
-        output, _ = model.apply(
-          variables, batch, train=train, mutable=['batch_stats']
-        )
-        close = {'rtol': 1e-6, 'atol': 2e-6}  # Logarithms are float32.
-        np.testing.assert_allclose(output.logits, expected.logits, **close)
-        if train and model.config.aux_head:
-          np.testing.assert_allclose(
-            output.aux_logits, expected.aux_logits, **close
-          )
-    for where in np.ndindex(*batch.targets.label.shape):
-      b, m, c = where
-      found = output.search
-      kept = np.asarray(found.indices[where])[np.asarray(found.mask[where])]
-      np.testing.assert_array_equal(
-        np.sort(kept), np.sort(expected.kept[b][m][c])
-      )
+    example = _example(name, **options)
+    found = reference_check.assert_equal(*example, atol=2e-6)
+    reference_check.assert_same_kept(*found)
 
   @parameterized.named_parameters(
     case for case in _CASES if case[0] in ('dare', 'din', 'twin_v2')

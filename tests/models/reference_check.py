@@ -1,0 +1,50 @@
+"""Whether a model agrees with its slow twin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from dare_jax import models
+from dare_jax import types
+from tests.models import examples
+from tests.models import reference
+
+
+def assert_equal(
+  model: models.Ranker, variables: Any, batch: types.Batch, atol: float = 1e-6
+) -> tuple[types.RankerOutput, reference.Output]:
+  """Compares logits, in evaluation and in training, with the reference's.
+
+  Returns:
+    What both give in training, for further checks.
+  """
+  close = {'rtol': 1e-6, 'atol': atol}  # Logarithms are float32.
+  with jax.enable_x64(True):
+    variables, batch = examples.to_float64((variables, batch))
+    for train in (False, True):
+      expected = reference.rank(model, variables, batch, train)
+      output, _ = model.apply(
+        variables, batch, train=train, mutable=['batch_stats']
+      )
+      np.testing.assert_allclose(output.logits, expected.logits, **close)
+      if train and model.config.aux_head:
+        np.testing.assert_allclose(
+          output.aux_logits, expected.aux_logits, **close
+        )
+  return output, expected
+
+
+def assert_same_kept(
+  output: types.RankerOutput, expected: reference.Output
+) -> None:
+  """Compares which behaviors a search kept with the reference's."""
+  found = output.search
+  for where in np.ndindex(*found.mask.shape[:-1]):
+    b, m, c = where
+    kept = np.asarray(found.indices[where])[np.asarray(found.mask[where])]
+    np.testing.assert_array_equal(
+      np.sort(kept), np.sort(expected.kept[b][m][c])
+    )
