@@ -251,6 +251,7 @@ def _total(text: str, of_line: Callable[[str], float]) -> float:
       lines[name].append(line)
 
   def of(computation: str) -> float:
+    """Returns the sum of a computation and of those that it calls."""
     total = 0.0
     for line in lines.get(computation, []):
       if body := _BODY.search(line):

@@ -55,6 +55,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   }
 
   def measure() -> list[dict[str, Any]]:
+    """Returns a row for each size, after checking the flags."""
     _expect('form', form.value, _FORMS)
     _expect('dtype', dtype.value, _DTYPES)
     numbers = {name: _numbers(name, flag.value) for name, flag in sizes.items()}

@@ -67,6 +67,7 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   )
 
   def measure() -> list[dict[str, Any]]:
+    """Returns a row for each slice and number of rows."""
     if figure.value:
       plots.require('--figure')
     if parts.value:

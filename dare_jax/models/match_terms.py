@@ -39,6 +39,7 @@ class MatchTerms(nn.Module):
   config: ranker_config.RankerConfig
 
   def setup(self) -> None:
+    """Makes the bias of each field, where scores weigh behaviors."""
     fields = self.config.match_fields
     if not aggregate.AGGREGATIONS[self.config.aggregation].uses_scores:
       fields = ()

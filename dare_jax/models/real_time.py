@@ -45,6 +45,7 @@ class RealTime(nn.Module):
   config: ranker_config.RankerConfig
 
   def setup(self) -> None:
+    """Makes the tables and biases of the parts that the config names."""
     config, zeros = self.config, nn.initializers.zeros
     self.moment_tables = {
       part: nn.Embed(_VALUES[part], _WIDTH)

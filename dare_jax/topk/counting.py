@@ -249,6 +249,7 @@ def _bound(
     return ((reached < k) | (reached > most)) & (low + 1 < high)
 
   def narrow(carry: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
+    """Returns the search for a bound after one more step."""
     step, low, high, reached = carry
     bound = _between(step, low, high)
     those = _total([o >= bound for o in runs])

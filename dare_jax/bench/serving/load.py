@@ -80,6 +80,7 @@ class _Run:
     self._places = asyncio.Semaphore(_CONNECTIONS)
 
   async def all(self, requests: Sequence[bytes], due: np.ndarray) -> Answered:
+    """Returns how requests were answered, each sent when it is due."""
     begin = time.perf_counter() + 0.01
     latency = np.zeros(len(requests))
     status = np.zeros(len(requests), np.int64)

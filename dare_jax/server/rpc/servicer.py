@@ -81,6 +81,7 @@ class Servicer:
     """Returns a call with token, errors, metrics and log around it."""
 
     async def call(request: Any, context: Any) -> Any:
+      """Answers one request of the method."""
       begin = time.perf_counter()
       told = dict(context.invocation_metadata() or ())
       request_id = logs.request_id(_text(told.get('x-request-id')))

@@ -318,6 +318,7 @@ def _show_next(
   size = math.gcd(tile, _ROWS)
 
   def of_rows(n: Any, group: Any) -> None:
+    """Shows the next best of each chunk of some rows."""
     rows = pl.ds(pl.multiple_of(group * size, size), size)
     chunks = rows, _chunks(n, best, held)
     gone = (_place(order[chunks]) >> 7) - (first + n) * steps
