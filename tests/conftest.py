@@ -68,6 +68,9 @@ jaxtyping.install_import_hook(
   'beartype.beartype',
 )
 
+# After the hook, under which the modules are imported.
+from tests import shared_trainers  # noqa: E402
+
 # Two shared cores: a slow example is the machine's fault, not the code's. The
 # examples are the same in every run, so that a red suite can be reproduced.
 hypothesis.settings.register_profile(
@@ -108,6 +111,12 @@ def pytest_unconfigure():
   shutil.rmtree(os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def one_trainer_a_model():
+  with shared_trainers.shared():
+    yield
+
+
 @pytest.fixture(autouse=True)
 def own_signals():
   """A command that a test runs in this process takes them over for good."""
@@ -127,6 +136,7 @@ def bounded_memory():
   """
   yield
   if _resident() > max(_MEMORY, _Forgotten.resident + _GROWTH):
+    shared_trainers.forget()
     jax.clear_caches()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)

@@ -1,6 +1,5 @@
 """Whole runs on a tiny log: files, restarts, what goes on and what does not."""
 
-from collections.abc import Iterator
 import json
 import math
 import pathlib
@@ -13,7 +12,6 @@ from dare_jax.experiments import experiment
 from dare_jax.runs import metric_log
 from dare_jax.runs import run as run_lib
 from dare_jax.runs import session as session_lib
-from dare_jax.training import state as train_state
 from tests import tiny
 
 _RESULT_KEYS = [
@@ -44,25 +42,11 @@ _TRAIN_METRICS = {
 
 
 @pytest.fixture(scope='module')
-def root(tmp_path_factory) -> Iterator[pathlib.Path]:
+def root(tmp_path_factory) -> pathlib.Path:
   """A folder with the log and prepared data."""
   folder = tmp_path_factory.mktemp('tiny')
   tiny.write_log(folder / 'log.csv')
-  # One trainer for runs of one model: they need not trace it again. Real
-  # processes, below, share nothing but the compilation cache.
-  trainer = train_state.Trainer
-  made = {}
-
-  def shared(model, optim, total_steps, mesh, observe_gradients):
-    assert optim.schedule == 'constant'  # So that the length does not matter.
-    key = (model, optim, observe_gradients)
-    if key not in made:
-      made[key] = trainer(model, optim, total_steps, mesh, observe_gradients)
-    return made[key]
-
-  train_state.Trainer = shared
-  yield folder
-  train_state.Trainer = trainer
+  return folder
 
 
 @pytest.fixture(scope='module')

@@ -86,6 +86,9 @@ class Trainer:
       )
     learner = model if not self._roles else self._roles.model
     self._learner = _on_axis(learner, self.mesh)
+    # Traced once, for the shapes of a state and for its values.
+    self._fresh = jax.jit(self._init_model)
+    self._slots = jax.jit(self._init_slots)
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
     self.predict_step = jax.jit(self._predict_step, static_argnums=2)
 
@@ -103,15 +106,13 @@ class Trainer:
       counts: field -> how often each id occurs in the log, int [rows]; needed
         where gradients are observed.
     """
-    shapes = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch
-    )
+    zeros = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
     shardings = jax.tree.map(lambda x: x.sharding, self._abstract(batch))
     # Slots come second: they fill the memory that random numbers took, which
     # is several times that of a table.
     split = mesh_lib.shardings(self.mesh, self.trained_tables.gathered_specs())
     draw = jax.jit(
-      lambda rng: self._init_model(rng, shapes),
+      lambda rng: self._fresh(rng, zeros()),
       out_shardings=dataclasses.replace(
         shardings,
         tables={'encoder': split},
@@ -121,7 +122,7 @@ class Trainer:
     )
     joined = self.trained_tables.only_joined(shardings.tables['encoder'])
     fill = jax.jit(
-      self._init_slots,
+      lambda state: self._slots(state),
       out_shardings=(shardings.dense_slots, shardings.table_slots, joined),
     )
     state = draw(jax.random.key(seed))
@@ -146,8 +147,8 @@ class Trainer:
 
   def _abstract(self, batch: types.Batch) -> TrainState:
     """Returns `abstract_state` without what is seen of gradients."""
-    shapes = jax.eval_shape(self._init_model, jax.random.key(0), batch)
-    slots = jax.eval_shape(self._init_slots, shapes)
+    shapes = jax.eval_shape(self._fresh, jax.random.key(0), batch)
+    slots = jax.eval_shape(self._slots, shapes)
     shapes = self._with_slots(shapes, *slots)
     shardings = mesh_lib.shardings(self.mesh, self.specs(shapes))
     return jax.tree.map(
