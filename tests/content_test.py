@@ -220,7 +220,7 @@ def test_a_bundle_serves_cold_items(root, run, tmp_path, capsys):
   np.testing.assert_array_equal(
     table, run.variables['tables']['encoder']['item_vectors']
   )
-  one = served_lib.Served.of(opened, 10**6, 100)
+  one = served_lib.Served.of(opened, 10**6, 100, None)
   assert one.messages.fields == ('item', 'category')
   past, some = (
     states.ids_of(opened, 'history', columns) for columns in (_PAST, _SOME)

@@ -14,9 +14,9 @@ from dare_jax import predict
 from dare_jax import trained
 from dare_jax.bundle import reading
 from dare_jax.bundle.making import exporting
-from dare_jax.server import served
 from tests import tiny
 from tests.prediction import cases
+from tests.server import sites
 
 FIELDS = {
   'model__real_time': ('gap', 'weekday', 'hour'),
@@ -76,10 +76,55 @@ def bundle(root):
   return root / 'bundle'
 
 
-def test_the_server_refuses_it(bundle):
-  opened = reading.open(bundle)
-  with pytest.raises(errors.UsageError, match='model.real_time=gap,weekday'):
-    served.Served.of(opened, 1, 1)
+def _moment(run, place):
+  """Returns the behaviors that a moment of the test sees, and its date."""
+  store, moments = (
+    run.experiment.store,
+    run.experiment.pipelines['test'].moments,
+  )
+  columns, begin = store.behaviors.columns, store.behaviors.offsets
+  rows = np.arange(begin[int(moments.user[place])], moments.end[place])
+  places = np.append(rows, moments.target[place])
+  seconds = pl.Series(np.array(columns['timestamp'][places]))
+  *times, now = pl.from_epoch(seconds).dt.to_string().to_list()
+  past = {
+    field: store.raw_ids(field).gather(
+      np.array(columns[f'{field}_id'][rows]) - 2
+    )
+    for field in store.fields
+  }
+  return pl.DataFrame({**past, 'time': times}).to_dicts(), now
+
+
+def test_the_server_scores_as_evaluation_did(root, run, bundle):
+  """Of kept users, events come one by one, and of given histories."""
+  frame, logits = cases.rows(root / 'run')
+  size = run.experiment.pipelines['test'].targets_per_row
+  site = sites.open_site(reading.open(bundle))
+  with site.client:
+    for place in range(4):
+      mine = slice(place * size, (place + 1) * size)
+      targets = frame[mine].select(item='item_id', category='category_id')
+      past, now = _moment(run, place)
+      asked = {'candidates': targets.to_dicts(), 'time': now}
+      url = f'/users/{place}/events'
+      site.client.post(url, json=sites.events(past[:-1])).raise_for_status()
+      body = {'user_id': place, **asked}
+      before = sites.logits(site.client.post('/score', json=body))
+      last = sites.events(past[-1:], len(past) - 1)
+      site.client.post(url, json=last).raise_for_status()
+      kept = site.client.post('/score', json=body)
+      assert sites.logits(kept) != before
+      given = site.client.post('/score', json={'history': past, **asked})
+      for answer in (kept, given):
+        np.testing.assert_allclose(
+          sites.logits(answer), logits[mine], rtol=1e-6, atol=2e-6
+        )
+    early = {'history': past, **asked, 'time': 0}
+    other = site.client.post('/score', json=early)
+    assert sites.logits(other) != sites.logits(given)
+    assert 'result="appended"} 4.0' in site.client.get('/metrics').text
+  site.service.close()
 
 
 def test_a_bundle_without_times_is_refused(bundle):

@@ -51,3 +51,15 @@ def load(path: pathlib.Path, told: Mapping[str, Any]) -> np.ndarray:
   if list(array.shape) != told['shape']:
     raise ValueError(f'{path}: shape {array.shape}, not {told["shape"]}')
   return array
+
+
+def on_device(path: pathlib.Path, manifest: Mapping[str, Any]) -> Any:
+  """Returns what programs take, on the device; on a CPU nothing is copied."""
+  import jax
+
+  loaded = {
+    name: load(path / told['file'], told)
+    for kind in ('tables', 'parameters')
+    for name, told in manifest[kind].items()
+  }
+  return jax.device_put(loaded)

@@ -19,6 +19,7 @@ from dare_jax.bundle import calls as calls_lib
 from dare_jax.bundle import manifest as manifest_lib
 from dare_jax.bundle import raw_ids
 from dare_jax.bundle import scoring
+from dare_jax.bundle import times as times_lib
 from dare_jax.logs.values import set_values
 
 # The id that a model reads in place of values that training has not seen.
@@ -51,7 +52,9 @@ class Bundle:
         field: arrays.load(path / told['file'], told)
         for field, told in users['fields'].items()
       }
-    self._calls = calls_lib.Calls(path, manifest, _variables(path, manifest))
+    self._calls = calls_lib.Calls(
+      path, manifest, arrays.on_device(path, manifest)
+    )
     self._take(Shape(*sizes) for sizes in manifest['shapes'])
 
   def _take(self, shapes: Iterable[Shape]) -> None:
@@ -108,9 +111,14 @@ class Bundle:
 
     With any, histories and behaviors have `time` beside their fields, and so
     have contexts: int32, seconds after a Monday at 00:00 UTC, the same for all
-    of a user.
+    of a user, such as `times` makes of those of the log.
     """
     return tuple(self.manifest.get('real_time', ()))  # Older ones have none.
+
+  @property
+  def times(self) -> times_lib.Times | None:
+    """The times of the log, None where the model reads none."""
+    return times_lib.of_bundle(self.path, self.manifest)
 
   @property
   def _times(self) -> tuple[str, ...]:
@@ -372,18 +380,6 @@ class Bundle:
         f'a state of bundle version {state.version}: expected {self.version};'
         ' encode the history again.'
       )
-
-
-def _variables(path: pathlib.Path, manifest: Mapping[str, Any]) -> Any:
-  """Returns what programs take, on the device; on a CPU nothing is copied."""
-  import jax
-
-  loaded = {
-    name: arrays.load(path / told['file'], told)
-    for kind in ('tables', 'parameters')
-    for name, told in manifest[kind].items()
-  }
-  return jax.device_put(loaded)
 
 
 def open(path: str | os.PathLike[str]) -> Bundle:

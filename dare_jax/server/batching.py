@@ -34,11 +34,10 @@ class Item:
 def score(items: Sequence[Item]) -> list[Any]:
   """Returns the scores of items of one kind, from one call."""
   first = items[0]
-  contexts = [item.context for item in items]
   return first.bundle.score(
     [item.history for item in items],
     [item.candidates for item in items],
-    contexts if first.bundle.context_fields else None,
+    [item.context for item in items],
     explain=first.explain,
   )
 

@@ -4,6 +4,7 @@ Inputs of b users, with c candidates each and up to l behaviors, oldest first:
 
 - `user_id` [b], or `history.FIELD` [b, l] for every field, of which in each row
   the first `history_length` [b] count, all where that is not given;
+- `history.time` [b, l] and `time` [b] of models that read times;
 - `candidates.FIELD` [b, c] for every field;
 - `context.FIELD` [b] for every context field.
 
@@ -65,7 +66,7 @@ def server_description() -> dict[str, Any]:
 def describe(slot: served_lib.Slot) -> messages.ModelDescription:
   """Returns a model's metadata; -1 in a shape is any number."""
   bundle = slot.known.bundle
-  fields = slot.known.messages.fields
+  fields, times = slot.known.messages.fields, slot.known.messages.times
   tensor = messages.TensorDescription
   return messages.ModelDescription(
     name=bundle.name,
@@ -74,9 +75,11 @@ def describe(slot: served_lib.Slot) -> messages.ModelDescription:
     inputs=[
       tensor('user_id', 'BYTES', [-1]),
       *[tensor(f'history.{f}', 'BYTES', [-1, -1]) for f in fields],
+      *([] if times is None else [tensor('history.time', 'INT64', [-1, -1])]),
       tensor('history_length', 'INT64', [-1]),
       *[tensor(f'candidates.{f}', 'BYTES', [-1, -1]) for f in fields],
       *[tensor(f'context.{f}', 'BYTES', [-1]) for f in bundle.context_fields],
+      *([] if times is None else [tensor('time', 'INT64', [-1])]),
     ],
     outputs=[
       tensor(name, kind, [-1, -1, *_last_axis(slot.known, name)])
@@ -86,6 +89,8 @@ def describe(slot: served_lib.Slot) -> messages.ModelDescription:
     context_fields=list(bundle.context_fields),
     history_length=bundle.history_length,
     top_k=bundle.top_k,
+    real_time=list(bundle.real_time),
+    time_unit=None if times is None else times.unit,
     refused=slot.refused,
   )
 
@@ -318,6 +323,9 @@ def _requests(
       strict=True,
     )
   ] or [made.Context()] * count
+  moments: list[dict[str, Any]] = [{}] * count
+  if made.times is not None and rows.has('time'):
+    moments = [{'time': one} for one in rows.take('time', 1)]
   rows.check_all_used()
   return [
     made.ScoreRequest(
@@ -326,6 +334,7 @@ def _requests(
       history=histories[row],
       context=context[row],
       explain=explain,
+      **moments[row],
     )
     for row in range(count)
   ]
@@ -335,8 +344,11 @@ def _histories(rows: _Rows, served: served_lib.Served) -> list[Any]:
   lengths = None
   if rows.has('history_length'):
     lengths = rows.take('history_length', 1)
-  fields, kind = served.messages.fields, served.messages.Behavior
-  histories = _structs(rows, 'history', fields, kind)
+  made = served.messages
+  fields: tuple[str, ...] = made.fields
+  if made.times is not None and rows.has('history.time'):
+    fields = (*fields, 'time')
+  histories = _structs(rows, 'history', fields, made.Behavior)
   if lengths is None:
     return histories
   for row, length in enumerate(lengths):

@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
 import re
+import time
 from typing import Annotated
 from typing import Any
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from dare_jax import errors
+from dare_jax.bundle import times as times_lib
 from dare_jax.logs.values import set_values
 from dare_jax.server import events as events_lib
 from dare_jax.server import problems
@@ -25,6 +28,7 @@ MOST_TEXT = 256
 _INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)
 _Whole = Annotated[int, _INT64]
 Raw = Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] | _Whole | float | None
+Time = Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] | _Whole | float
 # A set: a list of members, or text with what stands between them.
 _SetText = Annotated[str, msgspec.Meta(max_length=16 * MOST_TEXT)]
 RawSet = (
@@ -114,7 +118,10 @@ class TensorDescription(msgspec.Struct):
 
 
 class ModelDescription(msgspec.Struct):
-  """The model that answers now; `refused`: a newer bundle, and why not it."""
+  """The model that answers now; `refused`: a newer bundle, and why not it.
+
+  `time_unit`: what numbers count that are times; None where none are read.
+  """
 
   name: str
   versions: list[str]
@@ -125,6 +132,8 @@ class ModelDescription(msgspec.Struct):
   context_fields: list[str]
   history_length: int
   top_k: int
+  real_time: list[str]
+  time_unit: str | None
   refused: str | None
 
 
@@ -149,6 +158,7 @@ class Messages:
     max_candidates: int,
     sets: Mapping[str, str] | None = None,
     user_fields: Sequence[str] = (),
+    times: times_lib.Times | None = None,
   ) -> None:
     """Makes them.
 
@@ -158,16 +168,18 @@ class Messages:
       max_candidates: of a request.
       sets: field -> separator, of those whose values are `set_values`.
       user_fields: context fields that a request may leave out.
+      times: the times of the log; None: a server whose models read none.
     """
     self._sets = dict(sets or {})
     self.fields = tuple(fields)
     self.max_candidates = max_candidates
+    self.times = times
     self._attributes = {f'field_{n}': name for n, name in enumerate(fields)}
     values: list[tuple[str, Any]] = [
       (attribute, RawSet if name in self._sets else Raw)
       for attribute, name in self._attributes.items()
     ]
-    time = ('time', _Whole | None, None)
+    time = ('time', (_Whole if times is None else Time) | None, None)
     self.Candidate = candidate = self._struct('Candidate', values)
     self.Behavior = behavior = self._struct('Behavior', [*values, time])
     event = self._struct('Event', [('event_id', Id), *values, time])
@@ -184,6 +196,7 @@ class Messages:
         ('history', _list[behavior] | msgspec.UnsetType, msgspec.UNSET),
         ('explain', bool, False),
         ('model', str, ''),
+        *([] if times is None else [time]),
         (
           ('context', context)
           if asked
@@ -223,8 +236,9 @@ class Messages:
 
   def _answers(self, values: list[tuple[str, Any]]) -> None:
     places = [('position', int), ('weight', float)]
+    kind = _Whole if self.times is None else Time
     self.Found = self._struct(
-      'Found', [*values, ('time', _Whole | None), *places]
+      'Found', [*values, ('time', kind | None), *places]
     )
     names = self.fields
     self.Score = msgspec.defstruct(
@@ -290,11 +304,47 @@ class Messages:
     pairs = zip(self.context_fields, values, strict=True)
     return {field: x for field, x in pairs if x is not msgspec.UNSET}
 
-  def events(self, rows: Sequence[Any], now: int) -> events_lib.Events:
-    """Returns decoded events; those without a time are of now."""
-    times = [now if row.time is None else row.time for row in rows]
+  def events(self, rows: Sequence[Any]) -> events_lib.Events:
+    """Returns decoded events; those without a time are of now.
+
+    Raises:
+      Problem: 400: a time that is none.
+    """
+    now = int(time.time()) if self.times is None else self.times.now()
+    times = [now if t is None else t for t in self.ticks('events', rows)]
     ids = [row.event_id for row in rows]
     return events_lib.Events.make(ids, times, self.columns(rows))
+
+  def ticks(self, side: str, rows: Sequence[Any]) -> list[int | None]:
+    """Returns when behaviors or events were: ticks, where times are read.
+
+    Raises:
+      Problem: 400: a time that is none.
+    """
+    return self._ticks(f'{side}[].time', [row.time for row in rows])
+
+  def moment(self, request: Any) -> int:
+    """Returns the tick of which a request asks, by default now.
+
+    Raises:
+      Problem: 400: a time that is none.
+    """
+    (tick,) = self._ticks('time', [request.time])
+    if tick is not None:
+      return tick
+    assert self.times is not None
+    return self.times.now()
+
+  def _ticks(self, field: str, told: list[Any]) -> list[int | None]:
+    try:
+      return told if self.times is None else self.times.ticks(told)
+    except errors.UsageError as error:
+      raise problems.bad(field, str(error)) from None
+
+  def shown(self, times: np.ndarray) -> Sequence[float | None]:
+    """Returns times of events, such as those of `ticks`, for an answer."""
+    told = times.tolist()
+    return told if self.times is None else self.times.shown(told)
 
 
 def decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:

@@ -233,6 +233,11 @@ def check_beside(bundles: Sequence[Any]) -> None:
   """
   first = bundles[0]
   for other in bundles[1:]:
+    if len({first.times, other.times} - {None}) > 1:
+      raise errors.UsageError(
+        '--beside: its model and that of --bundle read times of other units;'
+        ' expected models of one log.'
+      )
     if other.name == first.name:
       raise errors.UsageError(
         f'--beside: its model is named {other.name}, as that of --bundle;'

@@ -124,13 +124,12 @@ class Scorer:
     return _Prepared(item, unknown, shown)
 
 
-def _context(
-  served: served_lib.Served, request: Any
-) -> dict[str, np.ndarray] | None:
-  """Returns the ids of the context's fields, None where there are none."""
-  if not served.bundle.context_fields:
-    return None
+def _context(served: served_lib.Served, request: Any) -> dict[str, np.ndarray]:
+  """Returns the ids of the context's fields, and the time if it is read."""
   found = {}
+  if served.bundle.real_time:
+    tick = served.messages.moment(request)
+    found[scoring.TIME] = served.times.seconds(np.array([tick]))[0]
   for field, value in served.messages.context(request).items():
     try:
       found[field] = served.bundle.ids(field, [value])[0]
@@ -181,7 +180,7 @@ def explain(served: served_lib.Served, scored: Scored) -> list[list[Any]]:
   assert events is not None
   fields = served.messages.fields
   columns = [events.column(field) for field in fields]
-  times = events.times.tolist()
+  times = served.messages.shown(events.times)
   scores = scored.scores
   weights = np.where(scores.mask, scores.weight, -1.0)
   order = np.argsort(-weights, axis=1, kind='stable')

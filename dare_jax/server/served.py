@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from dare_jax import errors
+from dare_jax.bundle import times as times_lib
 from dare_jax.logs import derived_fields
 from dare_jax.server import cache as cache_lib
 from dare_jax.server import messages as messages_lib
@@ -25,20 +25,21 @@ class Served:
   messages: messages_lib.Messages
 
   @classmethod
-  def of(cls, bundle: Any, cache_bytes: int, max_candidates: int) -> Served:
+  def of(
+    cls,
+    bundle: Any,
+    cache_bytes: int,
+    max_candidates: int,
+    times: times_lib.Times | None,
+  ) -> Served:
     """Returns a bundle with an empty cache and the messages of its fields.
 
-    Raises:
-      UsageError: its model reads times, which the server does not tell it.
+    Args:
+      bundle: the bundle.
+      cache_bytes: bytes that cached states may take.
+      max_candidates: of a request.
+      times: those of the log, where a model of the server reads them.
     """
-    parts = getattr(bundle, 'real_time', ())
-    if parts:
-      raise errors.UsageError(
-        f'this bundle is of a model that reads times, model.real_time='
-        f'{",".join(parts)}, which the server does not tell it; score it by'
-        ' dare_jax.bundle or by predict, or serve a model without'
-        ' model.real_time.'
-      )
     return cls(
       bundle,
       cache_lib.StateCache(cache_bytes),
@@ -48,8 +49,15 @@ class Served:
         max_candidates,
         bundle.sets,
         bundle.user_fields,
+        times,
       ),
     )
+
+  @property
+  def times(self) -> times_lib.Times:
+    """The times of the log, for a bundle whose model reads them."""
+    assert self.messages.times is not None
+    return self.messages.times
 
 
 class Slot:

@@ -89,6 +89,7 @@ class Service:
     """
     self.store, self.limits = store, limits
     self._num_models = len(bundles)
+    self._times = next((b.times for b in bundles if b.times), None)
     self.slots = {
       bundle.name: served_lib.Slot(self.serve(bundle)) for bundle in bundles
     }
@@ -122,8 +123,9 @@ class Service:
   def serve(self, bundle: Any) -> served_lib.Served:
     """Returns a bundle with an empty cache, its part of the memory for all."""
     limits = self.limits
+    cache_bytes = limits.cache_bytes // self._num_models
     return served_lib.Served.of(
-      bundle, limits.cache_bytes // self._num_models, limits.max_candidates
+      bundle, cache_bytes, limits.max_candidates, self._times
     )
 
   @property

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dare_jax import errors
+from dare_jax.bundle import scoring
 from dare_jax.logs import derived_fields
 from dare_jax.server import cache as cache_lib
 from dare_jax.server import events as events_lib
@@ -122,12 +123,11 @@ class States:
     head_now, events = found
     if (head_now.epoch, head_now.total) != (head.epoch, head.total):
       return None
-    ids = ids_of(bundle, 'history', _columns(bundle, events))
+    ids = _ids(served, events)
     state = entry.state
     for place in range(len(events)):
-      state = bundle.append(
-        state, {field: int(ids[field][place]) for field in bundle.fields}
-      )
+      one = {field: int(own[place]) for field, own in ids.items()}
+      state = bundle.append(state, one)
     length = min(entry.length + len(events), bundle.history_length)
     made = cache_lib.Entry(head.epoch, head.total, length, state)
     served.cache.put(user, made)
@@ -147,7 +147,7 @@ class States:
       if found is None:
         raise problems.Problem(404, 'user_id', 'this user was just deleted')
       head, events = found
-    ids = ids_of(bundle, 'history', _columns(bundle, events))
+    ids = _ids(served, events)
     self.count_unknown(served, 'history', ids)
     entry = cache_lib.Entry(
       head.epoch, head.total, len(events), bundle.encode(ids)
@@ -166,14 +166,19 @@ class States:
   ) -> Shown:
     """Returns the history that a request gives, oldest first."""
     bundle, messages = served.bundle, served.messages
-    rows = rows[-bundle.history_length :]
+    first = max(len(rows) - bundle.history_length, 0)
+    rows = rows[first:]
     columns = messages.columns(rows)
     ids = ids_of(bundle, 'history', columns)
     self.count_unknown(served, 'history', ids)
     events = None
-    if explain:
-      times = np.array([row.time for row in rows], dtype=object)
-      events = events_lib.Events(b'', times, columns)
+    if explain or bundle.real_time:
+      ticks = messages.ticks('history', rows)
+      if bundle.real_time:
+        ids[scoring.TIME] = _seconds(served, ticks, first)
+      if explain:
+        times = np.array(ticks, dtype=object)
+        events = events_lib.Events(b'', times, columns)
     return Shown(ids, len(rows), events)
 
   def count_unknown(
@@ -190,8 +195,29 @@ class States:
     return unknown
 
 
-def _columns(
-  bundle: Any, events: events_lib.Events
-) -> dict[str, Sequence[events_lib.Raw]]:
-  fields = derived_fields.given(bundle.fields)
-  return {field: events.column(field) for field in fields}
+def _ids(served: served_lib.Served, events: events_lib.Events) -> Ids:
+  """Returns the ids of events, with their times where the model reads them."""
+  fields = derived_fields.given(served.bundle.fields)
+  columns = {field: events.column(field) for field in fields}
+  ids = ids_of(served.bundle, 'history', columns)
+  if served.bundle.real_time:
+    ids[scoring.TIME] = served.times.seconds(events.times)
+  return ids
+
+
+def _seconds(
+  served: served_lib.Served, ticks: Sequence[int | None], first: int
+) -> np.ndarray:
+  """Returns the times of a request's behaviors, from the `first` on.
+
+  Raises:
+    Problem: 400: the model reads them, and one is missing.
+  """
+  if None in ticks and 'gap' in served.bundle.real_time:
+    raise problems.bad(
+      f'history[{first + ticks.index(None)}].time',
+      'this time is missing, and the model reads how long ago each behavior'
+      f' was: expected {served.times.expected}',
+    )
+  whole = [0 if tick is None else tick for tick in ticks]
+  return served.times.seconds(np.array(whole, np.int64))

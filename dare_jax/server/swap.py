@@ -35,11 +35,12 @@ def misfit(old: Any, new: Any) -> str | None:
   """Returns why a bundle cannot take another's place, None where it can.
 
   Clients send the same requests as before, and the same events are kept: so
-  the model's name and the fields have to stay. So do the kind of raw values
+  the model's name, the fields and what times count, if they are read, have to
+  stay. So do the kind of raw values
   and most of the values themselves: a map that has lost most of the ids is
   that of another log.
   """
-  for what in ('name', 'fields', 'context_fields'):
+  for what in ('name', 'fields', 'context_fields', 'times'):
     before, now = getattr(old, what), getattr(new, what)
     if before != now:
       return f'its {what.replace("_", " ")} differ: {now!r}, not {before!r}'

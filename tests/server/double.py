@@ -22,6 +22,7 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax.bundle import reading
+from dare_jax.bundle import times as times_lib
 
 UNKNOWN = 1
 
@@ -51,6 +52,8 @@ class Double:
   """Knows items 'i0' to 'i99' and categories 'c0' to 'c9', ids from 2 on."""
 
   history_length, top_k, unknown_id = 20, 3, UNKNOWN
+  real_time: tuple[str, ...] = ()
+  times: times_lib.Times | None = None
 
   def __init__(
     self,
@@ -140,6 +143,10 @@ class Double:
       gaps = candidates['item'][row] - history['item'][found]
       if len(found):
         logit[row] = self.scale * np.mean(gaps) / 10
+    context = dict(context)
+    if self.real_time and len(history['time']):
+      logit += np.float32((context['time'] - history['time'][-1]) / 3600)
+    context.pop('time', None)
     logit += np.float32(sum(map(float, context.values())))
     if not explain:
       return Scores(logit)
@@ -149,6 +156,14 @@ class Double:
 
   def warm_up(self, shapes: Any = None) -> None:
     time.sleep(self.delay_s)
+
+
+class Timed(Double):
+  """Adds the hours since the last behavior to logits."""
+
+  def __init__(self, times: times_lib.Times, name: str = 'double') -> None:
+    super().__init__(name=name)
+    self.times, self.real_time = times, ('gap',)
 
 
 def write(folder: pathlib.Path, **fields: Any) -> pathlib.Path:

@@ -38,10 +38,11 @@ def open_site(
   limits: service_lib.Limits = LIMITS,
   is_ready: bool = True,
   beside: double_lib.Double | None = None,
+  store: stores.Store | None = None,
 ) -> Site:
   bundle = bundle or double_lib.Double()
   bundles = [bundle] if beside is None else [bundle, beside]
-  store = stores.open_store('memory', 100)
+  store = store or stores.open_store('memory', 100)
   service = service_lib.Service(bundles, store, limits)
   for slot in service.slots.values():
     if is_ready:

@@ -19,6 +19,7 @@ import math
 import pathlib
 import runpy
 from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
@@ -83,6 +84,9 @@ class State:
 
 class PlainBundle:
   """Answers as `bundle.Bundle` does, by PyTorch."""
+
+  sets: ClassVar[dict[str, str]] = {}
+  user_fields, real_time, times = (), (), None
 
   def __init__(self, path: str) -> None:
     """Opens the tables of a bundle.

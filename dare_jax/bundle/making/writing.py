@@ -23,11 +23,15 @@ from dare_jax.bundle.making import functions
 from dare_jax.bundle.making import programs as programs_lib
 from dare_jax.bundle.making import readme
 from dare_jax.bundle.making import shape_list
+from dare_jax.data import split_times
+from dare_jax.data.history import real_times
 from dare_jax.experiments import experiment
 from dare_jax.experiments import run_config
 from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
+from dare_jax.logs import time_units
 from dare_jax.runs import environment
+from dare_jax.store import history_store
 
 # Time tables have few rows, and every score depends on them.
 _WIDE = 'time_'
@@ -128,6 +132,7 @@ def _description(source: Source, served: functions.Served) -> dict[str, Any]:
     'context_fields': list(served.context_fields),
     'slot_fields': list(served.slot_fields),
     'real_time': list(config.real_time),
+    **({'times': _times(parts.store)} if config.real_time else {}),
     'numbers': list(parts.store.numbers),
     **({'sets': parts.store.sets} if parts.store.sets else {}),
     'vocab_sizes': {field: vocab[field] for field in fields},
@@ -145,6 +150,21 @@ def _description(source: Source, served: functions.Served) -> dict[str, Any]:
     'data_fingerprint': parts.store.fingerprint,
     'config_hash': run_config.digest(parts.config),
     'versions': environment.versions(),
+  }
+
+
+def _times(store: history_store.HistoryStore) -> dict[str, Any]:
+  """Returns what `times.Times` needs of a log, counted from its end."""
+  clock, scale = real_times.Clock(store), split_times.scale_of(store)
+  last = store.behaviors.columns['timestamp'].max(keepdims=True)
+  return {
+    'unit': next(
+      unit
+      for unit, ticks in time_units.PER_SECOND.items()
+      if ticks * scale == clock.ticks
+    ),
+    'scale': scale,
+    'origin': int(real_times.origin(last // clock.ticks)[0]),
   }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.resources
-import time
 from typing import Any
 
 import msgspec
@@ -156,7 +155,7 @@ class _Api:
 
     def work() -> bytes:
       asked = served.messages.decode('EventsRequest', body)
-      events = served.messages.events(asked.events, int(time.time()))
+      events = served.messages.events(asked.events)
       done = self._service.store.append(user, events)
       kept = messages.Kept(done.accepted, done.duplicates, done.expired)
       for name, count in msgspec.structs.asdict(kept).items():
@@ -174,7 +173,8 @@ class _Api:
     )
     if found is None:
       raise _no_user()
-    columns = {**found[1].values, 'time': found[1].times.tolist()}
+    times = self._service.main.known.messages.shown(found[1].times)
+    columns = {**found[1].values, 'time': times}
     rows = zip(*columns.values(), strict=True)
     events = [dict(zip(columns, row, strict=True)) for row in rows]
     return _json(msgspec.json.encode({'events': events}))
