@@ -4,6 +4,7 @@ from collections.abc import Callable
 import ctypes
 import gc
 from importlib import metadata
+import inspect
 import os
 import pathlib
 import shutil
@@ -98,6 +99,23 @@ _WARNINGS = (
 def pytest_configure(config):
   for line in _WARNINGS:
     config.addinivalue_line('filterwarnings', line)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+  """Of a test with quick cases, the other cases are slow."""
+  for item in items:
+    mark = item.get_closest_marker('quick_cases')
+    if mark is not None and _case(item) not in mark.args:
+      item.add_marker(pytest.mark.slow)
+
+
+def _case(item: pytest.Function) -> str:
+  """Returns the name of a test's case, of pytest or of absl."""
+  if hasattr(item, 'callspec'):
+    return item.callspec.id
+  name = inspect.unwrap(item.function).__name__
+  return item.name.removeprefix(name).removeprefix('_')
 
 
 def pytest_collection_finish():

@@ -96,6 +96,7 @@ def test_the_model_reads_the_means_of_members(root, run):
 
 
 @pytest.mark.parametrize('many', [False, True])
+@pytest.mark.quick_cases('False')
 def test_gradients_go_to_the_members(root, many):
   """By a step of gradient descent of either, from equal vectors."""
   fields = {
@@ -232,6 +233,7 @@ def _bulk(folder, request):
   return found[0]
 
 
+@pytest.mark.slow
 def test_a_bundle_and_bulk_scores_are_those_of_the_run(root, run, tmp_path):
   served.export(root / 'run', tmp_path / 'bundle', shapes='1x4')
   opened = bundle.open(tmp_path / 'bundle')

@@ -39,10 +39,7 @@ _PRECISIONS: dict[str, dict[str, Any]] = {
   },
 }
 # What is tested in every run of the suite; the rest is slow.
-_FAST = (
-  ('dare', 'narrow'),
-  ('sdim', 'published'),
-)
+_FAST = (('dare', 'narrow'),)
 
 
 def _cases() -> list[Any]:
@@ -50,7 +47,7 @@ def _cases() -> list[Any]:
   fields = {name: {'model__name': name} for name in models.PRESETS}
   pairs = [(name, kind) for name in fields for kind in ('dense', 'narrow')]
   pairs += [('dare', kind) for kind in _PRECISIONS]
-  pairs.append(('twin_v2', 'narrow_tables'))
+  pairs += [('twin_v2', 'narrow_tables'), ('sdim', 'published')]
   for plan in embeddings.PLANS:
     fields[f'plan_{plan}'] = {'model__plan': plan}
     pairs.append((f'plan_{plan}', 'narrow'))

@@ -94,6 +94,7 @@ def test_a_fresh_map_makes_vectors_of_the_size_of_a_fresh_table():
 @pytest.mark.parametrize(
   'plan', ['shared', 'decoupled', 'four', 'projected', 'projected_concat']
 )
+@pytest.mark.quick_cases('shared', 'projected_concat')
 def test_keys_and_values_hold_the_vectors_under_every_plan(plan):
   """An item without a row of its own is told apart by its vector alone."""
   model = _model(plan=plan)

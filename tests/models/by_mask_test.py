@@ -8,6 +8,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import numpy as np
+import pytest
 
 from dare_jax.aggregate import by_mask
 from tests.models import conformance
@@ -29,6 +30,7 @@ class ByMaskTest(parameterized.TestCase):
     ('mean', 'dare_match_mean', {}),
     ('real_time', 'dare', {'real_time': ('gap', 'hour')}),
   )
+  @pytest.mark.quick_cases('dare', 'category', 'real_time')
   def test_equals_a_call(self, name, options):
     batch = examples.make_batch(windows=7, num_padding=(5, 0, 2))
     if 'real_time' in options:

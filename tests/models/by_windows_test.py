@@ -18,6 +18,7 @@ class ByWindowsTest(parameterized.TestCase):
   # Of seven windows: one at a time, or three and three and one. Parameters in
   # the scorer, in the search, neither; a bias of positions for each target.
   @parameterized.parameters(('din', None, 1), ('twin_v2', None, 3))
+  @pytest.mark.quick_cases('0')
   def test_equals_all_at_once(self, name, plan, size):
     self._check(name, plan, size)
 

@@ -238,7 +238,7 @@ def test_targets_of_weight_zero_are_not_there(case):
 # The search.
 
 
-@conformance.ALL
+@conformance.ALL_SEARCHES
 def test_keeping_all_equals_no_search(case):
   """All are few enough here; `equivalence_test` keeps more."""
   model, variables, batch = conformance.example(case)

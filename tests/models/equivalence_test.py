@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from dare_jax import embeddings
 from dare_jax import layers
@@ -74,11 +75,11 @@ def test_gradients_agree_with_finite_differences(case):
   with jax.enable_x64(True):
     variables, batch = examples.to_float64((variables, batch))
     grads = examples.measure(model, variables, batch).grads
-    trained = {name: variables[name] for name in grads}
-    rng = np.random.default_rng(1)
-    direction = jax.tree.map(
-      lambda x: jnp.asarray(rng.normal(size=x.shape)), trained
+    trained = jax.tree.map(
+      np.asarray, {name: variables[name] for name in grads}
     )
+    rng = np.random.default_rng(1)
+    direction = jax.tree.map(lambda x: rng.normal(size=x.shape), trained)
 
     def loss(size: float) -> float:
       moved = jax.tree.map(lambda x, d: x + size * d, trained, direction)
@@ -87,7 +88,7 @@ def test_gradients_agree_with_finite_differences(case):
     step = 1e-6
     slope = (loss(step) - loss(-step)) / (2 * step)
     products = jax.tree.map(
-      lambda g, d: float(jnp.sum(g * d)), grads, direction
+      lambda g, d: float(np.sum(np.asarray(g) * d)), grads, direction
     )
   # The second-order rest is 1e-12 times a third derivative.
   np.testing.assert_allclose(
@@ -189,6 +190,7 @@ class EquivalenceTest(parameterized.TestCase):
       },
     },
   )
+  @pytest.mark.quick_cases('dare_is_twin', 'three_is_dare')
   def test_equal_tables(self, plan, source):
     model, given, copied_model, copy = self._copied(plan, source)
     expected = examples.measure(model, given, self.batch)
@@ -212,6 +214,7 @@ class EquivalenceTest(parameterized.TestCase):
       if plan.projection and plan.by_role and not plan.projection.hidden
     )
   )
+  @pytest.mark.quick_cases('projected_concat')
   def test_identity_projections_are_twin(self, plan):
     projected = examples.build('twin', plan=plan)
     maps = examples.make_variables(projected, self.batch)['params']['encoder']

@@ -137,14 +137,15 @@ def make_variables(
 
 def to_float64(tree: Any) -> Any:
   """Widens the floats, in `jit` as well; call it under `jax.enable_x64`."""
-  return jax.tree.map(
-    lambda x: (
-      jnp.asarray(x, jnp.float64)
-      if jnp.issubdtype(x.dtype, jnp.floating)
-      else x
-    ),
-    tree,
-  )
+
+  def widen(x: Any) -> Any:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+      return x
+    if isinstance(x, jax.core.Tracer):
+      return x.astype(jnp.float64)
+    return jnp.asarray(np.asarray(x, np.float64))  # Nothing is compiled.
+
+  return jax.tree.map(widen, tree)
 
 
 @jax.tree_util.register_dataclass
@@ -229,6 +230,53 @@ def _evaluate(
   with nn.intercept_methods(keep):
     output, updated = model.apply(variables, batch, mutable=['batch_stats'])
   return Evaluated(output, updated['batch_stats'], found['interest'])
+
+
+def outputs(
+  model: models.Ranker, variables: Mapping[str, Any], batch: types.Batch
+) -> tuple[types.RankerOutput, types.RankerOutput]:
+  """Returns the outputs in eval and in train mode, of one program."""
+  return _program(_outputs, model)(variables, batch)
+
+
+def _outputs(
+  model: models.Ranker, variables: Mapping[str, Any], batch: types.Batch
+) -> tuple[types.RankerOutput, types.RankerOutput]:
+  trained, _ = model.apply(
+    variables, batch, train=True, mutable=['batch_stats']
+  )
+  return model.apply(variables, batch), trained
+
+
+def init(model: models.Ranker, batch: types.Batch) -> dict[str, Any]:
+  """Returns the variables that a model begins with."""
+  return _program(_init, model)(batch)
+
+
+def _init(model: models.Ranker, batch: types.Batch) -> dict[str, Any]:
+  return model.init(jax.random.key(0), batch)
+
+
+def call(
+  model: models.Ranker, variables: Mapping[str, Any], method: str, *args: Any
+) -> Any:
+  """Returns what a method gives; its flags and sizes are not traced."""
+  fixed = tuple((i, x) for i, x in enumerate(args) if isinstance(x, int))
+  arrays = [x for x in args if not isinstance(x, int)]
+  return _method(model, method, fixed)(variables, *arrays)
+
+
+@functools.cache
+def _method(
+  model: models.Ranker, method: str, fixed: tuple[tuple[int, Any], ...]
+) -> Any:
+  def run(variables: Mapping[str, Any], *args: Any) -> Any:
+    every = list(args)
+    for place, value in fixed:
+      every.insert(place, value)
+    return model.apply(variables, *every, method=method)
+
+  return jax.jit(run)
 
 
 def predict(

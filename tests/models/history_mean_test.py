@@ -40,7 +40,9 @@ def _example(name: str, **options: Any) -> Any:
     ('twin_v2', {'num_clusters': 3}),
     ('sdim', {'hash_bits': 12}),
   ],
+  ids=['dare', 'only_product', 'matches', 'projected', 'twin_v2', 'sdim'],
 )
+@pytest.mark.quick_cases('dare', 'twin_v2')
 def test_equals_the_reference(name, options):
   reference_check.assert_equal(*_example(name, **options))
 
@@ -68,6 +70,7 @@ def test_the_gradient_of_a_row_agrees_with_the_reference_s_differences():
     np.testing.assert_allclose(own, slope, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_few_windows_at_a_time_change_nothing():
   model, variables, batch = _example('dare')
   whole = examples.measure(model, variables, batch)
@@ -79,26 +82,32 @@ def test_a_few_windows_at_a_time_change_nothing():
 
 def test_search_then_score_equals_the_call():
   model, variables, batch = _example('dare')
-  keys = model.apply(variables, batch.history, method='encode_history')
-  found = model.apply(variables, keys, batch, method='search')
-  logits = model.apply(variables, batch, found, method='score')
-  expected = model.apply(variables, batch).logits
+
+  @jax.jit
+  def in_parts(variables, batch):
+    keys = model.apply(variables, batch.history, method='encode_history')
+    found = model.apply(variables, keys, batch, method='search')
+    return model.apply(variables, batch, found, method='score')
+
+  logits = in_parts(variables, batch)
+  expected = examples.predict(model, variables, batch)
   np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_result_without_its_mean_is_refused():
   model, variables, batch = _example('dare')
-  found = model.apply(variables, batch).search
+  found = examples.evaluate(model, variables, batch).output.search
   with pytest.raises(ValueError, match='Ranker.encode_mean'):
     model.apply(variables, batch, found.replace(mean=None), method='score')
 
 
 def test_the_mean_of_a_history_alone_is_that_of_its_last_moment():
   model, variables, batch = _example('dare')
-  mean = model.apply(variables, batch.history, method='encode_mean')
+  encode = jax.jit(lambda *x: model.apply(*x, method='encode_mean'))
+  mean = encode(variables, batch.history)
   length = batch.history.mask.shape[1]
   last = batch.replace(end=jnp.full_like(batch.end, length), start=None)
-  found = model.apply(variables, last).search
+  found = examples.evaluate(model, variables, last).output.search
   np.testing.assert_allclose(mean, found.mean[:, 0], rtol=1e-5, atol=1e-6)
 
 
@@ -127,12 +136,16 @@ def test_cached_keys_with_the_mean_score_as_the_call():
   last = batch.replace(end=jnp.full_like(batch.end, length), start=None)
   first = jax.tree.map(lambda x: x[:, :1], last.targets)
   last = last.replace(end=last.end[:, :1], targets=first)
-  apply = functools.partial(model.apply, variables)
-  keys = apply(history, method='encode_history')
-  state = user_state.build(keys, history.mask)
-  query, bias = apply(first.ids, state.capacity, method='encode_targets')
-  found = user_state.search(state, query[:, 0], bias, model.config.top_k)
-  mean = apply(history, method='encode_mean')
-  found = user_state.in_windows(found, length).replace(mean=mean[:, None])
-  logits = apply(last, found, method='score')
-  np.testing.assert_allclose(logits, apply(last).logits, rtol=1e-5, atol=1e-5)
+
+  @jax.jit
+  def serve(variables):
+    apply = functools.partial(model.apply, variables)
+    keys = apply(history, method='encode_history')
+    state = user_state.build(keys, history.mask)
+    query, bias = apply(first.ids, state.capacity, method='encode_targets')
+    found = user_state.search(state, query[:, 0], bias, model.config.top_k)
+    mean = apply(history, method='encode_mean')
+    found = user_state.in_windows(found, length).replace(mean=mean[:, None])
+    return apply(last, found, method='score'), apply(last).logits
+
+  np.testing.assert_allclose(*serve(variables), rtol=1e-5, atol=1e-5)

@@ -12,6 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dare_jax import models
 from dare_jax import search as searches
@@ -24,6 +25,7 @@ from tests.models import reference_check
 # So few ids that most targets match, some of them often; 1 is unknown.
 _VOCAB = {'item': 6, 'category': 4, 'brand': 3}
 _FIELDS = ('item', 'brand')
+_count = jax.jit(matching.count)
 _CASES = (
   ('dare', 'dare', {}),
   ('category_alone', 'dare', {'match_fields': ('category',)}),
@@ -53,6 +55,7 @@ def _example(name: str, **options: Any) -> Any:
 
 class MatchTermsTest(parameterized.TestCase):
   @parameterized.named_parameters(*_CASES)
+  @pytest.mark.quick_cases('dare', 'sdim', 'twin_v2')
   def test_equal_the_reference(self, name, options):
     example = _example(name, **options)
     found = reference_check.assert_equal(*example)
@@ -61,6 +64,7 @@ class MatchTermsTest(parameterized.TestCase):
   @parameterized.named_parameters(
     case for case in _CASES if case[0] in ('dare', 'eta', 'twin_v2')
   )
+  @pytest.mark.quick_cases('dare')
   def test_gradients_agree_with_the_reference_s_differences(
     self, name, options
   ):
@@ -91,6 +95,7 @@ class MatchTermsTest(parameterized.TestCase):
     _, variables, _ = _example('sdim', hash_bits=12)
     assert 'matcher' not in variables['params']
 
+  @pytest.mark.slow
   def test_a_few_windows_at_a_time_change_nothing(self):
     model, variables, batch = _example('dare')
     whole = examples.measure(model, variables, batch)
@@ -116,8 +121,8 @@ class MatchTermsTest(parameterized.TestCase):
       targets=batch.targets.replace(ids=ids),
       end=jnp.full_like(batch.end, examples.LENGTH),
     )
-    variables = model.init(jax.random.key(0), batch)
-    found = model.apply(variables, batch).search
+    variables = examples.init(model, batch)
+    found = examples.evaluate(model, variables, batch).output.search
     same = jnp.take_along_axis(
       batch.history.ids['item'][:, None, None],
       found.indices,
@@ -134,7 +139,8 @@ class MatchTermsTest(parameterized.TestCase):
         history=batch.history.replace(ids=same.history.ids),
         targets=batch.targets.replace(ids=same.targets.ids),
       )
-      found = model.apply(variables, blank).search.matches
+      output = examples.evaluate(model, variables, blank).output
+      found = output.search.matches
       assert not any(np.asarray(x).any() for x in jax.tree.leaves(found))
 
   def test_ids_into_the_rows_of_a_batch_match_as_ids_do(self):
@@ -191,7 +197,8 @@ class CountTest(parameterized.TestCase):
     targets[targets == 0] = matching.NOTHING
     end = rng.integers(0, length + 1, (3, 2)).astype(np.int32)
     start = rng.integers(-2, length // 2 + 1, (3, 2)).astype(np.int32)
-    found = matching.count(*map(jnp.asarray, (ids, targets, start, end)))
+    found = _count(*map(jnp.asarray, (ids, targets, start, end)))
+    found = jax.tree.map(np.asarray, found)
     for b, m, c in np.ndindex(*targets.shape):
       seen = range(max(start[b, m], 0), end[b, m])
       same = [i for i in seen if ids[b, i] == targets[b, m, c]]

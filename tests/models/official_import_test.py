@@ -25,6 +25,7 @@ from dare_jax import aggregate
 from dare_jax import models
 from dare_jax import types
 from dare_jax.training import losses
+from tests.models import examples
 from tests.models import official_state
 
 _BATCHES = ('full', 'pad')
@@ -155,17 +156,15 @@ class PublishedNumbersTest(parameterized.TestCase):
     assert variables['params']['head']['Dense_2']['kernel'].shape == (80, 1)
     assert variables['params']['aux']['Dense_1']['kernel'].shape == (200, 1)
     expected = official_state.file(name)['out/pad/eval/prob'][:, 0] - 1e-8
-    logits = module.apply(variables, batch).logits
+    logits = examples.predict(module, variables, batch)
     np.testing.assert_allclose(_sigmoid(logits), expected, **_FLOAT32)
 
   @_BOTH
   def test_batch_statistics_in_evaluation(self, name):
     module, variables = _import(name, batch_statistics=True)
-    output, _ = module.apply(
-      variables, _batch(name, 'full'), mutable=['batch_stats']
-    )
+    logits = examples.predict(module, variables, _batch(name, 'full'))
     expected = official_state.file(name)['out/full/train/prob'][:, 0] - 1e-8
-    np.testing.assert_allclose(_sigmoid(output.logits), expected, **_FLOAT32)
+    np.testing.assert_allclose(_sigmoid(logits), expected, **_FLOAT32)
 
   @_BOTH
   def test_scores_and_search(self, name):
@@ -176,7 +175,7 @@ class PublishedNumbersTest(parameterized.TestCase):
       data = _batch(name, batch)
       mask = np.asarray(data.history.mask)
       module, variables = _import(name, search='all')
-      full = module.apply(variables, data).search
+      full = examples.evaluate(module, variables, data).output.search
       scores = np.asarray(full.scores)[:, 0, 0]
       np.testing.assert_allclose(scores[mask], get('scores')[mask], **_FLOAT32)
       weights = aggregate.masked_softmax(full.scores, full.mask)[:, 0, 0]

@@ -13,6 +13,7 @@ import numpy as np
 
 from dare_jax import embeddings
 from dare_jax import models
+from tests.models import examples
 from tests.models import official_state
 
 
@@ -129,7 +130,7 @@ class OptionsTest(parameterized.TestCase):
       module, variables = models.from_official_state_dict(
         state, 'twin', plan=plan, top_k=official_state.TOP_K
       )
-      logits.append(module.apply(variables, data).logits)
+      logits.append(examples.predict(module, variables, data))
     np.testing.assert_array_equal(logits[0], logits[1])
     np.testing.assert_array_equal(logits[0], logits[2])
 

@@ -236,7 +236,8 @@ class OfficialParityTest(parameterized.TestCase):
     data = _batch(name, batch, np.float32)
     mask = np.asarray(data.history.mask)
     variables = _variables(name, np.float32)
-    full = _model(name, search='all').apply(variables, data).search
+    model = _model(name, search='all')
+    full = examples.evaluate(model, variables, data).output.search
     np.testing.assert_allclose(
       np.asarray(full.scores)[:, 0, 0][mask], get('scores')[mask], **_FLOAT32
     )

@@ -14,11 +14,13 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import numpy as np
+import pytest
 
 from dare_jax import models
 from dare_jax.configs import taobao_official
 from dare_jax.configs import tmall_official
 from dare_jax.experiments import model_section
+from tests.models import examples
 from tests.models import official_equations
 from tests.models import official_state
 
@@ -111,6 +113,7 @@ _VARIANTS: tuple[Any, ...] = (
 
 class VariantsTest(parameterized.TestCase):
   @parameterized.named_parameters(*_VARIANTS)
+  @pytest.mark.quick_cases('dare', 'twin', 'concat', 'hard')
   def test_equals_the_equations(
     self, preset, shared, dims, state_options, options, plan
   ):
@@ -134,13 +137,10 @@ class VariantsTest(parameterized.TestCase):
         )
         assert module.config.plan == plan
         batch = official_state.to_batch(data, np.float64)
-        output, _ = module.apply(
-          variables, batch, train=True, mutable=['batch_stats']
-        )
-        logits = module.apply(variables, batch).logits
+        evaluated, output = examples.outputs(module, variables, batch)
         expected, expected_aux = reference.logits(data, train=True)
         pairs = [
-          (logits, reference.logits(data, train=False)[0]),
+          (evaluated.logits, reference.logits(data, train=False)[0]),
           (output.logits, expected),
         ]
         if aux:

@@ -227,6 +227,10 @@ def _check_search(
 
 class ReferenceTest(parameterized.TestCase):
   @parameterized.named_parameters(*_CASES)
+  @pytest.mark.quick_cases(
+    *('decoupled', 'shared', 'projected_concat', 'category_search'),
+    *('clusters', 'network', 'buckets', 'further_fields_and_context'),
+  )
   def test_float32(self, plan, options, batch=None, num_clusters=0):
     # Batch normalisation multiplies the rounding of a feature that hardly
     # varies by up to 1 / sqrt(1e-5) = 316; 2^-24 times that is 2e-5.
@@ -267,8 +271,8 @@ class PartsTest(parameterized.TestCase):
   def test_gathering_the_kept_equals_masking_the_rest(self):
     model, batch, variables = self.model, self.batch, self.variables
     full = examples.build('dare', search='all')
-    found = model.apply(variables, batch).search
-    everything = full.apply(variables, batch).search
+    found = examples.evaluate(model, variables, batch).output.search
+    everything = examples.evaluate(full, variables, batch).output.search
     kept = jax.nn.one_hot(found.indices, examples.LENGTH, dtype=bool)
     kept = jnp.any(kept & found.mask[..., None], axis=-2)
     masked = everything.replace(mask=kept)
@@ -295,13 +299,9 @@ class PartsTest(parameterized.TestCase):
 
   def test_auxiliary_head_is_optional_and_changes_no_prediction(self):
     without = examples.build('dare', aux_head=False)
-    output, _ = without.apply(
-      self.variables, self.batch, train=True, mutable=['batch_stats']
-    )
+    _, output = examples.outputs(without, self.variables, self.batch)
     assert output.aux_logits is None
-    both, _ = self.model.apply(
-      self.variables, self.batch, train=True, mutable=['batch_stats']
-    )
+    _, both = examples.outputs(self.model, self.variables, self.batch)
     chex.assert_trees_all_equal(output.logits, both.logits)
 
   # Fields are 3 wide: a vector is item | category | time, 9, without time 6.
@@ -325,7 +325,7 @@ class PartsTest(parameterized.TestCase):
 
   def test_init_makes_every_collection(self):
     model = examples.build('dare', attention_init=0.3, representation_init=0.02)
-    variables = model.init(jax.random.key(0), self.batch)
+    variables = examples.init(model, self.batch)
     assert set(variables) == {'params', 'tables', 'batch_stats'}
     for role, std in (('attention', 0.3), ('representation', 0.02)):
       table = variables['tables']['encoder'][f'item_{role}']

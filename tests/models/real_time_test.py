@@ -74,6 +74,7 @@ def _example(name: str, **options: Any) -> Any:
 
 class RealTimeTest(parameterized.TestCase):
   @parameterized.named_parameters(*_CASES)
+  @pytest.mark.quick_cases('dare', 'sdim', 'twin_v2')
   def test_equals_the_reference(self, name, options):
     example = _example(name, **options)
     found = reference_check.assert_equal(*example, atol=2e-6)
@@ -82,6 +83,7 @@ class RealTimeTest(parameterized.TestCase):
   @parameterized.named_parameters(
     case for case in _CASES if case[0] in ('dare', 'din', 'twin_v2')
   )
+  @pytest.mark.quick_cases('dare')
   def test_gradients_agree_with_the_reference_s_differences(
     self, name, options
   ):
@@ -114,17 +116,18 @@ class RealTimeTest(parameterized.TestCase):
 
   def test_a_fresh_model_scores_by_positions_and_content_alone(self):
     model, _, batch = _example('dare')
-    variables = model.init(jax.random.key(0), batch)
+    variables = examples.init(model, batch)
     plain = examples.build(vocab_sizes=_VOCAB)
     without = {n: x for n, x in variables.items() if n == 'tables'}
     found = examples.evaluate(model, variables, batch)
-    params = plain.init(jax.random.key(0), batch)
+    params = examples.init(plain, batch)
     expected = examples.evaluate(plain, {**params, **without}, batch)
     np.testing.assert_array_equal(
       found.output.search.scores, expected.output.search.scores
     )
     np.testing.assert_array_equal(found.interest, expected.interest)
 
+  @pytest.mark.slow
   def test_a_few_windows_at_a_time_change_nothing(self):
     model, variables, batch = _example('dare', match_fields=_FIELDS)
     whole = examples.measure(model, variables, batch)

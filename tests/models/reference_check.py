@@ -24,11 +24,9 @@ def assert_equal(
   close = {'rtol': 1e-6, 'atol': atol}  # Logarithms are float32.
   with jax.enable_x64(True):
     variables, batch = examples.to_float64((variables, batch))
-    for train in (False, True):
+    outputs = examples.outputs(model, variables, batch)
+    for train, output in zip((False, True), outputs, strict=True):
       expected = reference.rank(model, variables, batch, train)
-      output, _ = model.apply(
-        variables, batch, train=train, mutable=['batch_stats']
-      )
       np.testing.assert_allclose(output.logits, expected.logits, **close)
       if train and model.config.aux_head:
         np.testing.assert_allclose(

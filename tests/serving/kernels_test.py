@@ -143,6 +143,7 @@ class KernelsTest(parameterized.TestCase):
     precision=['bfloat16', 'int8'],
     shape=['wide', 'short'],
   )
+  @pytest.mark.quick_cases('0', '3', '5', '6')
   def test_narrow_keys(self, kernel, precision, shape):
     case = _Case.draw(_SHAPES[shape], 1, 3, 0.8)
     if precision == 'int8':
@@ -178,6 +179,7 @@ class BackendTest(parameterized.TestCase):
   @parameterized.product(
     precision=user_state.PRECISIONS, backend=[None, *dispatch.KERNELS]
   )
+  @pytest.mark.quick_cases('0', '1', '2')
   def test_a_state_is_searched_alike_by_all(self, precision, backend):
     operands = _state(precision)
     plain = user_state.search(*operands, _K, backend='plain')
@@ -238,6 +240,7 @@ class LoweringTest(parameterized.TestCase):
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
   @parameterized.parameters(*user_state.PRECISIONS)
+  @pytest.mark.quick_cases('0')
   def test_tpu_takes_the_kernel_unasked(self, precision):
     self._check_tpu_takes_it(precision)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dare_jax.search import matching as matching_lib
 from dare_jax.serving import user_state
@@ -15,12 +18,14 @@ from tests.models import examples
 _VOCAB = {'item': 6, 'category': 4}
 _FIELDS = ('item', 'category')
 _search = jax.jit(user_state.search, static_argnames='k')
+_append = jax.jit(user_state.append)
 
 
 class MatchStateTest(parameterized.TestCase):
   @parameterized.product(
     precision=user_state.PRECISIONS, case=[(2, False), (50, True)]
   )
+  @pytest.mark.quick_cases('0', '3')
   def test_appended_and_scored_as_the_model_does(self, precision, case):
     candidates, apart = case
     model = examples.build(
@@ -35,8 +40,8 @@ class MatchStateTest(parameterized.TestCase):
       num_padding=(0, 2, 13),
     )
     batch = batch.replace(end=jnp.full_like(batch.end, length))
-    variables = model.init(jax.random.key(0), batch)
-    call = lambda name, *args: model.apply(variables, *args, method=name)
+    variables = examples.init(model, batch)
+    call = functools.partial(examples.call, model, variables)
     history = batch.history
     keys = call('encode_history', history, apart)
     category = history.ids['category'] if apart else None
@@ -53,7 +58,7 @@ class MatchStateTest(parameterized.TestCase):
     )
     for i in (length - 2, length - 1):
       own = None if category is None else category[:, i]
-      state = user_state.append(state, keys[:, i], own, column(i))
+      state = _append(state, keys[:, i], own, column(i))
     query, bias = call(
       'encode_targets', batch.targets.ids, state.capacity, apart
     )
@@ -66,7 +71,7 @@ class MatchStateTest(parameterized.TestCase):
       matching=call('encode_matches', batch.targets.ids),
     )
     found = user_state.in_windows(found, length)
-    expected = model.apply(variables, batch)
+    expected = examples.evaluate(model, variables, batch).output
     np.testing.assert_array_equal(found.mask, expected.search.mask)
     for field, matches in expected.search.matches.items():
       own = found.matches[field]
@@ -79,6 +84,7 @@ class MatchStateTest(parameterized.TestCase):
   @parameterized.product(
     precision=user_state.PRECISIONS, case=[(300, 37), (2048, 0)]
   )
+  @pytest.mark.quick_cases('0', '3')
   def test_long_rows_are_ranked_with_matches(self, precision, case):
     """By counting, also of groups of neighbours, in rings that begin anywhere.
 
@@ -97,9 +103,8 @@ class MatchStateTest(parameterized.TestCase):
       precision,
       match_ids={'item': jnp.asarray(ids[:, :length])},
     )
-    append = jax.jit(user_state.append)
     for i in range(length, length + newest):
-      state = append(
+      state = _append(
         state, keys[:, i], match_ids={'item': jnp.asarray(ids[:, i])}
       )
     matching = matching_lib.Matching(

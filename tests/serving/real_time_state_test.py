@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dare_jax.search import gaps
 from dare_jax.serving import user_state
@@ -16,6 +19,7 @@ from tests.models import real_time_test
 
 _VOCAB = {'item': 6, 'category': 4}
 _search = jax.jit(user_state.search, static_argnames='k')
+_append = jax.jit(user_state.append)
 
 
 class RealTimeStateTest(parameterized.TestCase):
@@ -23,6 +27,7 @@ class RealTimeStateTest(parameterized.TestCase):
     precision=user_state.PRECISIONS,
     case=[(2, (), False), (50, ('item',), True)],
   )
+  @pytest.mark.quick_cases('0', '3')
   def test_appended_and_scored_as_the_model_does(self, precision, case):
     candidates, fields, apart = case
     model = examples.build(
@@ -42,7 +47,7 @@ class RealTimeStateTest(parameterized.TestCase):
     batch = batch.replace(end=jnp.full_like(batch.end, length))
     batch = real_time_test.with_times(batch)
     variables = examples.make_variables(model, batch)
-    call = lambda name, *args: model.apply(variables, *args, method=name)
+    call = functools.partial(examples.call, model, variables)
     history = batch.history
     keys = call('encode_history', history, apart)
     category = history.ids['category'] if apart else None
@@ -60,9 +65,7 @@ class RealTimeStateTest(parameterized.TestCase):
     for i in (length - 2, length - 1):
       own = None if category is None else category[:, i]
       column = {field: x[:, i] for field, x in ids.items()}
-      state = user_state.append(
-        state, keys[:, i], own, column, history.time[:, i]
-      )
+      state = _append(state, keys[:, i], own, column, history.time[:, i])
     query, bias = call(
       'encode_targets', batch.targets.ids, state.capacity, apart
     )
@@ -76,7 +79,7 @@ class RealTimeStateTest(parameterized.TestCase):
       gaps=gaps.GapScores(batch.now[:, 0], call('encode_gaps')),
     )
     found = user_state.in_windows(found, length)
-    expected = model.apply(variables, batch)
+    expected = examples.evaluate(model, variables, batch).output
     search = expected.search
     np.testing.assert_array_equal(found.mask, search.mask)
     np.testing.assert_array_equal(found.since_last, search.since_last)
@@ -92,6 +95,7 @@ class RealTimeStateTest(parameterized.TestCase):
   @parameterized.product(
     precision=user_state.PRECISIONS, case=[(300, 37), (2048, 0)]
   )
+  @pytest.mark.quick_cases('0', '3')
   def test_long_rows_are_ranked_with_gaps(self, precision, case):
     """By counting, also of groups of neighbours, in rings that begin anywhere.
 
@@ -111,9 +115,8 @@ class RealTimeStateTest(parameterized.TestCase):
       precision,
       time=jnp.asarray(time[:, :length]),
     )
-    append = jax.jit(user_state.append)
     for i in range(length, length + newest):
-      state = append(state, keys[:, i], time=jnp.asarray(time[:, i]))
+      state = _append(state, keys[:, i], time=jnp.asarray(time[:, i]))
     of_kind = rng.normal(size=gaps.KINDS).astype(np.float32)
     bias = np.linspace(1, 0, state.capacity + 1, dtype=np.float32)
     found = _search(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
@@ -129,12 +131,16 @@ class UserCategoriesTest(parameterized.TestCase):
       _search(apart, query, bias, k=_K)
 
 
+_PLANS = [(plan, plan) for plan in embeddings.PLANS]
+
+
 class RankerTest(parameterized.TestCase):
-  @parameterized.parameters(*embeddings.PLANS)
+  @parameterized.named_parameters(*_PLANS)
+  @pytest.mark.quick_cases('shared', 'decoupled', 'projected_concat')
   def test_equals_the_ranker_s_search(self, plan):
     self._check(plan, use_time=True)
 
-  @parameterized.parameters(*embeddings.PLANS)
+  @parameterized.named_parameters(*_PLANS)
   @pytest.mark.slow
   def test_equals_the_ranker_s_search_without_time(self, plan):
     self._check(plan, use_time=False)
@@ -149,7 +155,7 @@ class RankerTest(parameterized.TestCase):
     )
     batch = batch.replace(end=jnp.full_like(batch.end, _LENGTH), start=None)
     variables = examples.make_variables(model, batch)
-    call = lambda name, *args: model.apply(variables, *args, method=name)
+    call = functools.partial(examples.call, model, variables)
     history, ids = batch.history, batch.targets.ids
     if use_time and plan.startswith('projected_concat'):
       with self.assertRaisesRegex(ValueError, 'mixes time and content'):
@@ -166,7 +172,7 @@ class RankerTest(parameterized.TestCase):
       apart, history.mask, category=category, num_categories=len(table)
     )
     query, bias = call('encode_targets', ids, _LENGTH, True)
-    found = user_state.search(state, query[:, 0], bias, 5, table)
+    found = _search(state, query[:, 0], bias, k=5, category_keys=table)
     _check_equal(found, expected)
 
 

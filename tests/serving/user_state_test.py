@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from unittest import mock
 
 from absl.testing import absltest
@@ -9,6 +10,7 @@ from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dare_jax.serving import ranking
 from dare_jax.serving import state_check
@@ -87,13 +89,13 @@ class UserStateTest(parameterized.TestCase):
     model = examples.build('dare', top_k=5)
     batch = examples.make_batch(moments=1, candidates=3, length=_LENGTH)
     batch = batch.replace(end=jnp.full_like(batch.end, _LENGTH), start=None)
-    variables = model.init(jax.random.key(0), batch)
-    call = lambda name, *args: model.apply(variables, *args, method=name)
+    variables = examples.init(model, batch)
+    call = functools.partial(examples.call, model, variables)
     keys = call('encode_history', batch.history)
     expected = call('search', keys, batch)
     query, bias = call('encode_targets', batch.targets.ids, _LENGTH)
     state = user_state.build(keys, batch.history.mask)
-    found = user_state.search(state, query[:, 0], bias, 5)
+    found = _search(state, query[:, 0], bias, k=5)
     mask = np.asarray(expected.mask)
     np.testing.assert_array_equal(found.mask, mask)
     np.testing.assert_array_equal(
@@ -119,8 +121,8 @@ class UserStateTest(parameterized.TestCase):
     batch = batch.replace(
       history=history, end=jnp.full_like(batch.end, _LENGTH), start=None
     )
-    variables = jax.jit(model.init)(jax.random.key(0), batch)
-    call = lambda name, *args: model.apply(variables, *args, method=name)
+    variables = examples.init(model, batch)
+    call = functools.partial(examples.call, model, variables)
     keys = call('encode_history', history)
     state = user_state.build(keys[:, :-6], mask[:, :-6], history_length=_LENGTH)
     for i in range(_LENGTH - 6, _LENGTH):
@@ -128,7 +130,7 @@ class UserStateTest(parameterized.TestCase):
     query, bias = call('encode_targets', batch.targets.ids, state.capacity)
     found = user_state.search(state, query[:, 0], bias, 5)
     found = user_state.in_windows(found, _LENGTH)
-    expected = model.apply(variables, batch)
+    expected = examples.evaluate(model, variables, batch).output
     np.testing.assert_array_equal(found.mask, expected.search.mask)
     is_known = expected.search.mask[..., 0]
     np.testing.assert_allclose(
@@ -141,6 +143,7 @@ class UserStateTest(parameterized.TestCase):
   @parameterized.product(
     precision=user_state.PRECISIONS, rows=[1, 2], candidates=[2, 9]
   )
+  @pytest.mark.quick_cases('0', '7', '9')
   def test_in_turns_equals_at_once(self, precision, rows, candidates):
     keys, *rest = _draw(1, candidates)
     query, bias = map(jnp.asarray, rest)

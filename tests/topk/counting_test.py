@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dare_jax import search
 from dare_jax.topk import counting
@@ -113,6 +114,7 @@ class CountingTest(parameterized.TestCase):
     self._check(scores, visible, k, newest.astype(np.int32))
 
   @parameterized.parameters(*_SHAPES)
+  @pytest.mark.quick_cases('0', '3')
   def test_equal_scores_are_kept_from_the_most_recent(self, rows, length, k):
     ones = np.ones((rows, length), np.float32)
     index, _ = _best_k(jnp.array(ones), jnp.array(ones > 0), k, None)
@@ -141,6 +143,7 @@ class CountingTest(parameterized.TestCase):
     )
 
   @parameterized.parameters((400, 200, 20), (5, 16400, 7))
+  @pytest.mark.quick_cases('0')
   def test_where_float64_is_on(self, rows, length, k):
     scores, visible = _draw(3, rows, length, 20, 0.5, 0.01)
     newest = np.arange(rows, dtype=np.int32) % length

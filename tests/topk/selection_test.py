@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
+import pytest
 
 from dare_jax import search
 from dare_jax.topk import selection
@@ -55,6 +56,7 @@ class TopKTest(parameterized.TestCase):
       assert kept.tolist() == reference.top_k(candidates, 4)
 
   @parameterized.parameters(3, 2000)
+  @pytest.mark.quick_cases('0')
   def test_best_of_few_in_any_order(self, rows):
     # Many rows are put in order by counting, few are sorted.
     rng = np.random.default_rng(rows)
@@ -161,6 +163,7 @@ class LongRowsTest(parameterized.TestCase):
       search.top_k(ones, ones > 0, 4, jnp.array([1]))
 
   @parameterized.parameters((64, 5), (4096, 20))
+  @pytest.mark.quick_cases('0')
   def test_the_parts_of_a_history_merge_to_the_whole(self, length, k):
     # vmap stands for the devices: the collectives are the same.
     scores, visible = _draw(length, 4 * length, 30, 0.1, 0.001)

@@ -33,8 +33,8 @@ def _first_loss(model: models.Ranker, batch: Any, **changes: Any) -> float:
 def test_published_init_is_small_everywhere_but_in_biases():
   batch = examples.make_batch()
   model = examples.build('dare', hidden=(200, 80))
-  fresh = model.init(jax.random.key(0), batch)
-  drawn = published.redraw(jax.random.key(1), fresh)
+  fresh = examples.init(model, batch)
+  drawn = jax.jit(published.redraw)(jax.random.key(1), fresh)
   chex.assert_trees_all_equal(drawn['batch_stats'], fresh['batch_stats'])
   head = drawn['params']['head']
   assert np.std(head['Dense_1']['kernel']) == pytest.approx(0.01, rel=0.1)
@@ -78,16 +78,13 @@ def test_batch_statistics_in_evaluation():
   batch = examples.make_batch()
   model = examples.build('dare')
   variables = examples.make_variables(model, batch)
-  running = model.apply(variables, batch).logits
+  evaluated, trained = examples.outputs(model, variables, batch)
   always = models.Ranker(
     dataclasses.replace(model.config, batch_statistics=True)
   )
-  of_batch, _ = always.apply(variables, batch, mutable=['batch_stats'])
-  trained, _ = model.apply(
-    variables, batch, train=True, mutable=['batch_stats']
-  )
+  of_batch = examples.evaluate(always, variables, batch).output
   chex.assert_trees_all_close(of_batch.logits, trained.logits, rtol=1e-6)
-  assert np.abs(of_batch.logits - running).max() > 0.1
+  assert np.abs(of_batch.logits - evaluated.logits).max() > 0.1
   # The predict step runs either.
   trainer = train_state.Trainer(always, _optim(), 1)
   state = trainer.init(0, batch)

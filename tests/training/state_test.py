@@ -60,9 +60,7 @@ class TrainStepTest(absltest.TestCase):
       'tables': state.tables,
       'batch_stats': state.batch_stats,
     }
-    output, _ = _trainer().model.apply(
-      variables, batch, train=True, mutable=['batch_stats']
-    )
+    _, output = examples.outputs(_trainer().model, variables, batch)
     main, aux = (
       losses.weighted_mean(
         losses.binary_cross_entropy(logits, batch.targets.label),

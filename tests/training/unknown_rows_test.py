@@ -171,6 +171,7 @@ def test_what_the_run_before_knew_is_known(root, second):
   assert not np.isin(np.concatenate(read), unread).any()
 
 
+@pytest.mark.slow
 def test_a_third_run_knows_what_the_first_did(root, second, tmp_path):
   config = second[0].copy_and_resolve_references()
   config.train.init_from = str(second[1])
@@ -180,6 +181,7 @@ def test_a_third_run_knows_what_the_first_did(root, second, tmp_path):
   assert _known(third, 'item') == _known(before, 'item')
 
 
+@pytest.mark.slow
 def test_a_run_can_be_read_without_those_before_it(root, second, tmp_path):
   """Its folder alone says what they knew."""
   config, folder, result = second
