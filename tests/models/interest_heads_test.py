@@ -14,6 +14,7 @@ from dare_jax.models import interest_heads
 from tests.models import examples
 
 _HEADS = interest_heads.InterestHeads(2)
+_apply = jax.jit(_HEADS.apply)
 
 
 def _found(seed=0, k=4, d=3, t=2):
@@ -36,22 +37,24 @@ def _found(seed=0, k=4, d=3, t=2):
 def _slowly(variables, interest, result, values, target):
   """One target, one head, one behavior after the other."""
   params = jax.tree.map(np.asarray, variables['params'])
+  mask, scores, target = map(np.asarray, (result.mask, result.scores, target))
+  content, time = np.asarray(values.content), np.asarray(values.time)
   out = np.array(interest)
   width = target.shape[-1]
   kernel = params['query']['kernel'].reshape(width, 2, width)
   for place in np.ndindex(out.shape[:-1]):
-    kept = np.flatnonzero(result.mask[place])
+    kept = np.flatnonzero(mask[place])
     for head in range(2):
-      query = np.asarray(target[place]) @ kernel[:, head]
+      query = target[place] @ kernel[:, head]
       power = {
         i: np.exp(
-          query @ np.asarray(values.content[place][i]) / np.sqrt(width)
-          + params['score_scale'][head] * float(result.scores[place][i])
+          query @ content[place][i] / np.sqrt(width)
+          + params['score_scale'][head] * float(scores[place][i])
         )
         for i in kept
       }
       for i in kept:
-        row = np.append(values.content[place][i], values.time[place][i])
+        row = np.append(content[place][i], time[place][i])
         share = power[i] / sum(power.values())
         out[place] += params['gate'][head] * share * row
   return out
@@ -60,7 +63,7 @@ def _slowly(variables, interest, result, values, target):
 def test_equals_the_slow_twin():
   variables, inputs = _found()
   np.testing.assert_allclose(
-    _HEADS.apply(variables, *inputs), _slowly(variables, *inputs), rtol=1e-5
+    _apply(variables, *inputs), _slowly(variables, *inputs), rtol=1e-5
   )
 
 
@@ -69,10 +72,10 @@ def test_nothing_found_adds_nothing_and_has_a_gradient():
   result = dataclasses.replace(result, mask=jnp.zeros_like(result.mask))
 
   def call(variables):
-    return _HEADS.apply(variables, interest, result, values, target)
+    return _apply(variables, interest, result, values, target)
 
   np.testing.assert_array_equal(call(variables), interest)
-  grads = jax.grad(lambda v: jnp.sum(call(v) ** 2))(variables)
+  grads = jax.jit(jax.grad(lambda v: jnp.sum(call(v) ** 2)))(variables)
   assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(grads))
 
 
@@ -89,13 +92,14 @@ def test_whole_windows_agree_with_rows_of_each_target():
     jnp.asarray(np.broadcast_to(rows[3:0:-1], (2, 1, 2, 3, 2))),
   )
   found = [
-    _HEADS.apply(variables, interest, result, values, target)
+    _apply(variables, interest, result, values, target)
     for values in (whole, apart)
   ]
   np.testing.assert_allclose(*found, rtol=1e-5)
 
 
 @pytest.mark.parametrize('name', ['dare', 'twin', 'din', 'twin_v2'])
+@pytest.mark.quick_cases('dare')
 def test_begins_as_the_model_without_them_and_moves(name):
   batch = examples.make_batch(0)
   plain, wide = (examples.build(name, interest_heads=heads) for heads in (1, 3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import flax
@@ -152,17 +154,21 @@ def _with_one_side(tree):
   }
 
 
+_PLANS = [(plan, plan) for plan in embeddings.PLANS]
+
+
 class PlansTest(parameterized.TestCase):
   """A behavior that is the target has its code, under each plan.
 
   Where a plan has tables or maps for either side, these are made equal.
   """
 
-  @parameterized.parameters(*embeddings.PLANS)
+  @parameterized.named_parameters(*_PLANS)
+  @pytest.mark.quick_cases('shared', 'decoupled', 'projected_concat')
   def test_a_behavior_that_is_the_target_is_found_first(self, plan):
     self._check_found_first(plan, use_time=True)
 
-  @parameterized.parameters(*embeddings.PLANS)
+  @parameterized.named_parameters(*_PLANS)
   @pytest.mark.slow
   def test_it_is_found_first_without_time(self, plan):
     self._check_found_first(plan, use_time=False)
@@ -171,9 +177,10 @@ class PlansTest(parameterized.TestCase):
     model, variables, batch = _repeating_targets(
       plan, use_time, search='simhash', hash_bits=64, top_k=2
     )
-    keys = model.apply(variables, batch.history, method='encode_history')
+    call = functools.partial(examples.call, model, variables)
+    keys = call('encode_history', batch.history)
     ids, length = batch.targets.ids, keys.shape[1]
-    query, _ = model.apply(variables, ids, length, method='encode_targets')
+    query, _ = call('encode_targets', ids, length)
     directions = variables['constants']['searcher']['directions']
     codes = [search.sign_codes(x, directions) for x in (query[:, 0], keys)]
     distance = np.asarray(
@@ -188,11 +195,12 @@ class PlansTest(parameterized.TestCase):
     found = np.asarray(result.indices)[:, 0, :, 0]
     assert np.take_along_axis(same, found[..., None], axis=-1).all()
 
-  @parameterized.parameters(*embeddings.PLANS)
+  @parameterized.named_parameters(*_PLANS)
+  @pytest.mark.quick_cases('shared', 'decoupled', 'projected_concat')
   def test_it_is_in_the_target_s_bucket_in_every_round(self, plan):
     self._check_bucket(plan, use_time=True)
 
-  @parameterized.parameters(*embeddings.PLANS)
+  @parameterized.named_parameters(*_PLANS)
   @pytest.mark.slow
   def test_it_is_in_the_bucket_without_time(self, plan):
     self._check_bucket(plan, use_time=False)
