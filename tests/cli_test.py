@@ -97,6 +97,7 @@ class CliTest(parameterized.TestCase):
       ('config', 'output', 'rows', 'profile', 'seconds'),
     ),
   )
+  @pytest.mark.quick_cases('train', 'prepare', 'predict', 'bench')
   def test_help_explains_and_exits_0(self, call, expected):
     done = command(*call.split(), '--help')
     self.assertEqual(done.returncode, 0, done.stderr)
@@ -136,6 +137,10 @@ class CliTest(parameterized.TestCase):
     ('predict', ['dare_jax.predict', '--inptu=x'], 'input'),
     ('no_model', ['dare_jax.predict', '--input=x'], 'neither is given'),
     ('no_input', ['dare_jax.predict', '--workdir=x'], '--input is missing'),
+  )
+  @pytest.mark.quick_cases(
+    *('flag', 'stray', 'config', 'field', 'type', 'none', 'alone'),
+    *('dataset', 'input', 'workdir', 'bench', 'no_model'),
   )
   def test_wrong_usage_is_one_line_and_exit_2(self, args, named):
     done = command(*args)

@@ -86,6 +86,7 @@ def _bulk(folder, rows, name, **request):
   return pl.read_csv(out)['logit'].to_numpy()
 
 
+@pytest.mark.slow
 def test_bulk_scores_need_no_fields_of_users(root, run, opened, tmp_path):
   frame, _ = cases.rows(root / 'run')
   same = frame.filter(pl.col('user_id').str.slice(1).cast(pl.Int64) % 7 != 0)
@@ -105,6 +106,7 @@ def test_bulk_scores_need_no_fields_of_users(root, run, opened, tmp_path):
   np.testing.assert_allclose(found, given, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_bundle_knows_the_users_of_the_log(run, opened):
   assert isinstance(opened, reading.Bundle)
   assert opened.user_fields == ('age', 'user_id')

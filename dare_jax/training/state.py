@@ -86,8 +86,7 @@ class Trainer:
       )
     learner = model if not self._roles else self._roles.model
     self._learner = _on_axis(learner, self.mesh)
-    # Traced once, for the shapes of a state and for its values.
-    self._fresh = jax.jit(self._init_model)
+    self._fresh = jax.jit(self._init_model)  # Traced once, for shapes, too.
     self._slots = jax.jit(self._init_slots)
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
     self.predict_step = jax.jit(self._predict_step, static_argnums=2)

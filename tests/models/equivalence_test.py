@@ -25,6 +25,7 @@ _CLOSE = conformance.CLOSE
 
 
 @conformance.EACH_CHOICE
+@pytest.mark.quick_cases('sdim')
 def test_jit_equals_no_jit(case):
   model, variables, batch = conformance.example(case)
   measured = conformance.measured(case)

@@ -91,6 +91,7 @@ def test_batch_statistics_in_evaluation():
   assert np.isfinite(trainer.predict_step(state, batch)[0]).all()
 
 
+@pytest.mark.slow
 def test_balanced_gradients_sum_the_roles_at_equal_length():
   batch = examples.make_batch()
   twin = examples.build('twin')

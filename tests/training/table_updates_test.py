@@ -170,6 +170,7 @@ def test_any_transformation_with_slots_by_row(transform, monkeypatch):
   assert (trainer.tables.stored_rows('item_attention'),) in shapes
 
 
+@pytest.mark.slow
 def test_bfloat16_tables_learn():
   trainer = _trainer(tables='lazy_adam', table_dtype='bfloat16')
   state, found = _train(trainer, [_batch()] * 40)
