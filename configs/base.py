@@ -137,6 +137,9 @@ def _model() -> ml_collections.ConfigDict:
   model.interest_heads = 1  # of attention, the aggregation's own included
   model.attention_dim = 16  # of each field
   model.representation_dim = 16  # of each field
+  # Of each further field, in both roles. A step costs as much as all widths
+  # together, and most further fields have few values to tell apart.
+  model.further_dim = config_dict.placeholder(int)  # None: the preset's
   model.attention_dims = ml_collections.ConfigDict()  # by field, overrides
   model.attention_dims.item = config_dict.placeholder(int)  # None: as above
   model.attention_dims.category = config_dict.placeholder(int)  # same
@@ -151,12 +154,11 @@ def _model() -> ml_collections.ConfigDict:
   model.tune_vectors = False  # True: they are trained on, as other tables
   # Fields that tell where a target's equals a behavior's, item,category say:
   # where people come back to the same things. See docs/parts.md.
-  model.match_fields = ()  # none
+  model.match_fields = ()  # the preset's; or all, or none
   # Real time beside the order of behaviors: how long ago each was (gap), the
   # weekday and the hour (UTC) of the moment. Where habits have a period, or
   # where some users come daily and others monthly. See docs/parts.md.
   model.real_time = ()  # none, or gap,weekday,hour
-  model.match_fields = ()  # the preset's; or all, or none
   # The heads see the mean of all behaviors, too: helps for targets unlike
   # anything in the history. See docs/parts.md.
   model.history_mean = config_dict.placeholder(bool)  # None: the preset's

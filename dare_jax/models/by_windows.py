@@ -44,7 +44,7 @@ def apply(
   inputs: Any,
   size: int | None,
 ) -> _Found:
-  """Returns `function(module, inputs)`, made of `size` windows at a time.
+  """Returns `function(module, inputs)`, made of a few windows at a time.
 
   The backward pass makes the inside of the function anew, apart from the
   choice of the behaviors found. In value and gradient nothing changes.
@@ -54,12 +54,14 @@ def apply(
     function: takes windows apart: row b of what it returns is of row b of its
       inputs.
     inputs: arrays [b, ...], at least one.
-    size: windows at a time, as `size` gives it; b of them or more, or None:
-      all at once.
+    size: most windows at a time, as `size` gives it; b of them or more, or
+      None: all at once.
   """
   count = jax.tree.leaves(inputs)[0].shape[0]
   if size is None or module.is_initializing() or size >= count:
     return function(module, inputs)
+  # Even turns: a rest of another size would be compiled once more.
+  size = -(-count // -(-count // size))
   step = nn.remat(
     function,
     prevent_cse=False,  # The loop does.

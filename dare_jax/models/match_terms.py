@@ -1,8 +1,9 @@
 """Match terms: does a field of the target equal the behavior's?
 
-In scores, a learned bias of each field, so that a search finds exact matches
-from the first step on. In the heads, how often the target's value occurs in
-the whole history that its moment sees, and how far back it last did.
+In scores, a learned bias where the item or the category is equal, so that a
+search finds exact matches from the first step on. In the heads, of each field,
+how often the target's value occurs in the whole history that its moment sees,
+and how far back it last did.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from dare_jax.tables import layout
 # More than the spread of the scores of fresh tables.
 _FRESH_BIAS = 1.0
 _UNKNOWN = 1
+# A further field matches more often than a search keeps behaviors, and its own
+# vectors say as much; a bias in each score of a step is dear.
+_IN_SCORES = ('item', 'category')
 
 
 class MatchTerms(nn.Module):
@@ -39,10 +43,10 @@ class MatchTerms(nn.Module):
   config: ranker_config.RankerConfig
 
   def setup(self) -> None:
-    """Makes the bias of each field, where scores weigh behaviors."""
-    fields = self.config.match_fields
+    """Makes the bias of item and category, where scores weigh behaviors."""
+    fields = [f for f in self.config.match_fields if f in _IN_SCORES]
     if not aggregate.AGGREGATIONS[self.config.aggregation].uses_scores:
-      fields = ()
+      fields = []
     bias: Any = ()
     if fields:
       fresh = nn.initializers.constant(_FRESH_BIAS)

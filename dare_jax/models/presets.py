@@ -1,4 +1,4 @@
-"""Model names are presets: defaults of `RankerConfig` fields, nothing more."""
+"""Model names are presets: defaults of options of `build`, nothing more."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from dare_jax.models import ranker
 from dare_jax.models import ranker_config
 
 # The models of arXiv 2410.02604, Table 1, and some more; what is not named
-# keeps RankerConfig's default.
+# keeps its default.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
   'dare': {'plan': 'decoupled'},
   # With two parts of docs/parts.md: all match terms, and the history's mean.
   'dare_match_mean': {
     'plan': 'decoupled',
+    'further_dim': 4,
     'match_fields': ('all',),
     'history_mean': True,
   },
@@ -65,7 +66,8 @@ _CHOICES: Mapping[str, Mapping[str, Any]] = {
 }
 _FIELDS = frozenset(
   field.name for field in dataclasses.fields(ranker_config.RankerConfig)
-)
+) | {'further_dim'}
+_OWN_WIDTH = ('item', 'category', 'time', content_vectors.FIELD)
 
 
 def build(
@@ -98,8 +100,9 @@ def build(
     representation_dims: field -> width of its representation vectors, likewise.
     context: field -> rows, for fields that only the head sees.
     context_dim: width of each context field.
-    **overrides: fields of `RankerConfig`; None keeps the preset's value, and so
-      does an empty `match_fields`, which may be ('all',) or ('none',), too.
+    **overrides: fields of `RankerConfig`, and `further_dim`, the width of each
+      further field in both roles; None keeps the preset's value, and so does an
+      empty `match_fields`, which may be ('all',) or ('none',), too.
 
   Raises:
     ValueError: an unknown preset, choice, field or option; a bad size.
@@ -115,6 +118,11 @@ def build(
   fields = dict(vocab_sizes)
   exact = preset.get('exact_positions', 200)
   fields['time'] = embeddings.num_position_ids(exact)
+  further = preset.pop('further_dim', None)
+  if further is not None:
+    narrow = dict.fromkeys((x for x in fields if x not in _OWN_WIDTH), further)
+    attention_dims = _over(narrow, attention_dims)
+    representation_dims = _over(narrow, representation_dims)
   dims = {
     'attention': (attention_dim, attention_dims),
     'representation': (representation_dim, representation_dims),
@@ -204,6 +212,16 @@ def _dim(
 ) -> int:
   value = (special or {}).get(field)
   return default if value is None else value
+
+
+def _over(
+  base: Mapping[str, int], own: Mapping[str, int | None] | None
+) -> dict[str, int]:
+  """Returns the widths of fields: their own ones, where they have some."""
+  given = {
+    field: width for field, width in (own or {}).items() if width is not None
+  }
+  return {**base, **given}
 
 
 def _check_fields(fields: Mapping[str, int], dims: Mapping[str, Any]) -> None:

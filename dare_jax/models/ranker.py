@@ -311,7 +311,7 @@ class Ranker(nn.Module):
   ) -> Float[Array, 'b m c']:
     """The auxiliary head, on softmax attention over the whole history."""
     target = self.encoder.lookup('representation', 'target', batch.targets.ids)
-    features = self._features(batch, result, target, pooled)
+    features = self._features(batch, result, target, pooled, is_aux=True)
     return self.aux(features, batch.targets.weight > 0, train)
 
   def _find(
@@ -386,15 +386,15 @@ class Ranker(nn.Module):
     result: types.SearchResult,
     content: Float[Array, 'b m c d'],
     interest: Float[Array, 'b m c v'],
+    is_aux: bool = False,
   ) -> Float[Array, 'b m c f']:
-    """Target | interest | product | context | matches | time | mean."""
+    """Target | interest | product | context | matches | time, main: mean."""
     target = self._time.with_own_time(content)
-    context = {
-      name: table(batch.context[name])
-      for name, table in self.context_tables.items()
-    }
-    features = head.features(target, interest, context, self.config)
-    matches = self.matcher.features(result, features.dtype)
-    time = self.real_time.features(batch, result, features.dtype)
-    mean = history_mean.features(result, content, self.config)
-    return jnp.concatenate([features, *matches, *time, *mean], axis=-1)
+    tables = self.context_tables.items()
+    context = {name: table(batch.context[name]) for name, table in tables}
+    made = [head.features(target, interest, context, self.config)]
+    made += self.matcher.features(result, made[0].dtype)
+    made += self.real_time.features(batch, result, made[0].dtype)
+    if not is_aux:  # It is there for the attention, which the mean is not of.
+      made += history_mean.features(result, content, self.config)
+    return jnp.concatenate(made, axis=-1)

@@ -16,12 +16,13 @@ from jaxtyping import Array
 from jaxtyping import Bool
 from jaxtyping import Float
 from jaxtyping import Int
+from jaxtyping import UInt32
 
 from dare_jax import shapes
 from dare_jax import types
 
 NOTHING = -1
-_BITS, _RUNS = 32, 16
+_BITS, _AT_ONCE = 32, 8
 
 
 @struct.dataclass
@@ -73,13 +74,12 @@ def count(
     end: index behind the last.
   """
   length = ids.shape[1]
-  index = jnp.arange(length, dtype=jnp.int32)[None, None]
-  seen = (index >= start[..., None]) & (index < end[..., None])
-  own = jnp.where(seen, ids[:, None], NOTHING - 1)
-  if shapes.are_known(length) and length >= _BITS * _RUNS:
-    number, last = _count_by_words(own, targets)
+  if shapes.are_known(length):
+    number, last = _count_by_words(ids, targets, start, end)
   else:
-    same = own[:, :, None] == targets[..., None]
+    index = jnp.arange(length, dtype=jnp.int32)[None, None]
+    seen = (index >= start[..., None]) & (index < end[..., None])
+    same = (ids[:, None, None] == targets[..., None]) & seen[:, :, None]
     number = jnp.sum(same, axis=-1, dtype=jnp.int32)
     last = jnp.max(jnp.where(same, index[:, :, None], -1), axis=-1)
   distance = jnp.where(number > 0, end[..., None] - last, 0)
@@ -87,30 +87,50 @@ def count(
 
 
 def _count_by_words(
-  own: Int[Array, 'b m l'], targets: Int[Array, 'b m c']
+  ids: Int[Array, 'b l'],
+  targets: Int[Array, 'b m c'],
+  start: Int[Array, 'b m'],
+  end: Int[Array, 'b m'],
 ) -> tuple[Int[Array, 'b m c'], Int[Array, 'b m c']]:
-  """Returns how often targets occur, and the index of the last.
+  """Returns how often targets occur, and the index of the last; -1: of none.
 
-  A row is cut into runs, and a word for each lane has a bit for each run. XLA's
-  CPU backend makes 8 words at a time; of 5 million comparisons, sums along rows
-  take 25 times as long.
+  A history is cut into runs of some lanes, and a word for each lane has a bit
+  for each run: whether the behavior is the target's. Another word says which
+  of them the moment sees. XLA's CPU backend makes 8 words at a time; sums of
+  comparisons along rows take 25 times as long.
   """
-  fill = [(0, 0), (0, 0), (0, -own.shape[-1] % (_BITS * _RUNS))]
-  own = jnp.pad(own, fill, constant_values=NOTHING - 1)
+  length = ids.shape[1]
+  lanes = _AT_ONCE * -(-length // (_BITS * _AT_ONCE))
+  runs = -(-length // lanes)
+  padding = [(0, 0), (0, runs * lanes - length)]
+  ids = jnp.pad(ids, padding, constant_values=NOTHING - 1)
   words: Any = jnp.uint32(0)
-  for place, run in enumerate(_cut(own, _BITS)):
-    same = run[:, :, None] == targets[..., None]
+  for place, run in enumerate(_cut(ids, runs)):
+    same = run[:, None, None] == targets[..., None]
     words |= jnp.where(same, jnp.uint32(1 << place), jnp.uint32(0))
-  lanes = words.shape[-1]
-  lane = jnp.arange(lanes, dtype=jnp.int32).reshape(_RUNS, 1, 1, 1, -1)
+  seen = _runs_before(end, lanes) & ~_runs_before(start, lanes)
+  words &= seen[:, :, None]
   number: Any = 0
   last: Any = -1
-  for some, places in zip(_cut(words, _RUNS), lane, strict=True):
+  lane = jnp.arange(lanes, dtype=jnp.int32)
+  lane = lane.reshape(-1, 1, 1, 1, _AT_ONCE)
+  for some, places in zip(_cut(words, len(lane)), lane, strict=True):
     number += jax.lax.population_count(some).astype(jnp.int32)
     run_of_last = _BITS - 1 - jax.lax.clz(some).astype(jnp.int32)
     index = jnp.where(some > 0, run_of_last * lanes + places, -1)
     last = jnp.maximum(last, index)
   return jnp.sum(number, axis=-1), jnp.max(last, axis=-1)
+
+
+def _runs_before(
+  index: Int[Array, 'b m'], lanes: int
+) -> UInt32[Array, 'b m lanes']:
+  """Returns words with a bit for each run whose behavior is before an index."""
+  lane = jnp.arange(lanes, dtype=jnp.int32)[None, None]
+  count = (index[..., None] - lane + lanes - 1) // lanes
+  shift = jnp.clip(count, 0, _BITS - 1).astype(jnp.uint32)
+  some = (jnp.uint32(1) << shift) - jnp.uint32(1)
+  return jnp.where(count < _BITS, some, ~jnp.uint32(0))
 
 
 def _cut(x: Any, count: int) -> list[Any]:

@@ -118,7 +118,8 @@ def test_the_preset_matches_every_field():
   assert config.match_fields == ('item', 'category', 'brand')
   assert config.history_mean
   assert examples.build('dare', match_fields=('all',)).config.match_fields
-  off = {'match_fields': ('none',), 'history_mean': False}
+  assert config.content[-1].attention_dim == 4
+  off = {'match_fields': ('none',), 'history_mean': False, 'further_dim': 3}
   dare = examples.build('dare', vocab_sizes=vocab)
   assert examples.build('dare_match_mean', vocab_sizes=vocab, **off) == dare
 

@@ -106,7 +106,10 @@ class _Ranker:
           else:
             pooled = self.pool(b, m, kept[b][m][c], found)
           interest[b, m, c] = pooled
-          features[b, m, c] = self.features(b, m, c, pooled)
+          parts = [self.features(b, m, c, pooled)]
+          if self.config.history_mean:
+            parts += self.mean_features(b, m, c)
+          features[b, m, c] = np.concatenate(parts)
           among = kept[b][m][c] if self.config.search == 'category' else visible
           own = [of_behavior[i] for i in among]
           if self.config.search == 'projected':
@@ -293,14 +296,12 @@ class _Ranker:
     return bool(target > 1 and target == self.ids[field][b, i])
 
   def match_score(self, b: int, m: int, c: int, i: int) -> float:
-    """The biases of the fields in which target and behavior are equal."""
+    """The biases of item and category, where target and behavior have one."""
     if self.config.aggregation == 'buckets':
       return 0.0
-    return sum(
-      float(self.params['matcher']['bias'][place])
-      for place, field in enumerate(self.config.match_fields)
-      if self.equals(field, b, m, c, i)
-    )
+    biased = [f for f in self.config.match_fields if f in ('item', 'category')]
+    same = [self.equals(field, b, m, c, i) for field in biased]
+    return sum(same * self.params['matcher']['bias']) if biased else 0.0
 
   def matches(self, b: int, m: int, c: int) -> list[list[int]]:
     """Of each match field, the behaviors seen that have the target's id."""
@@ -365,8 +366,6 @@ class _Ranker:
     parts += [np.array(self.match_features(b, m, c))]
     of_time = self.real.features(b, m, self.seen, self.matches(b, m, c))
     parts.append(np.array(of_time))
-    if self.config.history_mean:
-      parts += self.mean_features(b, m, c)
     return np.concatenate(parts)
 
   def head(
