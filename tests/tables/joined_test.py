@@ -20,6 +20,7 @@ from tests.tables import twins
   ('case', 'rows'),
   [('mixed', 40), ('mixed', 3 * layout.PARTS), ('several lines', 40)],
 )
+@pytest.mark.quick_cases('mixed-40')
 def test_all_comes_back_bit_for_bit(case, rows):
   sets = twins.sets(case, rows)
   apart, joined = (twins.fresh(*made) for made in sets.values())
@@ -46,6 +47,7 @@ _IDS = [
 @pytest.mark.parametrize(
   'case', ['adam', 'two rows a line', 'mixed', 'one of them']
 )
+@pytest.mark.quick_cases('mixed')
 def test_steps_of_joined_tables_are_those_of_tables_apart(case):
   rows = 3 * layout.PARTS  # Some lines have two rows, others one.
   is_wide = 'bfloat16' not in twins.CASES[case][1]

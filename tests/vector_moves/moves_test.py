@@ -99,6 +99,7 @@ def test_numbers_put_two_at_the_same_place():
 
 
 @pytest.mark.parametrize('name', ['dare', 'twin'])
+@pytest.mark.quick_cases('dare')
 def test_a_model_learns_the_same(name):
   batch, model = examples.make_batch(0), examples.build(name, interest_heads=2)
   config = dataclasses.replace(model.config, kept_in_place=True)
