@@ -119,16 +119,14 @@ def build(
   exact = preset.get('exact_positions', 200)
   fields['time'] = embeddings.num_position_ids(exact)
   further = preset.pop('further_dim', None)
-  if further is not None:
-    narrow = dict.fromkeys((x for x in fields if x not in _OWN_WIDTH), further)
-    attention_dims = _over(narrow, attention_dims)
-    representation_dims = _over(narrow, representation_dims)
-  dims = {
-    'attention': (attention_dim, attention_dims),
-    'representation': (representation_dim, representation_dims),
+  _check_fields(fields, (attention_dims, representation_dims))
+  widths = {
+    'attention': _widths(fields, attention_dim, further, attention_dims),
+    'representation': _widths(
+      fields, representation_dim, further, representation_dims
+    ),
   }
-  _check_fields(fields, dims)
-  *content, time = _features(fields, dims, preset)
+  *content, time = _features(fields, widths, preset)
   preset['match_fields'] = _match_fields(preset, content)
   config = ranker_config.RankerConfig(
     content=tuple(content),
@@ -145,14 +143,14 @@ def build(
 
 def _features(
   fields: Mapping[str, int],
-  dims: Mapping[str, Any],
+  widths: Mapping[str, Mapping[str, int]],
   preset: Mapping[str, Any],
 ) -> list[embeddings.Feature]:
   vectors = preset.get('vectors')
   sets = {shape.field: shape for shape in preset.get('sets', ())}
   found: list[embeddings.Feature] = []
   for field, rows in fields.items():
-    own = {f'{role}_dim': _dim(field, *width) for role, width in dims.items()}
+    own = {f'{role}_dim': width[field] for role, width in widths.items()}
     if vectors is not None and field == content_vectors.FIELD:
       found.append(_vector_feature(rows, vectors, own))
     elif field in sets:
@@ -207,31 +205,27 @@ _POSITIVE = (
 )
 
 
-def _dim(
-  field: str, default: int, special: Mapping[str, int | None] | None
-) -> int:
-  value = (special or {}).get(field)
-  return default if value is None else value
-
-
-def _over(
-  base: Mapping[str, int], own: Mapping[str, int | None] | None
+def _widths(
+  fields: Mapping[str, int],
+  default: int,
+  further: int | None,
+  own: Mapping[str, int | None] | None,
 ) -> dict[str, int]:
-  """Returns the widths of fields: their own ones, where they have some."""
-  given = {
-    field: width for field, width in (own or {}).items() if width is not None
-  }
-  return {**base, **given}
+  """Returns the width of each field in a role."""
+  widths = dict.fromkeys(fields, default)
+  if further is not None:
+    widths |= {f: further for f in fields if f not in _OWN_WIDTH}
+  return widths | {f: n for f, n in (own or {}).items() if n is not None}
 
 
-def _check_fields(fields: Mapping[str, int], dims: Mapping[str, Any]) -> None:
+def _check_fields(fields: Mapping[str, int], special: Any) -> None:
   for required in ('item', 'category'):
     if required not in fields:
       raise ValueError(
         f'vocab_sizes lacks {required!r}; it has {list(fields)}.'
       )
-  for role, (_, special) in dims.items():
-    for field, width in (special or {}).items():
+  for role, own in zip(('attention', 'representation'), special, strict=True):
+    for field, width in (own or {}).items():
       if width is not None and field not in fields:
         raise ValueError(_unknown(f'field in {role}_dims', field, fields))
 
