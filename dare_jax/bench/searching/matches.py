@@ -1,7 +1,9 @@
-"""What match terms add to a search of cached keys, in CPU seconds.
+"""What parts beyond DARE add to a search of cached keys, in CPU seconds.
 
-Both searches take turns, so that what else runs on the machine slows both. CPU
-seconds are those of this process, over all its threads.
+Searches as a bundle has them: from a state with keys and ids to what was found,
+with what the heads read of matches and of the history's mean. Models take
+turns, so that what else runs on the machine slows all. CPU seconds are those of
+this process, over all its threads; the ratio is to the first model.
 
     python -m dare_jax.bench matches --candidates=500 --length=10000
 """
@@ -9,7 +11,6 @@ seconds are those of this process, over all its threads.
 from __future__ import annotations
 
 from collections.abc import Callable
-import functools
 import time
 from typing import Any
 
@@ -18,14 +19,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dare_jax.search import matching as matching_lib
-from dare_jax.serving import user_state
+from dare_jax import models
+from dare_jax import types
+from dare_jax.bundle.making import functions
 
 # Items and categories of a history, of Zipf's law as in a log.
 _ROWS = {'item': 100_000, 'category': 300}
 _EXPONENT = 1.3
 _TOP_K = 20
+_MODELS: dict[str, dict[str, Any]] = {
+  'dare': {},
+  'dare, match terms': {'match_fields': ('all',)},
+  'dare_match_mean': {},
+}
 _TURNS = 31
+_TURN_SECONDS = 0.02  # of calls, at least
 
 
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
@@ -36,48 +44,79 @@ def define_flags() -> Callable[[], list[dict[str, Any]]]:
   candidates = flags.DEFINE_integer(
     'candidates', 500, 'Targets of a user.', lower_bound=1
   )
-  dim = flags.DEFINE_integer('dim', 32, 'Width of a key.', lower_bound=1)
+  dim = flags.DEFINE_integer(
+    'dim', 16, 'Width of each field, for each role.', lower_bound=1
+  )
   return lambda: measure(length.value, candidates.value, dim.value)
 
 
 def measure(length: int, candidates: int, dim: int) -> list[dict[str, Any]]:
-  """Returns a row for the search without and with match terms."""
+  """Returns a row for each model."""
   rng = np.random.default_rng(0)
-  draw = lambda *shape: jnp.asarray(rng.standard_normal(shape, np.float32))
-  keys, query = draw(1, length, dim), draw(1, candidates, dim)
-  mask = jnp.ones((1, length), bool)
 
   def ids(rows: int, *shape: int) -> jax.Array:
     return jnp.asarray(2 + rng.zipf(_EXPONENT, shape) % (rows - 2), jnp.int32)
 
-  past = {field: ids(rows, 1, length) for field, rows in _ROWS.items()}
-  plain = user_state.build(keys, mask)
-  holding = user_state.build(keys, mask, match_ids=past)
-  matching = matching_lib.Matching(
-    {field: ids(rows, 1, 1, candidates) for field, rows in _ROWS.items()},
-    {field: jnp.float32(1) for field in _ROWS},
-  )
-  bias = draw(plain.capacity + 1)
-  find = jax.jit(functools.partial(user_state.search, k=_TOP_K))
-  calls = {
-    'without': lambda: find(plain, query, bias),
-    'with': lambda: find(holding, query, bias, matching=matching),
-  }
+  draw = lambda count: {f: ids(rows, 1, count) for f, rows in _ROWS.items()}
+  past, targets = draw(length), draw(candidates)
+  calls = {}
+  for name, options in _MODELS.items():
+    calls[name] = _search(name, options, dim, past, targets)
+  begin = time.process_time()
+  calls['dare']()
+  repeats = 1 + int(_TURN_SECONDS / (time.process_time() - begin))
   taken: dict[str, list[float]] = {name: [] for name in calls}
-  for turn in range(_TURNS + 1):
+  for _ in range(_TURNS):
     for name, call in calls.items():
       begin = time.process_time()
-      jax.block_until_ready(call())
-      if turn:  # The first compiles.
-        taken[name].append(time.process_time() - begin)
+      for _ in range(repeats):
+        call()
+      taken[name].append((time.process_time() - begin) / repeats)
   medians = {name: float(np.median(own)) for name, own in taken.items()}
   return [
     {
-      'match terms': name,
+      'model': name,
       'candidates': candidates,
       'behaviors': length,
       'cpu_ms': 1e3 * seconds,
-      'ratio': seconds / medians['without'],
+      'ratio': seconds / medians['dare'],
     }
     for name, seconds in medians.items()
   ]
+
+
+def _search(
+  name: str,
+  options: dict[str, Any],
+  dim: int,
+  past: dict[str, jax.Array],
+  targets: dict[str, jax.Array],
+) -> Callable[[], Any]:
+  """Returns a call that searches a state, compiled."""
+  model = models.build(
+    name.partition(',')[0],
+    vocab_sizes=_ROWS,
+    attention_dim=dim,
+    representation_dim=dim,
+    top_k=_TOP_K,
+    **options,
+  )
+  length = past['item'].shape[1]
+  batch = types.Batch(
+    history=types.History(ids=past, mask=jnp.ones((1, length), bool)),
+    end=jnp.full((1, 1), length, jnp.int32),
+    targets=types.Targets(
+      ids={field: own[:, None] for field, own in targets.items()},
+      label=jnp.zeros((1, 1, targets['item'].shape[1])),
+      weight=jnp.ones((1, 1, targets['item'].shape[1])),
+    ),
+  )
+  variables = functions.flat(jax.jit(model.init)(jax.random.key(0), batch))
+  served = functions.Served(model, length)
+  count = jnp.full(1, length, jnp.int32)
+  state = jax.jit(served.encode_history)(variables, past, count)
+  state |= {f'ids/{field}': past[field] for field in served.slot_fields}
+  find = jax.jit(served.search)
+  call = lambda: jax.block_until_ready(find(variables, state, targets))
+  call()
+  return call
