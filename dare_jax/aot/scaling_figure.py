@@ -1,4 +1,4 @@
-"""Memory and bytes of a chip against chips and rows, from rows of `pod`."""
+"""Memory and bytes of a chip against chips or rows, from rows of `pod`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,55 @@ from dare_jax import plots
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-  """Draws a line for each number of rows, and the memory of a chip.
+  """Draws what chips need and move against their number, or that of rows.
 
   Args:
-    rows: the rows of the benchmark `pod`, all of one width.
+    rows: the rows of the benchmark `pod`, all of one width. Where all have as
+      many chips, those are not what is compared.
     path: the PNG file to write.
   """
+  if len({row['chips'] for row in rows}) > 1:
+    _against_chips(rows, path)
+  else:
+    _against_rows(rows, path)
+
+
+def _against_rows(
+  rows: Sequence[Mapping[str, Any]], path: pathlib.Path
+) -> None:
+  """Draws what is needed, of which temporary, and what a step moves."""
+  rows = sorted(rows, key=lambda row: row['rows'])
+  told = [row for row in rows if row['temporary_mb'] is not None]
+  chips = f'{rows[0]["chips"]} chips'
+  drawing, (left, right) = plots.panels(9.0, 3.8, 2)
+  axis = 'rows of the item tables'
+  plots.style_lines(left, 'Memory a chip needs', f'GB, {chips}', axis)
+  plots.style_lines(right, 'Bytes of a step', f'GB of a chip, {chips}', axis)
+  moved = 'read and written', right, 'bytes_accessed_mb'
+  if not any(row['bytes_accessed_mb'] for row in told):  # As of GPUs.
+    moved = 'received', right, 'all_to_all_mb'
+  lines = [
+    ('in all', left, 'needed_mb'),
+    ('temporary', left, 'temporary_mb'),
+    moved,
+  ]
+  for color, (name, axes, key) in zip(plots.COLORS, lines, strict=False):
+    counted = [row for row in told if row[key] is not None]
+    sizes = [row['rows'] for row in counted]
+    values = [row[key] / 1e3 for row in counted]
+    axes.plot(sizes, values, 'o-', color=color, linewidth=1.8, label=name)
+  for axes in (left, right):
+    axes.set_xscale('log')
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=plots.INK)
+  left.set_yscale('log')
+  right.set_ylim(0, 1.1 * right.get_ylim()[1])
+  plots.save(drawing, path)
+
+
+def _against_chips(
+  rows: Sequence[Mapping[str, Any]], path: pathlib.Path
+) -> None:
+  """Draws a line for each number of rows, and the memory of a chip."""
   drawing, (left, right) = plots.panels(9.0, 3.8, 2)
   memory, received = 'Memory a chip needs', 'Bytes a chip receives in a step'
   plots.style_lines(left, memory, 'GB, by rows of the item tables', 'chips')

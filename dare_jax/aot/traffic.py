@@ -33,6 +33,8 @@ def collective_bytes(text: str) -> dict[str, int]:
 
   >>> collective_bytes('%a = f32[8,16]{1,0} all-to-all(%b), dimensions={0}')
   {'all-to-all': 512}
+  >>> collective_bytes('%a = f32[8]{0} all-reduce-start(%b), to_apply=%add')
+  {'all-reduce': 32}
 
   Args:
     text: the HLO text of a program, as `jax.stages.Compiled.as_text` returns
@@ -41,8 +43,9 @@ def collective_bytes(text: str) -> dict[str, int]:
   total: dict[str, int] = {}
   for match in _LINE.finditer(text):
     sizes = [_bytes(shape) for shape in _SHAPE.finditer(match['shapes'])]
-    # An asynchronous start has its operands beside its results.
-    size = sum(sizes) // 2 if match['start'] else sum(sizes)
+    # An asynchronous start has its operands beside its results, but for sums.
+    both = match['start'] and match['kind'] != 'all-reduce'
+    size = sum(sizes) // 2 if both else sum(sizes)
     total[match['kind']] = total.get(match['kind'], 0) + size
   return total
 
@@ -82,6 +85,17 @@ def result_bytes(line: str) -> int:
   if (match := _WRITTEN.search(line)) is None:
     return 0
   return sum(map(_bytes, _SHAPE.finditer(match['shapes'])))
+
+
+def is_collective(line: str) -> bool:
+  """Returns whether the operation on a line of HLO is between devices.
+
+  >>> is_collective('%a = f32[8]{0} all-reduce-start(%b), to_apply=%add')
+  True
+  >>> is_collective('%a = f32[8]{0} fusion(%all-reduce.1), kind=kLoop')
+  False
+  """
+  return _LINE.search(line) is not None
 
 
 def _bytes(shape: re.Match[str]) -> int:

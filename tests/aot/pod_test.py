@@ -109,6 +109,7 @@ def test_time_of_loops_and_calls():
 ENTRY %main (x: f32[8]) -> f32[8] {
   %a = while(%x), body=%body, backend_config={"known_trip_count":{"n":"5"}}
   %b = f32[8] call(%a), to_apply=%called
+  %d = f32[8] all-reduce-start(%b), backend_config={"exec_time_us":64.0}
   ROOT %c = fusion(%b), backend_config={"exec_time_us":1e1}
 }"""
   assert gpu.estimate_us(text) == 5 * 2.0 + 0.5 + 10
