@@ -88,5 +88,6 @@ def rank(
   What the product is does not matter there, be it NaN.
   """
   total = products + bias
-  total = jnp.where(total == total, total, jnp.inf)
-  return jnp.where(bias > -jnp.inf, total, -jnp.inf)
+  # Without a bias of -inf, and with one, where the product is +inf or NaN.
+  otherwise = jnp.where(bias > -jnp.inf, jnp.inf, -jnp.inf)
+  return jnp.where(total == total, total, otherwise)

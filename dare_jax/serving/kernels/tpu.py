@@ -3,9 +3,9 @@
 Scores stay in VMEM. A block of behaviors is scored by the MXU and dealt out to
 128 chunks, behavior i to chunk i % 128, and only the best of each chunk are
 chosen from: the k best of a row lie in the k chunks with the best maxima. Of
-those, members that are not maxima are looked at last. Few are among the k
-best, so what is left to do is a loop that seldom goes round more than a few
-times, and whose answer is exact however often it does.
+those, members that are not maxima are looked at last, in the chunks whose
+second best score may be among the k best: few, see `chunks`. The answer is
+exact however many they are.
 
 Behaviors are numbered by places, in order of age: a ring is gone through from
 where its oldest behavior is, see `rings`. Of equal scores the later place, the
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
@@ -27,18 +26,14 @@ from jaxtyping import Array
 from jaxtyping import Float
 from jaxtyping import Int
 
+from dare_jax.serving.kernels import chunks
 from dare_jax.serving.kernels import factors
 from dare_jax.serving.kernels import operands as operands_lib
 from dare_jax.serving.kernels import rings
 
-# Of a vector register.
-_SUBLANES, _LANES = 8, 128
-# Rows gone through at once: one register of them waits for what it did last.
-_ROWS = 32
+_SUBLANES = 8  # Of a vector register.
 # TPUs with 16 MiB of VMEM.
 _SMALL = ('TPU v2', 'TPU v3', 'TPU v4')
-# The bits of 1.0: floats from there on compare as their bits do.
-_FIRST = 0x3F800000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +54,7 @@ class Sizes:
 
   def block_of(self, length: int) -> int:
     """Returns the behaviors in a block of some history length."""
-    return min(self.block, _up(length, _LANES))
+    return min(self.block, _up(length, chunks.LANES))
 
   def tile_of(self, c: int) -> int:
     """Returns how many of c targets to work on at once."""
@@ -146,7 +141,8 @@ def _grid(query: Any, histories: list[Any], k: int, sizes: Sizes) -> Any:
   length = histories[0].shape[2]
   tile, block = sizes.tile_of(rows), sizes.block_of(length)
   held = sizes.held_of(length)
-  entries = (tile, _up(k, _LANES) + held * _LANES)
+  kept, shown = _up(k, chunks.LANES), held * chunks.LANES
+  lanes = (kept + shown, kept + shown, shown, kept, kept)
 
   def of_target(size: int) -> pl.BlockSpec:
     return pl.BlockSpec((1, tile, size), lambda i, j, n, oldest: (i, j, 0))
@@ -163,9 +159,10 @@ def _grid(query: Any, histories: list[Any], k: int, sizes: Sizes) -> Any:
     in_specs=[of_target(width), *map(of_history, histories)],
     out_specs=(of_target(k), of_target(k)),
     scratch_shapes=(
-      pltpu.VMEM((held, block // _LANES, tile, _LANES), jnp.float32),
-      pltpu.VMEM(entries, jnp.float32),
-      pltpu.VMEM(entries, jnp.float32),
+      pltpu.VMEM(
+        (held, block // chunks.LANES, tile, chunks.LANES), jnp.float32
+      ),
+      *(pltpu.VMEM((tile, size), jnp.float32) for size in lanes),
     ),
   )
 
@@ -187,20 +184,21 @@ def bytes_moved(b: int, c: int, length: int, keys: Any, k: int) -> int:
 def _kernel(k: int, length: int, has_scale: bool, *refs: Any) -> None:
   oldest, query, key, bias, *others = refs
   scale = others.pop(0) if has_scale else None
-  places_found, found, scores, best, order = others
-  held, steps = scores.shape[:2]
-  block, kept = steps * _LANES, best.shape[1] - held * _LANES
+  places_found, found = others[:2]
+  held = chunks.Held(*others[2:])
+  blocks, steps = held.scores.shape[:2]
+  block = steps * chunks.LANES
   first, visit = oldest[pl.program_id(0)], pl.program_id(2)
   last = pl.num_programs(2) - 1
-  turn = jax.lax.rem(visit, jnp.int32(held))
+  turn = jax.lax.rem(visit, jnp.int32(blocks))
 
   @pl.when(visit == 0)
   def _() -> None:
-    best[:, :kept] = jnp.full((best.shape[0], kept), -jnp.inf)
+    held.clear_list()
 
   @pl.when(turn == 0)
   def _() -> None:
-    best[:, kept:] = jnp.full((best.shape[0], held * _LANES), -jnp.inf)
+    held.clear_chunks()
 
   is_needed = (visit < last) | (jax.lax.rem(first, jnp.int32(block)) > 0)
 
@@ -210,31 +208,27 @@ def _kernel(k: int, length: int, has_scale: bool, *refs: Any) -> None:
     slot = at + jax.lax.broadcasted_iota(jnp.int32, bias.shape[1:], 1)
     is_met = rings.is_met(slot, visit, first, length, block)
     own = jnp.where(is_met, bias[0], -jnp.inf)
-    shown, step = _score(query[0], key, own, scale, scores.at[turn])
-    chunks = slice(None), _chunks(turn, best, held)
-    best[chunks], order[chunks] = shown, _order_of(visit, step, steps)
+    shown = _score(query[0], key, own, scale, held.scores.at[turn])
+    held.show(slice(None), turn, visit, shown)
 
-  @pl.when((turn == held - 1) | (visit == last))
+  @pl.when((turn == blocks - 1) | (visit == last))
   def _() -> None:
     scored = turn + is_needed.astype(jnp.int32)
-    _choose(k, visit - turn, scored, scores, best, order)
+    chunks.choose(k, visit - turn, scored, held)
 
   @pl.when(visit == last)
   def _() -> None:
-    places_found[0], found[0] = _place(order[:, :k]), best[:, :k]
+    places_found[0] = chunks.place(held.order[:, :k])
+    found[0] = held.best[:, :k]
 
 
 def _score(
   query: Any, key: Any, bias: Any, scale: Any, scores: Any
-) -> tuple[Any, Any]:
-  """Writes the scores of a block.
-
-  Returns:
-    The best of each chunk, and its step: which of the chunk's behaviors it is.
-  """
-  shown = _nothing(scores.shape[1:])
+) -> chunks.Shown:
+  """Writes the scores of a block, and returns what its chunks show."""
+  shown = chunks.nothing(scores.shape[1])
   for s in range(scores.shape[0]):
-    lanes = slice(s * _LANES, (s + 1) * _LANES)
+    lanes = slice(s * chunks.LANES, (s + 1) * chunks.LANES)
     product = jax.lax.dot_general(
       query,
       factors.of_keys(key[0, :, lanes]),
@@ -245,142 +239,8 @@ def _score(
       product *= scale[0, :, lanes]
     new = operands_lib.rank(product, bias[:, lanes])
     scores[s] = new
-    shown = _better(shown, new, s)
+    shown = chunks.with_next(shown, new, s)
   return shown
-
-
-def _nothing(shape: tuple[int, ...]) -> tuple[Any, Any]:
-  return jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
-
-
-def _better(shown: tuple[Any, Any], new: Any, step: int) -> tuple[Any, Any]:
-  """Returns the best of each chunk after a step more, and its step."""
-  best, own = shown
-  # Not above: of equals the newer comes first.
-  return jnp.maximum(new, best), jnp.where(new >= best, step, own)
-
-
-def _choose(
-  k: int, first: Any, scored: Any, scores: Any, best: Any, order: Any
-) -> None:
-  """Brings the list at the head of `best` up to date, in order.
-
-  Args:
-    k: behaviors to keep.
-    first: visit of the first of the blocks that are held.
-    scored: how many are held.
-    scores: theirs, [held, steps, tile, 128].
-    best: of each row, the list, then what is shown of the chunks held.
-    order: of their places.
-  """
-  tile = best.shape[0]
-  kept = best.shape[1] - scores.shape[0] * _LANES
-
-  def take(n: Any, listed: tuple[Any, Any]) -> Any:
-    drawn = _draw(best, order)
-    here = _lane((tile, kept)) == n
-    return tuple(
-      jnp.where(here, new, old) for new, old in zip(drawn, listed, strict=True)
-    )
-
-  nothing = jnp.full((tile, kept), -jnp.inf), jnp.zeros((tile, kept))
-  listed = jax.lax.fori_loop(0, k, take, nothing)
-  best[:, :kept] = nothing[0]
-
-  def is_better(state: Any) -> Any:
-    listed, drawn = state
-    worst = [x[:, k - 1 : k] for x in listed]
-    better = _is_before(drawn, worst) & (drawn[0] > -jnp.inf)
-    return jnp.max(jnp.where(better, 1.0, 0.0)) > 0
-
-  def insert(state: Any) -> Any:
-    listed, drawn = state
-    return _inserted(listed, drawn), _draw(best, order)
-
-  def go_deeper(state: Any) -> Any:
-    _show_next(first, scored, scores, best, order)
-    state = state[0], _draw(best, order)
-    is_done = ~is_better(state)
-    listed, _ = jax.lax.while_loop(is_better, insert, state)
-    return listed, is_done
-
-  listed, _ = jax.lax.while_loop(
-    lambda state: ~state[1], go_deeper, (listed, jnp.bool_(False))
-  )
-  best[:, :kept], order[:, :kept] = listed
-
-
-def _show_next(
-  first: Any, scored: Any, scores: Any, best: Any, order: Any
-) -> None:
-  """Shows the next best of each chunk; what was shown leaves `scores`."""
-  held, steps, tile, _ = scores.shape
-  size = math.gcd(tile, _ROWS)
-
-  def of_rows(n: Any, group: Any) -> None:
-    """Shows the next best of each chunk of some rows."""
-    rows = pl.ds(pl.multiple_of(group * size, size), size)
-    chunks = rows, _chunks(n, best, held)
-    gone = (_place(order[chunks]) >> 7) - (first + n) * steps
-    shown = _nothing(gone.shape)
-    for s in range(steps):
-      left = jnp.where(gone == s, -jnp.inf, scores[n, s, rows])
-      scores[n, s, rows] = left
-      shown = _better(shown, left, s)
-    best[chunks] = shown[0]
-    order[chunks] = _order_of(first + n, shown[1], steps)
-
-  def of_block(n: Any, _: None) -> None:
-    jax.lax.fori_loop(0, tile // size, lambda i, _: of_rows(n, i), None)
-
-  jax.lax.fori_loop(0, scored, of_block, None)
-
-
-def _chunks(turn: Any, best: Any, held: int) -> Any:
-  """Returns where the chunks of a block are in `best`."""
-  kept = best.shape[1] - held * _LANES
-  return pl.ds(pl.multiple_of(kept + turn * _LANES, _LANES), _LANES)
-
-
-def _draw(values: Any, order: Any) -> tuple[Any, Any]:
-  """Takes the best entry of each row away, and returns it."""
-  value, own = values[...], order[...]
-  top = jnp.max(value, axis=1, keepdims=True)
-  at = jnp.max(jnp.where(value == top, own, 0.0), axis=1, keepdims=True)
-  values[...] = jnp.where(own == at, -jnp.inf, value)
-  return top, at
-
-
-def _inserted(listed: Any, new: Any) -> tuple[Any, Any]:
-  """Returns lists with an entry more in each, what was last left out."""
-  moved = [pltpu.roll(x, 1, 1) for x in listed]
-  stays = _is_before(listed, new)
-  is_next = (_lane(stays.shape) == 0) | _is_before(moved, new)
-  value, place = (
-    jnp.where(stays, old, jnp.where(is_next, entry, before))
-    for old, entry, before in zip(listed, new, moved, strict=True)
-  )
-  return value, place
-
-
-def _is_before(one: Any, other: Any) -> Any:
-  """Returns where entries, scores and order, go before others."""
-  return (one[0] > other[0]) | ((one[0] == other[0]) & (one[1] > other[1]))
-
-
-def _order_of(visit: Any, step: Any, steps: int) -> Any:
-  """Returns float32 that compare as places do: their maxima take less time."""
-  place = (visit * steps + step) * _LANES + _lane(step.shape)
-  return jax.lax.bitcast_convert_type(place + _FIRST, jnp.float32)
-
-
-def _place(order: Any) -> Any:
-  """Returns the places of what `_order_of` returns."""
-  return jax.lax.bitcast_convert_type(order, jnp.int32) - _FIRST
-
-
-def _lane(shape: tuple[int, ...]) -> Any:
-  return jax.lax.broadcasted_iota(jnp.int32, shape, len(shape) - 1)
 
 
 def _up(size: int, unit: int) -> int:
