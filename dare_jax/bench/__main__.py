@@ -3,7 +3,7 @@
     python -m dare_jax.bench NAME [flags]
 
 NAME: train, search, recall, kernels, peer, prepare, tree, pod, runs, memory,
-serve, predict, information, planted, matches, lead or content.
+serve, predict, information, planted, matches, lead, content or steps.
 --help after a name shows that benchmark's flags; --output=FILE writes JSON.
 """
 
@@ -17,7 +17,7 @@ from dare_jax import errors
 from dare_jax.bench import command
 
 MODULES = {
-  'train': 'bench.train',
+  'train': 'bench.training.train',
   'search': 'bench.searching.search',
   'recall': 'bench.searching.recall',
   'kernels': 'aot.kernels',
@@ -34,6 +34,7 @@ MODULES = {
   'matches': 'bench.searching.matches',
   'lead': 'bench.lead',
   'content': 'bench.searching.content',
+  'steps': 'bench.training.steps',
 }
 
 

@@ -27,9 +27,9 @@ import ml_collections
 from dare_jax import config_flag
 from dare_jax.bench import process
 from dare_jax.bench import random_log
-from dare_jax.bench import train
 from dare_jax.bench.published import official
 from dare_jax.bench.published import peer_model
+from dare_jax.bench.training import train
 from dare_jax.store import history_store
 
 

@@ -12,8 +12,8 @@ import pytest
 from dare_jax import errors
 from dare_jax.bench import command
 from dare_jax.bench import random_log
-from dare_jax.bench import train
-from dare_jax.bench import train_figure
+from dare_jax.bench.training import train
+from dare_jax.bench.training import train_figure
 from dare_jax.configs import base
 
 _SHAPE = random_log.Shape(rows=5_000, categories=500, distinct=3_000)

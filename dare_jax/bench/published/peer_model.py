@@ -6,8 +6,8 @@ import pathlib
 
 import numpy as np
 
-from dare_jax.bench import train
 from dare_jax.bench.published import official
+from dare_jax.bench.training import train
 from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.store import history_store

@@ -25,8 +25,8 @@ from dare_jax import models
 from dare_jax import plots
 from dare_jax.bench import process
 from dare_jax.bench import random_log
-from dare_jax.bench import step_timing
-from dare_jax.bench import train_figure
+from dare_jax.bench.training import step_timing
+from dare_jax.bench.training import train_figure
 from dare_jax.data import pipeline
 from dare_jax.data import splits
 from dare_jax.data.ids import known_ids
