@@ -254,8 +254,9 @@ def test_search_keeps_only_visible_behaviors_each_once(case):
   visible = np.asarray(batch.history.mask)[:, None] & (
     np.arange(examples.LENGTH) < np.asarray(batch.end)[..., None]
   )
-  for where in np.ndindex(*found.mask.shape[:3]):
-    kept = np.asarray(found.indices[where])[np.asarray(found.mask[where])]
+  indices, mask = np.asarray(found.indices), np.asarray(found.mask)
+  for where in np.ndindex(*mask.shape[:3]):
+    kept = indices[where][mask[where]]
     assert len(set(kept.tolist())) == len(kept)
     assert visible[where[:2]][kept].all()
     want = min(visible[where[:2]].sum(), found.mask.shape[-1])

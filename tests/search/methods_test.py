@@ -44,10 +44,15 @@ def _categories(
   )
 
 
+def _arrays(view: search.SearchView) -> Any:
+  return map(np.asarray, (view.query, view.keys, view.distance))
+
+
 def _check_last_visible(view: search.SearchView, found: Any, k: int) -> None:
-  for where in np.ndindex(*found.mask.shape[:3]):
+  mask, indices = map(np.asarray, (found.mask, found.indices))
+  for where in np.ndindex(*mask.shape[:3]):
     last = np.flatnonzero(view.visible[where[:2]])[::-1][:k]
-    ours = np.asarray(found.indices[where])[np.asarray(found.mask[where])]
+    ours = indices[where][mask[where]]
     np.testing.assert_array_equal(ours, last)
 
 
@@ -321,6 +326,7 @@ class ClusterSearchTest(parameterized.TestCase):
     cluster = np.asarray(view.history.clusters.cluster)
     rank = np.asarray(view.history.clusters.rank)
     bias = np.asarray(view.bias_by_distance)
+    query, keys, distance = _arrays(view)
     for b, m, c in np.ndindex(*found.mask.shape[:3]):
       groups: dict[int, list[int]] = {}
       for i in np.flatnonzero(view.visible[b, m]).tolist():
@@ -328,14 +334,11 @@ class ClusterSearchTest(parameterized.TestCase):
       score, position = {}, {}
       for members in groups.values():
         best = min(members, key=lambda i, b=b: (rank[b, i], -i))
-        mean = np.mean([view.distance[b, m, i] for i in members])
+        mean = np.mean([distance[b, m, i] for i in members])
         position[best] = max(int(np.floor(mean + 0.5)), 1)
-        content = np.dot(view.query[b, m, c], view.keys[b, best])
-        score[best] = (
-          content / np.sqrt(view.query.shape[-1])
-          + bias[position[best]]
-          + np.log(len(members))
-        )
+        content = np.dot(query[b, m, c], keys[b, best])
+        scaled = content / np.sqrt(query.shape[-1])
+        score[best] = scaled + bias[position[best]] + np.log(len(members))
       expected = reference.top_k(score, 3)
       mask = np.asarray(found.mask[b, m, c])
       assert np.asarray(found.indices[b, m, c])[mask].tolist() == expected
@@ -370,11 +373,13 @@ class FullSearchTest(absltest.TestCase):
 class TimeTwiceTest(absltest.TestCase):
   def test_equals_the_equation(self):
     view = views.make_view(0)
-    found = search.TimeTwiceScorer().apply({}, view)
+    found = np.asarray(search.TimeTwiceScorer().apply({}, view))
     width, time = view.query.shape[-1], view.time_dim
+    query, keys, distance = _arrays(view)
+    bias_of = np.asarray(view.bias_by_distance)
     for b, m, c, i in np.ndindex(*found.shape):
-      content = float(jnp.dot(view.query[b, m, c], view.keys[b, i]))
-      bias = float(view.bias_by_distance[view.distance[b, m, i]])
+      content = float(np.dot(query[b, m, c], keys[b, i]))
+      bias = float(bias_of[distance[b, m, i]])
       both = content + bias * np.sqrt(time)
       np.testing.assert_allclose(
         found[b, m, c, i], both / np.sqrt(width + time) + bias, atol=1e-5

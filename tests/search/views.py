@@ -78,8 +78,9 @@ def find(
 def at_home(values: Any, result: types.SearchResult, length: int) -> np.ndarray:
   """Returns what belongs to the kept at their places, 0 elsewhere."""
   home = np.zeros((*result.mask.shape[:3], length), np.float64)
+  values, indices = np.asarray(values), np.asarray(result.indices)
   for where in np.argwhere(np.asarray(result.mask)):
-    place = (*where[:3], int(result.indices[tuple(where)]))
+    place = (*where[:3], indices[tuple(where)])
     assert home[place] == 0, 'kept twice'
     home[place] = values[tuple(where)]
   return home
