@@ -2,7 +2,7 @@
 
 A bundle is what a TPU issues in one cycle, for all of its units. Counted are
 those of the program as it is laid out, each once, however often it runs: where
-the count grows, the kernel got slower in some part.
+the count changes, the schedule did, for better or worse.
 """
 
 from __future__ import annotations
