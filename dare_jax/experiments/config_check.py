@@ -33,6 +33,7 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
       'model.top_k',
       'model.interest_heads',
       'model.context_dim',
+      'model.further_dim',
       'model.cluster_size',
       'model.cluster_every_steps',
       'model.hash_width',

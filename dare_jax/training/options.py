@@ -85,7 +85,18 @@ def of_section(section: Any) -> Options:
   Raises:
     UsageError: a choice that there is not.
   """
-  return Options(**section)
+  options = dict(section)
+  options['by_table'] = _tuples(
+    options['by_table']
+  )  # A saved config has lists.
+  return Options(**options)
+
+
+def _tuples(value: Any) -> Any:
+  """Returns lists as tuples, those in them as well."""
+  if isinstance(value, list | tuple):
+    return tuple(_tuples(one) for one in value)
+  return value
 
 
 def _rule(given: Any, names: list[str]) -> TableRule:
