@@ -73,7 +73,7 @@ class Variant:
         )
       try:
         several = isinstance(changed.model.get(name), tuple)
-        parsed = _parse_all(value) if several else _parse(value)
+        parsed = _parse_all(value) if several else parse(value)
         changed.update_from_flattened_dict({f'model.{name}': parsed})
       except (TypeError, ValueError):
         raise errors.UsageError(
@@ -170,7 +170,8 @@ def _parse_entry(entry: str) -> Variant:
   return Variant(label, preset if labelled else label, tuple(pairs))
 
 
-def _parse(value: str) -> Any:
+def parse(value: str) -> Any:
+  """Returns a number or the like from its text; other texts as they are."""
   try:
     return ast.literal_eval(value)
   except (SyntaxError, ValueError):
@@ -183,7 +184,7 @@ def _parse_all(value: str) -> tuple[Any, ...]:
   >>> _parse_all('item+category')
   ('item', 'category')
   """
-  return tuple(_parse(one) for one in value.split('+'))
+  return tuple(parse(one) for one in value.split('+'))
 
 
 def plan(

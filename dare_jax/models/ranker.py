@@ -47,6 +47,7 @@ class Ranker(nn.Module):
   config: ranker_config.RankerConfig
 
   def setup(self) -> None:
+    """Makes the parts that the config names."""
     config = self.config
     self.encoder = parts.encoder(config)
     self.scorer = searches.SCORERS[config.scorer]()
@@ -266,16 +267,16 @@ class Ranker(nn.Module):
     """
     history = store_clusters.look_up(self, batch.history)
     keys = self.encode_history(history)
-    _, length, _ = keys.shape
+    length = keys.shape[1]
     query, bias = self.encode_targets(batch.targets.ids, length)
     content, rows = self._all_values(batch) if pool else (None, None)
-    # What all windows share is not split among them.
-    shared = bias if bias.ndim == 1 else None
+    shared = bias if bias.ndim == 1 else None  # By all windows: it stays whole.
     matches = self.matcher.of_targets(batch.targets.ids, batch.rows)
 
     def attend(
       module: Ranker, part: tuple[Any, ...]
     ) -> tuple[types.SearchResult, Any]:
+      """Returns what `_attend` does, of some windows."""
       query, bias, keys, content, batch, ids = part
       bias = bias if shared is None else shared
       own = dataclasses.replace(matches, ids=ids)
@@ -295,11 +296,10 @@ class Ranker(nn.Module):
 
     # Table rows are of the whole batch, and only the head reads the context.
     moments = dataclasses.replace(batch, history=history, context={}, rows={})
-    bias_of_windows = bias if shared is None else None
-    inputs = query, bias_of_windows, keys, content, moments, matches.ids
-    scores = batch.targets.label[0].size * length
+    own_bias = bias if shared is None else None
+    inputs = query, own_bias, keys, content, moments, matches.ids
     at_once = by_mask.scores_at_once(self.config, only_kept)
-    size = by_windows.size(at_once, scores)
+    size = by_windows.size(at_once, batch.targets.label[0].size * length)
     return by_windows.apply(self, attend, inputs, size)
 
   def _aux_logits(

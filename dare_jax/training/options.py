@@ -86,9 +86,8 @@ def of_section(section: Any) -> Options:
     UsageError: a choice that there is not.
   """
   options = dict(section)
-  options['by_table'] = _tuples(
-    options['by_table']
-  )  # A saved config has lists.
+  # A saved config has lists.
+  options['by_table'] = _tuples(options['by_table'])
   return Options(**options)
 
 

@@ -10,7 +10,6 @@ all alike. A config is a name and its differences from --config:
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable
 import contextlib
 import copy
@@ -27,6 +26,7 @@ import ml_collections
 
 from dare_jax import config_flag
 from dare_jax import errors
+from dare_jax.comparison import plan
 from dare_jax.experiments import run_config
 from dare_jax.process import runtime
 from dare_jax.runs import run as run_lib
@@ -91,9 +91,9 @@ def different(
         ' its value, as in model.top_k=5.'
       )
     several = isinstance(known[field], (list, tuple))
-    parts = [_parse(part) for part in value.split(',')]
+    parts = [plan.parse(part) for part in value.split(',')]
     try:
-      own = tuple(parts) if several else _parse(value)
+      own = tuple(parts) if several else plan.parse(value)
       made.update_from_flattened_dict({field: own})
     except (TypeError, ValueError):
       raise errors.UsageError(
@@ -101,13 +101,6 @@ def different(
         ' configs/base.py has there.'
       ) from None
   return name, made
-
-
-def _parse(value: str) -> Any:
-  try:
-    return ast.literal_eval(value)
-  except (SyntaxError, ValueError):
-    return value
 
 
 def by_turns(
