@@ -109,10 +109,10 @@ class Experiment:
       self.options.prefetch,
     )
 
-  def _placer(self) -> feed.Placer:
+  def _placer(self, only_wider: bool = False) -> feed.Placer:
     on_host = self.options.optim.unique_rows == 'host'
     vocab_sizes = self.trainer.vocab_sizes if on_host else {}
-    return feed.Placer(self.trainer.mesh, vocab_sizes)
+    return feed.Placer(self.trainer.mesh, vocab_sizes, only_wider)
 
   def first_batch(self) -> types.Batch:
     """Returns this process's part of step 0's batch, on the host."""
@@ -189,7 +189,7 @@ class Experiment:
       self.trainer.predict_step,
       state,
       self.pipelines[split],
-      self._placer(),
+      self._placer(only_wider=True),
       self.options.evaluation.batch_size,
       check_stop,
       self._truth,

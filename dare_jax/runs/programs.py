@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+
 from dare_jax import types
+from dare_jax.process import memory_maps
 from dare_jax.training import state as train_state
 
 
@@ -30,14 +33,26 @@ class Programs:
   def compiled(self, state: train_state.TrainState, batch: types.Batch) -> Any:
     """Returns the training step compiled for batches of this one's shape.
 
+    Before it compiles, it calls `make_room`.
+
     Args:
       state: the training state, or its shapes.
       batch: a batch on the mesh, with its table rows.
     """
     shape = _shape(batch)
     if shape not in self._compiled:
+      self.make_room()
       self._compiled[shape] = self._train_step.lower(state, batch).compile()
     return self._compiled[shape]
+
+  def make_room(self) -> None:
+    """Drops all programs, and JAX's own, where the process can map few more.
+
+    Those that are needed again are compiled again.
+    """
+    if memory_maps.nearly_all_taken():
+      self._compiled.clear()
+      jax.clear_caches()
 
 
 def _shape(batch: types.Batch) -> tuple[int, ...]:

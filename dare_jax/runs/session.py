@@ -180,6 +180,7 @@ class Session:
     self, split: str, check_stop: Callable[[], None] = lambda: None
   ) -> metrics.Report:
     """Returns the metrics of a split."""
+    self._programs.make_room()
     return self._experiment.predict(self.state, split, check_stop).report()
 
   def save(self) -> None:
@@ -213,6 +214,7 @@ class Session:
       progress.tested_step, parts.abstract_state(), parts.store.fingerprint
     )
     best = parts.with_given(best)
+    self._programs.make_room()
     predictions = parts.predict(best, 'test', check_stop)
     test = predictions.report()
     self.files.metric_log.write(progress, 'test', test)

@@ -39,7 +39,10 @@ class Placer:
   """Finds the rows of batches and puts them on the mesh."""
 
   def __init__(
-    self, mesh: jax.sharding.Mesh, vocab_sizes: Mapping[str, int]
+    self,
+    mesh: jax.sharding.Mesh,
+    vocab_sizes: Mapping[str, int],
+    only_wider: bool = False,
   ) -> None:
     """Makes a placer.
 
@@ -47,11 +50,16 @@ class Placer:
       mesh: the mesh of all devices.
       vocab_sizes: field -> rows of its tables, of the fields whose table rows
         the host finds for each batch.
+      only_wider: whether a batch has at least the row capacities of the batch
+        before it, so that fewer programs are compiled. They then depend on
+        where a stream begins: for evaluation, not for training, which is
+        resumed anywhere.
     """
     self._mesh = mesh
     self._fields = len(vocab_sizes)
     local = len(mesh.local_devices)
     self.rows = batch_rows.BatchRows(vocab_sizes, local)
+    self._least = np.zeros(len(vocab_sizes), np.int64) if only_wider else None
 
   def place(self, batch: types.Batch, extra: Any) -> Fed:
     """Returns a batch on the mesh, with the row capacity that all need.
@@ -65,7 +73,10 @@ class Placer:
     """
     targets = int(batch.targets.weight.sum())
     told = self._told(np.append(self.rows.capacities(batch), targets))
-    batch = self.rows.widen(batch, told[:, :-1].max(axis=0))
+    capacities = told[:, :-1].max(axis=0)
+    if self._least is not None:
+      capacities = self._least = np.maximum(capacities, self._least)
+    batch = self.rows.widen(batch, capacities)
     return Fed(mesh_lib.place(self._mesh, batch), int(told[:, -1].sum()), extra)
 
   def refuse(self, reason: str) -> None:
