@@ -32,4 +32,5 @@ def bad(field: str, message: str) -> Problem:
 
 
 def later(status: int, message: str, seconds: int = 1) -> Problem:
+  """Returns the refusal of a request that may come again in some seconds."""
   return Problem(status, '', message, {'Retry-After': str(seconds)})

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from dare_jax import errors
+from dare_jax.bundle import requests as requests_lib
 from dare_jax.bundle import scoring
 from dare_jax.server import batching
 from dare_jax.server import metrics as metrics_lib
@@ -129,7 +130,7 @@ def _context(served: served_lib.Served, request: Any) -> dict[str, np.ndarray]:
   found = {}
   if served.bundle.real_time:
     tick = served.messages.moment(request)
-    found[scoring.TIME] = served.times.seconds(np.array([tick]))[0]
+    found[requests_lib.TIME] = served.times.seconds(np.array([tick]))[0]
   for field, value in served.messages.context(request).items():
     try:
       found[field] = served.bundle.ids(field, [value])[0]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dare_jax import errors
-from dare_jax.bundle import scoring
+from dare_jax.bundle import requests as requests_lib
 from dare_jax.logs import derived_fields
 from dare_jax.server import cache as cache_lib
 from dare_jax.server import events as events_lib
@@ -175,7 +175,7 @@ class States:
     if explain or bundle.real_time:
       ticks = messages.ticks('history', rows)
       if bundle.real_time:
-        ids[scoring.TIME] = _seconds(served, ticks, first)
+        ids[requests_lib.TIME] = _seconds(served, ticks, first)
       if explain:
         times = np.array(ticks, dtype=object)
         events = events_lib.Events(b'', times, columns)
@@ -201,7 +201,7 @@ def _ids(served: served_lib.Served, events: events_lib.Events) -> Ids:
   columns = {field: events.column(field) for field in fields}
   ids = ids_of(served.bundle, 'history', columns)
   if served.bundle.real_time:
-    ids[scoring.TIME] = served.times.seconds(events.times)
+    ids[requests_lib.TIME] = served.times.seconds(events.times)
   return ids
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from dare_jax import errors
 from dare_jax.bundle import times as times_lib
-from dare_jax.server import inference
 from dare_jax.server import runner
 from dare_jax.server import stores
 from dare_jax.server import swap
+from dare_jax.server.inference import protocol
 from dare_jax.server.rpc import schema
 from dare_jax.server.rpc import servicer
 from tests.server import double as double_lib
@@ -154,7 +154,7 @@ def test_tensors_of_times(site):
   tensor.contents.int64_contents.extend(row['time'] for row in rows)
   tensor = request.inputs.add(name='time', datatype='INT64', shape=[1])
   tensor.contents.int64_contents.append(now)
-  over_grpc = inference.outputs(
+  over_grpc = protocol.outputs(
     site.service.scorer, site.service.main.known, servicer.read(request), []
   )
   body = {'history': rows, 'candidates': sites.CANDIDATES, 'time': now}

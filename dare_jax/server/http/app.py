@@ -16,7 +16,6 @@ from starlette import responses
 from starlette import routing
 from starlette.middleware import trustedhost
 
-from dare_jax.server import inference
 from dare_jax.server import logs
 from dare_jax.server import messages
 from dare_jax.server import problems
@@ -24,6 +23,8 @@ from dare_jax.server import served as served_lib
 from dare_jax.server import service as service_lib
 from dare_jax.server.http import gate
 from dare_jax.server.http import openapi
+from dare_jax.server.inference import bodies
+from dare_jax.server.inference import protocol
 
 _MOST_USERS = 1000
 _PAGE_HEADERS = {
@@ -133,17 +134,17 @@ class _Api:
     """POST /v2/models/NAME/infer: the Open Inference Protocol."""
     body = await self._body(request)
     served = self._slot(request).current()
-    size = request.headers.get(inference.HEADER)
+    size = request.headers.get(protocol.HEADER)
 
     def work() -> tuple[bytes, int | None]:
-      return inference.infer(self._service.scorer, served, body, size)
+      return protocol.infer(self._service.scorer, served, body, size)
 
     answer, json_size = await self._service.run(self._service.scoring, work)
     if json_size is None:
       return _json(answer)
     return responses.Response(
       answer,
-      headers={inference.HEADER: str(json_size)},
+      headers={protocol.HEADER: str(json_size)},
       media_type='application/octet-stream',
     )
 
@@ -210,17 +211,17 @@ class _Api:
 
   async def server(self, unused: requests.Request) -> responses.Response:
     """GET /v2."""
-    return _json(msgspec.json.encode(inference.server_description()))
+    return _json(msgspec.json.encode(protocol.server_description()))
 
   async def model(self, request: requests.Request) -> responses.Response:
     """GET /v2/models/NAME."""
     slot = self._slot(request)
-    return _json(msgspec.json.encode(inference.describe(slot)))
+    return _json(msgspec.json.encode(protocol.describe(slot)))
 
   async def models(self, unused: requests.Request) -> responses.Response:
     """GET /models: all of them."""
-    described = map(inference.describe, self._service.slots.values())
-    return _json(msgspec.json.encode(messages.Models(list(described))))
+    described = map(protocol.describe, self._service.slots.values())
+    return _json(msgspec.json.encode(bodies.Models(list(described))))
 
   async def model_ready(self, request: requests.Request) -> responses.Response:
     """GET /v2/models/NAME/ready."""

@@ -10,6 +10,7 @@ import msgspec
 
 from dare_jax.server import messages
 from dare_jax.server import served as served_lib
+from dare_jax.server.inference import bodies
 
 _REF = '#/components/schemas/{name}'
 _REASONS = {
@@ -32,13 +33,13 @@ def describe(slots: Mapping[str, served_lib.Slot]) -> dict[str, Any]:
   import dare_jax
 
   made = next(iter(slots.values())).known.messages
-  bodies = [
+  types = [
     *(made.ScoreRequest, made.EventsRequest, made.PredictRequest),
-    *(made.ScoreAnswer, made.PredictAnswer, messages.ModelDescription),
-    *(messages.InferRequest, messages.InferAnswer, messages.ErrorAnswer),
-    *(messages.Kept, messages.Deleted, messages.Users, messages.Models),
+    *(made.ScoreAnswer, made.PredictAnswer, bodies.ModelDescription),
+    *(bodies.InferRequest, bodies.InferAnswer, messages.ErrorAnswer),
+    *(messages.Kept, messages.Deleted, messages.Users, bodies.Models),
   ]
-  (*_, components) = msgspec.json.schema_components(bodies, ref_template=_REF)
+  (*_, components) = msgspec.json.schema_components(types, ref_template=_REF)
   either = [{'required': ['user_id']}, {'required': ['history']}]
   components['ScoreRequest']['oneOf'] = either
   paths = _users() | _scoring() | _telling()

@@ -13,10 +13,11 @@ import grpc
 import numpy as np
 
 from dare_jax import errors
-from dare_jax.server import inference
 from dare_jax.server import logs
 from dare_jax.server import problems
 from dare_jax.server import service as service_lib
+from dare_jax.server.inference import protocol
+from dare_jax.server.inference import tensors
 from dare_jax.server.rpc import schema
 
 _CODES = {
@@ -141,15 +142,15 @@ class Servicer:
 
   async def _server(self, unused: Any) -> Any:
     return self._messages['ServerMetadataResponse'](
-      **inference.server_description()
+      **protocol.server_description()
     )
 
   async def _model(self, request: Any) -> Any:
-    told = inference.describe(self._service.slot(request.name))
+    told = protocol.describe(self._service.slot(request.name))
     tensor = self._messages['ModelMetadataResponse.TensorMetadata']
-    described = lambda tensors: [
+    described = lambda some: [
       tensor(name=one.name, datatype=one.datatype, shape=one.shape)
-      for one in tensors
+      for one in some
     ]
     return self._messages['ModelMetadataResponse'](
       name=told.name,
@@ -166,7 +167,7 @@ class Servicer:
     def work() -> dict[str, np.ndarray]:
       with self._service.metrics.stage('parse'):
         inputs = read(request)
-      return inference.outputs(self._service.scorer, served, inputs, wanted)
+      return protocol.outputs(self._service.scorer, served, inputs, wanted)
 
     arrays = await self._service.run(self._service.scoring, work)
     answer = self._messages['ModelInferResponse'](
@@ -177,7 +178,7 @@ class Servicer:
     )
     for name, array in arrays.items():
       answer.outputs.add(
-        name=name, datatype=inference.OUTPUTS[name], shape=array.shape
+        name=name, datatype=protocol.OUTPUTS[name], shape=array.shape
       )
     return answer
 
@@ -201,12 +202,12 @@ def read(request: Any) -> dict[str, Any]:
   for place, tensor in enumerate(request.inputs):
     name = f'inputs.{tensor.name}'
     if blobs:
-      values = inference.binary(name, tensor.datatype, blobs[place])
+      values = tensors.binary(name, tensor.datatype, blobs[place])
     else:
       own = getattr(tensor.contents, _CONTENTS.get(tensor.datatype, ''), ())
       given = [_decoded(name, value) for value in own]
-      values = inference.plain(name, tensor.datatype, given)
-    found[tensor.name] = inference.shaped(name, list(tensor.shape), values)
+      values = tensors.plain(name, tensor.datatype, given)
+    found[tensor.name] = tensors.shaped(name, list(tensor.shape), values)
   return found
 
 

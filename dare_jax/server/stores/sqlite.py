@@ -150,7 +150,7 @@ class SqliteStore(base.Store):
       return [user for (user,) in rows]
 
   def close(self) -> None:
-    """Writes what is asked for, then closes the file."""
+    """Waits for the writes under way, then closes the file."""
     self._queue.put(None)
     self._writer.join()
     for connection in self._open:
