@@ -4,14 +4,14 @@
 
     served = bundle.open('BUNDLE')
 
-Reading one imports neither Flax nor Polars; `bundle.writing` makes one, and is
+Reading one imports neither Flax nor Polars. `bundle.making` makes one, and is
 imported by its name.
 """
 
 from dare_jax.bundle.reading import Bundle
 from dare_jax.bundle.reading import open
+from dare_jax.bundle.requests import Scores
+from dare_jax.bundle.requests import State
 from dare_jax.bundle.scoring import probabilities
-from dare_jax.bundle.scoring import Scores
-from dare_jax.bundle.scoring import State
 
 __all__ = ['Bundle', 'Scores', 'State', 'open', 'probabilities']

@@ -14,18 +14,20 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax.bundle import arrays
-from dare_jax.bundle import buckets as buckets_lib
 from dare_jax.bundle import calls as calls_lib
+from dare_jax.bundle import id_check
 from dare_jax.bundle import manifest as manifest_lib
+from dare_jax.bundle import program_shapes
 from dare_jax.bundle import raw_ids
+from dare_jax.bundle import requests as requests_lib
 from dare_jax.bundle import scoring
 from dare_jax.bundle import times as times_lib
 from dare_jax.logs.values import set_values
 
 # The id that a model reads in place of values that training has not seen.
 _UNKNOWN_ROW = 1
-Ids = Mapping[str, np.ndarray]
-Shape = buckets_lib.Shape
+Ids = requests_lib.Ids
+Shape = program_shapes.Shape
 
 
 class Bundle:
@@ -52,6 +54,9 @@ class Bundle:
         field: arrays.load(path / told['file'], told)
         for field, told in users['fields'].items()
       }
+    self._check = id_check.IdCheck(
+      self.fields, self.context_fields, self._times, manifest['vocab_sizes']
+    )
     self._calls = calls_lib.Calls(
       path, manifest, arrays.on_device(path, manifest)
     )
@@ -69,11 +74,13 @@ class Bundle:
       ),
       'gap' in self.real_time,
     )
-    self._buckets = buckets_lib.Buckets(shapes, self.manifest['capacity'])
+    self._shapes = program_shapes.ProgramShapes(
+      shapes, self.manifest['capacity']
+    )
     calls = self._calls
-    if not self._buckets.shapes:
+    if not self._shapes.shapes:
       calls = calls.for_any_shape()
-    self._scorer = scoring.Scorer(plan, self._buckets, calls)
+    self._scorer = scoring.Scorer(plan, self._shapes, calls)
 
   def of_shapes(self, shapes: Iterable[Shape]) -> Bundle:
     """Returns the same bundle that pads users to some of its shapes alone.
@@ -122,7 +129,7 @@ class Bundle:
 
   @property
   def _times(self) -> tuple[str, ...]:
-    return (scoring.TIME,) if self.real_time else ()
+    return (requests_lib.TIME,) if self.real_time else ()
 
   @property
   def user_fields(self) -> tuple[str, ...]:
@@ -167,7 +174,7 @@ class Bundle:
   @property
   def shapes(self) -> tuple[Shape, ...]:
     """What is compiled ahead: users, candidates of each, slots."""
-    return self._buckets.shapes
+    return self._shapes.shapes
 
   def ids(self, field: str, raw: Any) -> np.ndarray:
     """Returns the ids of raw values, int32 [n], as `trained.Trained.ids` does.
@@ -198,7 +205,7 @@ class Bundle:
     del field  # It is the same id in all of them.
     return np.asarray(ids) == _UNKNOWN_ROW
 
-  def encode(self, history: Ids) -> scoring.State:
+  def encode(self, history: Ids) -> requests_lib.State:
     """Returns a user's state.
 
     Args:
@@ -211,8 +218,8 @@ class Bundle:
     return self._scorer.encode(self.version, self._history(history))
 
   def append(
-    self, state: scoring.State, behavior: Mapping[str, int]
-  ) -> scoring.State:
+    self, state: requests_lib.State, behavior: Mapping[str, int]
+  ) -> requests_lib.State:
     """Returns the state with one more behavior; `state` stays as it is.
 
     Raises:
@@ -220,22 +227,22 @@ class Bundle:
     """
     self._check_version(state)
     one = {field: np.reshape(value, 1) for field, value in behavior.items()}
-    checked = self._ids_of('behavior', one, self._times)
+    checked = self._check.behaviors('behavior', one)
     values = {field: int(ids[0]) for field, ids in checked.items()}
     return self._scorer.append(state, values, self.history_length)
 
-  def expand(self, state: scoring.State) -> scoring.State:
+  def expand(self, state: requests_lib.State) -> requests_lib.State:
     """Returns a compact state with its keys, encoded again."""
     self._check_version(state)
     return self._scorer.expand(state)
 
   def score(
     self,
-    histories: Sequence[Ids | scoring.State],
+    histories: Sequence[Ids | requests_lib.State],
     candidates: Sequence[Ids],
     contexts: Sequence[Mapping[str, int]] | None = None,
     explain: bool = False,
-  ) -> list[scoring.Scores]:
+  ) -> list[requests_lib.Scores]:
     """Returns the scores of each user's candidates.
 
     Users are scored together where shapes allow it. Of a model that keeps all
@@ -259,13 +266,13 @@ class Bundle:
         f'{len(histories)} histories, {len(candidates)} lists of candidates and'
         f' {len(contexts)} contexts: expected one of each for every user.'
       )
-    scored = [self._ids_of('candidates', some) for some in candidates]
-    moments = [self._context(context) for context in contexts]
+    scored = [self._check.candidates(some) for some in candidates]
+    moments = [self._check.context(context) for context in contexts]
     states = self._states(histories)
     result = [self._nothing(explain)] * len(states)
     places = [i for i, some in enumerate(scored) if len(some['item'])]
     requests = [
-      scoring.Request(states[i], scored[i], moments[i]) for i in places
+      requests_lib.Request(states[i], scored[i], moments[i]) for i in places
     ]
     found = self._scorer.score(requests, explain)
     for place, scores in zip(places, found, strict=True):
@@ -279,7 +286,7 @@ class Bundle:
       shapes: numbers of users, of candidates of each, and of slots; None: all
         of `shapes`, and the programs that append to states.
     """
-    for shape in self._buckets.shapes if shapes is None else shapes:
+    for shape in self._shapes.shapes if shapes is None else shapes:
       length = min(shape.capacity, self.history_length)
       own = (*self.fields, *self._times)
       past = {f: np.ones(length, np.int32) for f in own}
@@ -301,25 +308,25 @@ class Bundle:
       self._calls.load(file)
 
   def _states(
-    self, histories: Sequence[Ids | scoring.State]
-  ) -> list[scoring.State]:
+    self, histories: Sequence[Ids | requests_lib.State]
+  ) -> list[requests_lib.State]:
     """Returns states; those given as ids are encoded together."""
-    raw = [h for h in histories if not isinstance(h, scoring.State)]
+    raw = [h for h in histories if not isinstance(h, requests_lib.State)]
     checked = [self._history(history) for history in raw]
     made = iter(self._scorer.encode_together(self.version, checked))
     result = []
     for history in histories:
-      if isinstance(history, scoring.State):
+      if isinstance(history, requests_lib.State):
         result.append(self.expand(history))
       else:
         result.append(next(made))
     return result
 
-  def _nothing(self, explain: bool) -> scoring.Scores:
+  def _nothing(self, explain: bool) -> requests_lib.Scores:
     logit, shape = np.zeros(0, np.float32), (0, self.top_k)
     if not explain:
-      return scoring.Scores(logit)
-    return scoring.Scores(
+      return requests_lib.Scores(logit)
+    return requests_lib.Scores(
       logit,
       np.zeros(shape, np.int32),
       np.zeros(shape, np.float32),
@@ -327,54 +334,10 @@ class Bundle:
     )
 
   def _history(self, history: Ids) -> dict[str, np.ndarray]:
-    ids = self._ids_of('history', history, self._times)
+    ids = self._check.behaviors('history', history)
     return {field: own[-self.history_length :] for field, own in ids.items()}
 
-  def _ids_of(
-    self, name: str, given: Ids, more: tuple[str, ...] = ()
-  ) -> dict[str, np.ndarray]:
-    """Returns checked ids of all fields, and further values, which are no ids.
-
-    Raises:
-      UsageError: other fields, several lengths, or ids beyond the tables.
-    """
-    fields = (*self.fields, *more)
-    if set(given) != set(fields):
-      raise errors.UsageError(
-        f'{name}: expected the fields {", ".join(fields)}, got'
-        f' {", ".join(map(str, given)) or "none"}.'
-      )
-    ids = {f: np.asarray(given[f], np.int32) for f in fields}
-    if len({own.shape for own in ids.values()}) > 1 or ids['item'].ndim != 1:
-      shapes = [f'{own.shape} of {field}' for field, own in ids.items()]
-      raise errors.UsageError(
-        f'{name}: expected as many ids of each field, one after the other, got'
-        f' {", ".join(shapes)}.'
-      )
-    for field in self.fields:
-      self._check_range(f'{name}: {field}', field, ids[field])
-    return ids
-
-  def _context(self, context: Mapping[str, int]) -> dict[str, int]:
-    fields = (*self.context_fields, *self._times)
-    if set(context) != set(fields):
-      raise errors.UsageError(
-        f'context: expected the fields {", ".join(fields) or "none"}, got'
-        f' {", ".join(map(str, context)) or "none"}.'
-      )
-    for field in self.context_fields:
-      self._check_range(f'context: {field}', field, np.asarray(context[field]))
-    return {field: int(context[field]) for field in fields}
-
-  def _check_range(self, name: str, field: str, ids: np.ndarray) -> None:
-    rows = self.manifest['vocab_sizes'][field]
-    if ids.size and (ids.min() < 0 or ids.max() >= rows):
-      raise errors.UsageError(
-        f'{name}: ids from {ids.min()} to {ids.max()}: expected 0 to'
-        f' {rows - 1}, as Bundle.ids gives them.'
-      )
-
-  def _check_version(self, state: scoring.State) -> None:
+  def _check_version(self, state: requests_lib.State) -> None:
     if state.version != self.version:
       raise errors.UsageError(
         f'a state of bundle version {state.version}: expected {self.version};'

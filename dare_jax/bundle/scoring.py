@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from dare_jax.bundle import buckets as buckets_lib
 from dare_jax.bundle import calls as calls_lib
+from dare_jax.bundle import program_shapes
+from dare_jax.bundle import requests as requests_lib
 
-Ids = Mapping[str, np.ndarray]
-# Of behaviors and of moments, of a model with real time: among the fields.
-TIME = 'time'
+Ids = requests_lib.Ids
+State = requests_lib.State
+Request = requests_lib.Request
+Scores = requests_lib.Scores
+TIME = requests_lib.TIME
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -25,58 +28,6 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
   array([0. , 0.5, 1. ])
   """
   return np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
-
-
-@dataclasses.dataclass(frozen=True)
-class State:
-  """A user's history, ready to be searched; of one version of a bundle.
-
-  Attributes:
-    version: the version of the bundle that made the state.
-    ids: field -> int32 [n], ids of the behaviors that count, oldest first.
-    capacity: number of slots.
-    newest: the slot of the most recent behavior.
-    keys: the keys that are searched, [1, d, slots]; None in a compact state,
-      and where the model needs the history itself.
-  """
-
-  version: str
-  ids: Ids
-  capacity: int
-  newest: int
-  keys: Any = None
-
-  def __len__(self) -> int:
-    return len(next(iter(self.ids.values())))
-
-  @property
-  def nbytes(self) -> int:
-    """Bytes that it takes in memory."""
-    own = 0 if self.keys is None else self.keys.nbytes
-    return own + sum(ids.nbytes for ids in self.ids.values())
-
-  def compact(self) -> State:
-    """Returns the state without its keys, far smaller; see `Scorer.expand`."""
-    return self if self.keys is None else dataclasses.replace(self, keys=None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-  """The scores of a user's candidates.
-
-  Attributes:
-    logit: float32 [c], the logit of each candidate.
-    distance: int32 [c, k], how many behaviors back each behavior found lies, 1
-      the most recent; 0 where `mask` is False. Distance, weight and mask are
-      None unless an explanation was asked for.
-    weight: float32 [c, k], the weight of each behavior found.
-    mask: bool [c, k], False where fewer than k were found.
-  """
-
-  logit: np.ndarray
-  distance: np.ndarray | None = None
-  weight: np.ndarray | None = None
-  mask: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,47 +53,26 @@ class Plan:
   has_gaps: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-  """A user with some candidates.
-
-  Attributes:
-    state: the state of the user.
-    candidates: field -> int32 [c], at least one.
-    context: field -> id.
-  """
-
-  state: State
-  candidates: Ids
-  context: Mapping[str, int]
-
-  def __len__(self) -> int:
-    return len(next(iter(self.candidates.values())))
-
-  def parts(self, size: int) -> Iterator[Request]:
-    """Yields requests of at most `size` candidates each."""
-    for first in range(0, len(self), size):
-      part = {f: x[first : first + size] for f, x in self.candidates.items()}
-      yield dataclasses.replace(self, candidates=part)
-
-
 class Scorer:
   """Scores requests with the programs of a bundle."""
 
   def __init__(
-    self, plan: Plan, buckets: buckets_lib.Buckets, calls: calls_lib.Calls
+    self,
+    plan: Plan,
+    shapes: program_shapes.ProgramShapes,
+    calls: calls_lib.Calls,
   ) -> None:
     self._plan = plan
-    self._buckets = buckets
+    self._shapes = shapes
     self._calls = calls
 
   def encode(self, version: str, history: Ids) -> State:
     """Returns the state of a history."""
-    capacity = self._buckets.capacity(len(next(iter(history.values()))))
+    capacity = self._shapes.capacity(len(next(iter(history.values()))))
     state = State(version, history, capacity, capacity - 1)
     if not self._plan.has_cached_keys:
       return state
-    ids, count = windows([state], 1, capacity)
+    ids, count = requests_lib.windows([state], 1, capacity)
     made = self._calls('encode_history', (1, capacity), ids, count)
     return dataclasses.replace(state, keys=_kept(made['keys']))
 
@@ -158,16 +88,18 @@ class Scorer:
     """Returns states that share memory, for one call of `score`."""
     states = []
     for ids in histories:
-      capacity = self._buckets.capacity(len(next(iter(ids.values()))))
+      capacity = self._shapes.capacity(len(next(iter(ids.values()))))
       states.append(State(version, ids, capacity, capacity - 1))
     if not self._plan.has_cached_keys:
       return states
     for capacity in {state.capacity for state in states}:
       members = [i for i, s in enumerate(states) if s.capacity == capacity]
       taken = iter(members)
-      for users, batch in self._buckets.encodings(len(members), capacity):
+      for users, batch in self._shapes.encodings(len(members), capacity):
         places = [next(taken) for _ in range(users)]
-        ids, count = windows([states[i] for i in places], batch, capacity)
+        ids, count = requests_lib.windows(
+          [states[i] for i in places], batch, capacity
+        )
         made = self._calls('encode_history', (batch, capacity), ids, count)
         keys = _kept(made['keys'])
         for row, i in enumerate(places):
@@ -178,12 +110,18 @@ class Scorer:
   def append(
     self, state: State, behavior: Mapping[str, int], length: int
   ) -> State:
-    """Returns the state with one more behavior, of `length` at most."""
+    """Returns the state with one more behavior.
+
+    Args:
+      state: the history of a user.
+      behavior: field -> id, with 'time' where the model has real time.
+      length: how many behaviors are kept at most.
+    """
     ids = {
       field: np.append(old, np.int32(behavior[field]))[-length:]
       for field, old in state.ids.items()
     }
-    if len(state) == state.capacity < self._buckets.capacities[-1]:
+    if len(state) == state.capacity < self._shapes.capacities[-1]:
       return self.encode(state.version, ids)
     if state.keys is None:
       return self.encode(state.version, ids)
@@ -204,7 +142,7 @@ class Scorer:
     groups: dict[tuple[int, int], list[int]] = {}
     for place, request in enumerate(requests):
       capacity = request.state.capacity
-      size = self._buckets.candidates(len(request), capacity)
+      size = self._shapes.candidates(len(request), capacity)
       alone = self._plan.scores_alone and size < len(request)
       if alone:
         size = 1 << (len(request) - 1).bit_length()
@@ -216,7 +154,7 @@ class Scorer:
       taken = iter(members)
       for users, batch in self._turns(len(members), size, capacity):
         places = [next(taken) for _ in range(users)]
-        shape = buckets_lib.Shape(batch, size, capacity)
+        shape = program_shapes.Shape(batch, size, capacity)
         scores = self._batch([parts[i][1] for i in places], shape, explain)
         for i, one in zip(places, scores, strict=True):
           found[i] = one
@@ -224,31 +162,37 @@ class Scorer:
     for (place, _), scored in zip(parts, found, strict=True):
       assert scored is not None
       joined[place].append(scored)
-    return [_join(some) for some in joined]
+    return [requests_lib.joined(some) for some in joined]
 
   def _turns(
     self, users: int, candidates: int, capacity: int
   ) -> Iterator[tuple[int, int]]:
     if not self._plan.scores_alone:
-      yield from self._buckets.batches(users, candidates, capacity)
+      yield from self._shapes.batches(users, candidates, capacity)
       return
     for _ in range(users):
       yield 1, 1
 
   def _batch(
-    self, requests: Sequence[Request], shape: buckets_lib.Shape, explain: bool
+    self,
+    requests: Sequence[Request],
+    shape: program_shapes.Shape,
+    explain: bool,
   ) -> list[Scores]:
     """Scores requests in one call of the programs."""
-    targets, real, context = _inputs(requests, shape)
+    targets, real, context = requests_lib.inputs(requests, shape)
     states = [request.state for request in requests]
-    ids, count = windows(states, shape.batch, shape.capacity)
+    ids, count = requests_lib.windows(states, shape.batch, shape.capacity)
     asked = targets, real, context
     if self._plan.has_cached_keys:
-      keys = _searched(states, count)
+      keys = requests_lib.searched(states, count)
       for field in self._plan.slot_fields:
-        keys[f'ids/{field}'] = _by_slot(states, shape, field)
+        keys[f'ids/{field}'] = requests_lib.by_slot(states, shape, field)
       if self._plan.has_gaps:
-        keys |= {TIME: _by_slot(states, shape, TIME), 'now': context[TIME]}
+        keys |= {
+          TIME: requests_lib.by_slot(states, shape, TIME),
+          'now': context[TIME],
+        }
       made = self._calls.search_and_score(shape.sizes, keys, ids, *asked)
     else:
       made = self._calls('predict', shape.sizes, ids, count, *asked)
@@ -293,85 +237,6 @@ def _kept(keys: Any) -> Any:
   return np.asarray(keys) if jax.default_backend() == 'cpu' else keys
 
 
-def _searched(states: Sequence[State], count: np.ndarray) -> dict[str, Any]:
-  """Returns states as programs take them.
-
-  Args:
-    states: the states of the users, at most as many as `count` has elements.
-    count: int32 [b], number of behaviors of each user; the elements behind the
-      last user fill up.
-  """
-  spare = len(count) - len(states)
-  newest = [state.newest for state in states] + [0] * spare
-  keys = [state.keys for state in states]
-  return {
-    'keys': _stacked([*keys, *keys[:1] * spare]),
-    'newest': np.array(newest, np.int32),
-    'count': count,
-  }
-
-
-def _by_slot(
-  states: Sequence[State], shape: buckets_lib.Shape, field: str
-) -> np.ndarray:
-  """Returns ids, int32 [batch, slots], as the keys of states lie."""
-  ids = np.zeros((shape.batch, shape.capacity), np.int32)
-  for row, state in enumerate(states):
-    own, end = state.ids[field], state.newest + 1
-    first = max(len(own) - end, 0)
-    ids[row, end - len(own) + first : end] = own[first:]
-    # Behind its last slot the ring continues at the first.
-    ids[row, shape.capacity - first :] = own[:first]
-  return ids
-
-
-def _stacked(keys: Sequence[Any]) -> Any:
-  """Returns the keys of users as one array, where they are."""
-  if len(keys) == 1:
-    return keys[0]
-  if isinstance(keys[0], np.ndarray):
-    return np.concatenate(keys)
-  import jax
-
-  return jax.numpy.concatenate(keys)
-
-
-def windows(
-  states: Sequence[State], batch: int, capacity: int
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-  """Returns histories as programs take them, and how long each is.
-
-  Returns:
-    field -> int32 [batch, capacity], the most recent behavior last; and int32
-    [batch].
-  """
-  count = np.zeros(batch, np.int32)
-  fields = states[0].ids
-  ids = {field: np.zeros((batch, capacity), np.int32) for field in fields}
-  for row, state in enumerate(states):
-    count[row] = length = len(state)
-    for field, own in state.ids.items():
-      ids[field][row, capacity - length :] = own
-  return ids, count
-
-
-def _inputs(
-  requests: Sequence[Request], shape: buckets_lib.Shape
-) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]:
-  """Returns the targets, which of them are real, and the context."""
-  size = (shape.batch, shape.candidates)
-  real = np.zeros(size, bool)
-  targets = {f: np.zeros(size, np.int32) for f in requests[0].candidates}
-  context = {f: np.zeros(shape.batch, np.int32) for f in requests[0].context}
-  for row, request in enumerate(requests):
-    real[row, : len(request)] = True
-    for field, ids in request.candidates.items():
-      targets[field][row, : len(request)] = ids
-    for field, value in request.context.items():
-      context[field][row] = value
-  return targets, real, context
-
-
 def _heaviest(
   weight: np.ndarray, length: int, top_k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -387,12 +252,3 @@ def _heaviest(
   mask = distance <= length
   kept = np.take_along_axis(weight[:, ::-1], order, axis=1)
   return np.where(mask, distance, 0), np.where(mask, kept, 0), mask
-
-
-def _join(parts: Sequence[Scores]) -> Scores:
-  if len(parts) == 1:
-    return parts[0]
-  if parts[0].distance is None:
-    return Scores(np.concatenate([part.logit for part in parts]))
-  rows = [dataclasses.astuple(part) for part in parts]
-  return Scores(*(np.concatenate(some) for some in zip(*rows, strict=True)))

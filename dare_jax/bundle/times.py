@@ -15,6 +15,7 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax.bundle import manifest as manifest_lib
+from dare_jax.logs import iso_dates
 from dare_jax.logs import time_units
 
 _LARGEST = 2**62
@@ -47,7 +48,7 @@ class Times:
   @property
   def expected(self) -> str:
     """What a time must be, in words."""
-    return f'{self.unit} since 1970, or {time_units.EXPECTED_DATE}'
+    return f'{self.unit} since 1970, or {iso_dates.EXPECTED}'
 
   def ticks(self, values: Sequence[Any]) -> list[int | None]:
     """Returns the ticks of times, None for None.
@@ -69,7 +70,7 @@ class Times:
 
   def _tick(self, value: str | float) -> int:
     if isinstance(value, str):
-      nanoseconds = time_units.nanoseconds(value)
+      nanoseconds = iso_dates.nanoseconds_of(value)
       if nanoseconds is not None:
         return -(-nanoseconds * self._per_second // time_units.NANOSECONDS)
       if not re.fullmatch(_WHOLE, value):

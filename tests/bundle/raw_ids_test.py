@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from dare_jax import errors
-from dare_jax.bundle import buckets
+from dare_jax.bundle import program_shapes
 from dare_jax.bundle import raw_ids
 from dare_jax.logs import given_values
 from dare_jax.logs import id_map
@@ -101,8 +101,10 @@ def test_what_is_kept_is_bounded(tmp_path, monkeypatch):
 
 
 def test_users_are_put_in_batches():
-  shapes = [buckets.Shape(*sizes) for sizes in ((1, 4, 16), (8, 4, 16))]
-  made = buckets.Buckets([*shapes, buckets.Shape(1, 32, 16)], 32)
+  shapes = [program_shapes.Shape(*sizes) for sizes in ((1, 4, 16), (8, 4, 16))]
+  made = program_shapes.ProgramShapes(
+    [*shapes, program_shapes.Shape(1, 32, 16)], 32
+  )
   assert made.capacities == [16, 32]
   assert [made.capacity(n) for n in (0, 16, 17, 99)] == [16, 16, 32, 32]
   assert [made.candidates(n, 16) for n in (1, 4, 5, 99)] == [4, 4, 32, 32]

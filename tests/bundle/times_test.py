@@ -12,7 +12,7 @@ from dare_jax import errors
 from dare_jax.bundle import times
 from dare_jax.bundle.making import writing
 from dare_jax.data.history import real_times
-from dare_jax.logs import time_units
+from dare_jax.logs import iso_dates
 from dare_jax.prediction import raw_ids
 from dare_jax.prediction import times as bulk
 from dare_jax.store import history_store
@@ -92,9 +92,9 @@ def test_plain_dates_are_those_of_frames():
     ['', 'Z', ' utc', '+05:30', '-0800', '+24:00'],
   )
   texts = [a + b + c for a in parts[0] for b in parts[1] for c in parts[2]]
-  dates = pl.DataFrame({'t': texts}).select(time_units.from_text(pl.col('t')))
+  dates = pl.DataFrame({'t': texts}).select(iso_dates.of_column(pl.col('t')))
   expected = dates.to_series().to_physical().to_list()
-  assert [time_units.nanoseconds(text) for text in texts] == expected
+  assert [iso_dates.nanoseconds_of(text) for text in texts] == expected
   assert 60 < sum(one is not None for one in expected) < len(texts)
 
 

@@ -27,7 +27,7 @@ from dare_jax import errors
 from dare_jax.bundle import arrays
 from dare_jax.bundle import manifest as manifest_lib
 from dare_jax.bundle import raw_ids
-from dare_jax.bundle import scoring
+from dare_jax.bundle import requests as requests_lib
 from dare_jax.embeddings import positions
 
 _KIND = {
@@ -83,7 +83,7 @@ class State:
 
 
 class PlainBundle:
-  """Answers as `bundle.Bundle` does, by PyTorch."""
+  """A PyTorch model, with the methods of `bundle.Bundle` that servers call."""
 
   sets: ClassVar[dict[str, str]] = {}
   user_fields, real_time, times = (), (), None
@@ -177,7 +177,7 @@ class PlainBundle:
     candidates: Sequence[Ids],
     contexts: Any = None,
     explain: bool = False,
-  ) -> list[scoring.Scores]:
+  ) -> list[requests_lib.Scores]:
     """Returns scores, one user after the other."""
     import torch
 
@@ -192,7 +192,7 @@ class PlainBundle:
 
   def _score(
     self, state: State, candidates: Ids, explain: bool
-  ) -> scoring.Scores:
+  ) -> requests_lib.Scores:
     import torch
 
     target = {
@@ -217,10 +217,10 @@ class PlainBundle:
     interest = torch.einsum('ck,ckd->cd', weight, values)
     logit = self._head(torch.cat([own, interest, own * interest], dim=-1))
     if not explain:
-      return scoring.Scores(logit.numpy())
+      return requests_lib.Scores(logit.numpy())
     distance = (length - index).numpy().astype(np.int32)
     mask = np.ones(distance.shape, bool)
-    return scoring.Scores(logit.numpy(), distance, weight.numpy(), mask)
+    return requests_lib.Scores(logit.numpy(), distance, weight.numpy(), mask)
 
   def _rows(self, role: str, ids: Mapping[str, Any]) -> Any:
     import torch

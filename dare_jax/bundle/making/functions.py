@@ -17,13 +17,13 @@ from dare_jax import models
 from dare_jax import search as searches
 from dare_jax import types
 from dare_jax.bundle import arrays
-from dare_jax.bundle import scoring
+from dare_jax.bundle import requests as requests_lib
 from dare_jax.embeddings import scaled_rows
 from dare_jax.search import gaps
 from dare_jax.serving import user_state
 
 _TABLES = 'tables/encoder/'
-_TIME = scoring.TIME
+_TIME = requests_lib.TIME
 Variables = Mapping[str, Any]
 Tree = Mapping[str, Any]
 

@@ -20,8 +20,8 @@ import jax
 from jax import export
 import jax.numpy as jnp
 
-from dare_jax.bundle import buckets as buckets_lib
-from dare_jax.bundle import scoring
+from dare_jax.bundle import program_shapes
+from dare_jax.bundle import requests as requests_lib
 from dare_jax.bundle.making import functions
 from dare_jax.process import numerics
 
@@ -80,7 +80,7 @@ class Exporter:
     ]
 
   def programs(
-    self, shapes: tuple[buckets_lib.Shape, ...], fixed_length: int | None
+    self, shapes: tuple[program_shapes.Shape, ...], fixed_length: int | None
   ) -> Iterator[Program]:
     """Yields all programs.
 
@@ -151,7 +151,7 @@ class Exporter:
 
   @property
   def _times(self) -> tuple[str, ...]:
-    return (scoring.TIME,) if self._served.reads_times else ()
+    return (requests_lib.TIME,) if self._served.reads_times else ()
 
   def _state(self, batch: Any, capacity: Any) -> Any:
     return jax.eval_shape(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from dare_jax import errors
-from dare_jax.bundle import buckets
+from dare_jax.bundle import program_shapes
 from dare_jax.serving import user_state
 
 # One user with 32, 128 or 512 candidates, and 16 users with 32 each.
@@ -16,7 +16,7 @@ _ITEM = re.compile(r'(\d+)x(\d+)(?:x(\d+))?')
 
 def parse(
   text: str, history_length: int, top_k: int
-) -> tuple[buckets.Shape, ...]:
+) -> tuple[program_shapes.Shape, ...]:
   """Returns shapes, ordered; the last has room for a whole history.
 
   Args:
@@ -43,7 +43,7 @@ def parse(
       lengths = {*some, longest}
     else:
       lengths = {capacity(int(match[3]), top_k)}
-    found |= {buckets.Shape(users, candidates, n) for n in lengths}
+    found |= {program_shapes.Shape(users, candidates, n) for n in lengths}
   beyond = [shape for shape in found if shape.capacity > longest]
   if beyond:
     raise errors.UsageError(

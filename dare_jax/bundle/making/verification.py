@@ -15,7 +15,7 @@ from dare_jax import errors
 from dare_jax import trained
 from dare_jax import types
 from dare_jax.bundle import reading
-from dare_jax.bundle import scoring
+from dare_jax.bundle import requests as requests_lib
 from dare_jax.bundle.making import functions
 from dare_jax.data import pipeline
 from dare_jax.data import splits
@@ -64,8 +64,8 @@ class _Rows:
     contexts: field -> id of each user.
   """
 
-  histories: Sequence[scoring.Ids]
-  candidates: Sequence[scoring.Ids]
+  histories: Sequence[requests_lib.Ids]
+  candidates: Sequence[requests_lib.Ids]
   contexts: Sequence[Mapping[str, int]]
 
 
@@ -143,8 +143,8 @@ def _rows(run: trained.Trained) -> _Rows:
       context = {f: int(x[row, 0]) for f, x in batch.context.items()}
       contexts.append(context)
       if batch.now is not None and batch.history.time is not None:
-        histories[-1][scoring.TIME] = batch.history.time[row][seen]
-        contexts[-1][scoring.TIME] = int(batch.now[row, 0])
+        histories[-1][requests_lib.TIME] = batch.history.time[row][seen]
+        contexts[-1][requests_lib.TIME] = int(batch.now[row, 0])
     targets.append({f: x[real].ravel() for f, x in batch.targets.ids.items()})
   every = {
     field: np.concatenate([part[field] for part in targets])
@@ -164,7 +164,7 @@ def _cut(rows: _Rows, length: int) -> _Rows:
 
 def _expected(
   run: trained.Trained, variables: Mapping[str, Any], rows: _Rows
-) -> list[scoring.Scores]:
+) -> list[requests_lib.Scores]:
   """Returns what the run's model makes of each user, one at a time."""
   return [
     _of_user(run, variables, *user)
@@ -175,15 +175,15 @@ def _expected(
 def _of_user(
   run: trained.Trained,
   variables: Mapping[str, Any],
-  history: scoring.Ids,
-  candidates: scoring.Ids,
+  history: requests_lib.Ids,
+  candidates: requests_lib.Ids,
   context: Mapping[str, int],
-) -> scoring.Scores:
+) -> requests_lib.Scores:
   length, count = run.history_length, len(history['item'])
   fill = length - count
   past = {f: np.pad(x, (fill, 0))[None] for f, x in history.items()}
   moment = {f: np.full((1, 1), x, np.int32) for f, x in context.items()}
-  time, now = (some.pop(scoring.TIME, None) for some in (past, moment))
+  time, now = (some.pop(requests_lib.TIME, None) for some in (past, moment))
   weight = np.ones((1, 1, len(candidates['item'])), np.float32)
   batch = types.Batch(
     history=types.History(
@@ -201,7 +201,7 @@ def _of_user(
   output = jax.device_get(_predict(run.model, variables, batch))
   found = output.search
   distance = found.distance[0, 0]
-  return scoring.Scores(
+  return requests_lib.Scores(
     output.logits[0, 0].astype(np.float32),
     distance,
     output.weights[0, 0],
@@ -217,7 +217,7 @@ def _predict(model: Any, variables: Any, batch: types.Batch) -> Any:
 
 def _by_programs(
   opened: reading.Bundle, rows: _Rows, capacity: int
-) -> Iterator[list[scoring.Scores]]:
+) -> Iterator[list[requests_lib.Scores]]:
   """Yields scores of all users by each shape, and by any-size programs."""
   shapes = [s for s in opened.shapes if s.capacity == capacity]
   for shape in shapes:
@@ -231,7 +231,9 @@ def _by_programs(
       yield _scores(one, rows, states)
 
 
-def _appended(opened: reading.Bundle, history: scoring.Ids) -> scoring.State:
+def _appended(
+  opened: reading.Bundle, history: requests_lib.Ids
+) -> requests_lib.State:
   """Returns the state of a history whose last behavior came afterwards."""
   state = opened.encode({f: ids[:-1] for f, ids in history.items()})
   if not len(history['item']):
@@ -241,15 +243,15 @@ def _appended(opened: reading.Bundle, history: scoring.Ids) -> scoring.State:
 
 def _scores(
   opened: reading.Bundle, rows: _Rows, histories: Sequence[Any]
-) -> list[scoring.Scores]:
+) -> list[requests_lib.Scores]:
   return opened.score(histories, rows.candidates, rows.contexts, explain=True)
 
 
 def _difference(
   opened: reading.Bundle,
   run: trained.Trained,
-  expected: Sequence[scoring.Scores],
-  scores: Sequence[scoring.Scores],
+  expected: Sequence[requests_lib.Scores],
+  scores: Sequence[requests_lib.Scores],
 ) -> float:
   """Returns the largest difference of a logit.
 
@@ -289,7 +291,7 @@ def _tie(own: np.ndarray, new: np.ndarray, tolerance: float) -> np.ndarray:
   return apart.max(axis=1) <= tolerance
 
 
-def _places(scores: scoring.Scores, longest: int) -> np.ndarray:
+def _places(scores: requests_lib.Scores, longest: int) -> np.ndarray:
   """Returns the weights by distance, [c, distances]; 0 where none was found."""
   distance, weight = np.asarray(scores.distance), np.asarray(scores.weight)
   mask = np.asarray(scores.mask)

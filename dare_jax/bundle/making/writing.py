@@ -16,8 +16,8 @@ import polars as pl
 from dare_jax import errors
 from dare_jax import trained
 from dare_jax.bundle import arrays
-from dare_jax.bundle import buckets as buckets_lib
 from dare_jax.bundle import manifest as manifest_lib
+from dare_jax.bundle import program_shapes
 from dare_jax.bundle import raw_ids
 from dare_jax.bundle.making import functions
 from dare_jax.bundle.making import programs as programs_lib
@@ -58,7 +58,7 @@ class Source:
 def write(
   source: Source,
   folder: pathlib.Path,
-  shapes: tuple[buckets_lib.Shape, ...],
+  shapes: tuple[program_shapes.Shape, ...],
   precision: str = 'float32',
 ) -> dict[str, Any]:
   """Writes all files of a bundle into an empty folder.

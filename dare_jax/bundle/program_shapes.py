@@ -23,7 +23,7 @@ class Shape:
     return f'{self.batch}x{self.candidates}x{self.capacity}'
 
 
-class Buckets:
+class ProgramShapes:
   """The shapes of static programs; other calls take the symbolic program."""
 
   def __init__(self, shapes: Iterable[Shape], largest: int) -> None:
