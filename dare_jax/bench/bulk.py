@@ -24,13 +24,13 @@ import numpy as np
 import polars as pl
 
 from dare_jax import errors
-from dare_jax import predict as predict_lib
 from dare_jax import train
 from dare_jax.configs import base
 from dare_jax.data import pipeline
 from dare_jax.logs import id_map
 from dare_jax.prediction import columns
 from dare_jax.prediction import job
+from dare_jax.prediction import request as request_lib
 from dare_jax.runs import interrupt
 from dare_jax.runs import saved_run
 
@@ -242,8 +242,8 @@ class _Predicted:
 
   def __init__(self, workdir: pathlib.Path, folder: pathlib.Path) -> None:
     self._source, self._output = folder / 'rows.parquet', folder / 'out.parquet'
-    self._reader = predict_lib.open_reader(
-      predict_lib.Request(
+    self._reader = request_lib.open_reader(
+      request_lib.Request(
         str(self._source), str(self._output), str(workdir), checkpoint='last'
       )
     )

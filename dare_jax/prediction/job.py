@@ -26,7 +26,12 @@ BLOCK_ROWS = 1 << 18
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-  """One of several equal parts of the work, by its number from 1 on."""
+  """One of several equal parts of the work.
+
+  Attributes:
+    number: which part, from 1 on.
+    shards: how many parts there are.
+  """
 
   number: int = 1
   shards: int = 1

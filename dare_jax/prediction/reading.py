@@ -14,7 +14,7 @@ from dare_jax.prediction import blocks
 from dare_jax.prediction import columns as columns_lib
 from dare_jax.prediction import history_log
 from dare_jax.prediction import raw_ids
-from dare_jax.prediction import scorer as scorer_lib
+from dare_jax.prediction.scorers import scorer as scorer_lib
 
 _REQUIRED = ('user', 'item', 'category', 'time')
 _SHOWN = 3
@@ -37,7 +37,13 @@ class Unknown:
   )
 
   def note(self, kind: str, is_unknown: np.ndarray, raw: pl.Series) -> None:
-    """Counts the rows of one kind."""
+    """Counts rows, and keeps some of their values as examples.
+
+    Args:
+      kind: 'users' or 'items'.
+      is_unknown: bool [n], which rows are unknown.
+      raw: [n], their raw values.
+    """
     setattr(self, kind, getattr(self, kind) + int(is_unknown.sum()))
     own = self.examples[kind]
     if len(own) < _SHOWN and is_unknown.any():
@@ -74,8 +80,13 @@ class Reader:
   ) -> asked_lib.Moments:
     """Returns the moments of a block's rows.
 
+    Args:
+      block: rows of the input.
+      found: which of its columns hold what.
+      unknown: counts the rows whose user the log does not have.
+
     Raises:
-      UsageError: a value that is none.
+      UsageError: a value that is no user, time or context of the log.
     """
     log = self.logs[0]
     column = self._column(block, found, 'user')
@@ -96,8 +107,13 @@ class Reader:
   ) -> dict[str, np.ndarray]:
     """Returns the model's ids of a block's targets: field -> int32 [n].
 
-    A field that the input lacks is the one last seen with the item, and so is
-    an empty category.
+    A field that the input lacks has the value last seen with the item, and so
+    has an empty category.
+
+    Args:
+      block: rows of the input.
+      found: which of its columns hold what.
+      unknown: counts the rows whose item the model does not know.
 
     Raises:
       UsageError: a value that cannot be an id.

@@ -7,6 +7,7 @@ import polars as pl
 
 from dare_jax import errors
 from dare_jax.data import split_times
+from dare_jax.logs import iso_dates
 from dare_jax.logs import raw_log
 from dare_jax.logs import raw_times
 from dare_jax.logs import raw_values
@@ -90,7 +91,7 @@ class Times:
   @property
   def _expected(self) -> str:
     if self._are_dates:
-      return time_units.EXPECTED_DATE
+      return iso_dates.EXPECTED
     return f'a number, as in the log ({self._span})'
 
   @property

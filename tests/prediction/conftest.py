@@ -6,6 +6,7 @@ import functools
 import pytest
 
 from dare_jax import predict
+from dare_jax.prediction import request as request_lib
 from tests import tiny
 from tests.prediction import cases
 
@@ -31,7 +32,7 @@ def expected(workdir):
 @pytest.fixture(scope='session')
 def ask(workdir):
   """Scores an input; returns what was done."""
-  loaded = functools.cache(predict._of_run)
+  loaded = functools.cache(request_lib._of_run)
 
   def of_run(request):
     """Compiles once for all tests."""
@@ -49,5 +50,5 @@ def ask(workdir):
     return predict.predict(request, stop, block)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(predict, '_of_run', of_run)
+    patch.setattr(request_lib, '_of_run', of_run)
     yield run

@@ -52,7 +52,12 @@ class Lines:
     return ('\n'.join(found) + '\n').encode() if found else b''
 
   def as_table(self, rows: np.ndarray | None, added: pl.DataFrame) -> pa.Table:
-    """Returns the fields as text, empty ones as null."""
+    """Returns rows as text, empty fields as null, beside new columns.
+
+    Args:
+      rows: int [n], which rows; None: all.
+      added: the new columns, [n].
+    """
     fields = self.fields if rows is None else self.fields[rows]
     table = fields.to_arrow(compat_level=pl.CompatLevel.oldest())
     return blocks.with_columns(table, added)

@@ -45,7 +45,12 @@ class TableRows:
     return text.getvalue()
 
   def as_table(self, rows: np.ndarray | None, added: pl.DataFrame) -> pa.Table:
-    """Returns the rows in their own types."""
+    """Returns rows in the types of the file, beside new columns.
+
+    Args:
+      rows: int [n], which rows; None: all.
+      added: the new columns, [n].
+    """
     table = self.table if rows is None else self.table.take(pa.array(rows))
     return blocks.with_columns(table, added)
 

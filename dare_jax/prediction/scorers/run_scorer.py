@@ -20,12 +20,12 @@ from dare_jax.data.history import real_times
 from dare_jax.experiments import run_config
 from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
-from dare_jax.logs.values import number_buckets
+from dare_jax.logs.values import number_ranges
 from dare_jax.models import store_clusters
 from dare_jax.prediction import asked as asked_lib
 from dare_jax.prediction import history_log
-from dare_jax.prediction import packing
 from dare_jax.prediction import raw_ids
+from dare_jax.prediction.scorers import packing
 from dare_jax.process import numerics
 
 _AHEAD = 2  # batches on their way
@@ -85,7 +85,7 @@ class RunScorer:
     """Returns the model's ids of raw values: int32 [n]."""
     store = self._run.experiment.store
     if field in store.numbers:
-      values = number_buckets.of_series(column.values)
+      values = number_ranges.of_series(column.values)
       column = dataclasses.replace(column, values=values)
     column = raw_ids.of_sets(column, store.sets.get(field))
     found = self._raw_ids(field)(column)

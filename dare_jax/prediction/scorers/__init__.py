@@ -1,0 +1,1 @@
+"""Who scores: a run or a bundle, behind one protocol."""
