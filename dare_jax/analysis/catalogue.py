@@ -35,7 +35,7 @@ from dare_jax.analysis.quality import history
 from dare_jax.analysis.quality import slices
 from dare_jax.comparison import bootstrap
 from dare_jax.runs import gradient_log
-from dare_jax.training import gradient_statistics
+from dare_jax.training.roles import gradient_statistics
 
 ANALYSES = (
   figure.Analysis(

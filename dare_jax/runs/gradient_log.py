@@ -20,8 +20,8 @@ from dare_jax import errors
 from dare_jax import storage
 from dare_jax.evaluation import metrics
 from dare_jax.parallel import processes
-from dare_jax.training import gradient_statistics
 from dare_jax.training import state as train_state
+from dare_jax.training.roles import gradient_statistics
 
 FILE = 'gradients.npz'
 

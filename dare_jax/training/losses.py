@@ -1,4 +1,4 @@
-"""Losses: per-target values; shared code weights and averages them."""
+"""Losses: values of single targets, and the training loss that weighs them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from jaxtyping import Array
 from jaxtyping import Float
 
 from dare_jax import types
+from dare_jax.training import log_window
+from dare_jax.training import options as train_options
 
 
 def binary_cross_entropy(
@@ -105,3 +107,53 @@ def l2_penalty(
     if path[-1].key in counted
   ]
   return sum(squares, jnp.zeros(()))
+
+
+def of_batch(
+  output: types.RankerOutput,
+  params: Mapping[str, Any],
+  targets: types.Targets,
+  options: train_options.Options,
+  axis_name: str,
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+  """Returns the training loss of a batch, and its sums for the log window.
+
+  The loss is the weighted sum of four: pointwise, among the candidates of a
+  moment, of the auxiliary head, and of the squares of kernels.
+
+  Args:
+    output: what the model returned for this device's part of the batch.
+    params: the model's parameters, without tables, float32.
+    targets: the targets of that part.
+    options: the weights of the losses.
+    axis_name: the mesh axis of the devices that share the batch, over which
+      means and sums are taken.
+
+  Returns:
+    The loss; name -> sum, of all in `log_window.SUM_NAMES`.
+  """
+  label, weight = targets.label, targets.weight
+
+  def pointwise(logits: Float[Array, 'b m c']) -> Float[Array, '']:
+    """Returns the mean cross entropy of a head's logits."""
+    entropy = binary_cross_entropy(logits, label, options.loss_epsilon)
+    return weighted_mean(entropy, weight, axis_name)
+
+  main, aux = pointwise(output.logits), jnp.zeros(())
+  if output.aux_logits is not None:
+    aux = pointwise(output.aux_logits)
+  loss = options.pointwise_weight * main
+  if options.softmax_weight > 0:
+    values, counted = candidate_cross_entropy(output.logits, targets)
+    among = weighted_mean(values, counted, axis_name)
+    loss += options.softmax_weight * among
+  loss += options.aux_weight * aux
+  loss += options.l2 * l2_penalty(params, options.l2_on_norms)
+  sums = log_window.of_targets(output.logits, targets, axis_name)
+  sums |= {
+    'steps': jnp.ones(()),
+    'loss': loss,
+    'logloss': main * sums['weight'],
+    'aux_logloss': aux * sums['weight'],
+  }
+  return loss, sums

@@ -16,16 +16,16 @@ from dare_jax import models
 from dare_jax import types
 from dare_jax.embeddings import set_tables
 from dare_jax.evaluation import found as found_lib
-from dare_jax.models import published
+from dare_jax.models.official import recipe
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.training import batch_rows
-from dare_jax.training import gradient_statistics
 from dare_jax.training import log_window
 from dare_jax.training import losses
 from dare_jax.training import optimizers
 from dare_jax.training import options as train_options
-from dare_jax.training import role_gradients
 from dare_jax.training import state_parts
+from dare_jax.training.roles import gradient_statistics
+from dare_jax.training.roles import role_gradients
 
 TrainState = state_parts.TrainState
 Gradients = state_parts.Gradients
@@ -208,7 +208,7 @@ class Trainer:
     stored = optimizers.stored_model(self.model.config, self.tables)
     variables = stored.init(rng, zeros)
     if self._options.published_init:
-      variables = published.redraw(jax.random.fold_in(rng, 1), variables)
+      variables = recipe.redraw(jax.random.fold_in(rng, 1), variables)
     made = variables['tables']['encoder']
     trained = {name: made[name] for name in self.trained_tables.specs}
     return TrainState(
@@ -278,7 +278,13 @@ class Trainer:
   def gradient_part(
     self, state: TrainState, batch: types.Batch, compact: Mapping[str, Any]
   ) -> Gradients:
-    """Returns the gradients of what `gather_part` made."""
+    """Returns the loss of a batch and its gradients.
+
+    Args:
+      state: the training state.
+      batch: the batch with its rows, from `gather_part`.
+      compact: name -> the rows of a table that it reads, from `gather_part`.
+    """
     rest = state_parts.untrained(state)
     names = self.trained_tables.specs
     trained = {name: compact[name] for name in compact if name in names}
@@ -302,7 +308,13 @@ class Trainer:
   def update_part(
     self, state: TrainState, batch: types.Batch, found: Gradients
   ) -> TrainState:
-    """Returns the state one step on."""
+    """Returns the state after the step.
+
+    Args:
+      state: the training state before it.
+      batch: the batch with its rows, from `gather_part`.
+      found: what `gradient_part` returned for it.
+    """
     dense_update, dense_slots = self._dense.update(
       found.params, state.dense_slots, state.params
     )
@@ -328,7 +340,7 @@ class Trainer:
   def _loss(
     self, params: Any, tables: Any, rest: Any, batch: types.Batch
   ) -> tuple[jax.Array, Any]:
-    """The training loss: pointwise, among candidates, auxiliary, l2."""
+    """Returns the training loss; new batch statistics and what is logged."""
     narrow = layers.narrow(params, self.model.config.compute_dtype)
     applied: Any = self._learner.apply(
       {'params': narrow, 'tables': tables, **rest},
@@ -337,33 +349,9 @@ class Trainer:
       mutable=['batch_stats'],
     )
     output, updated = applied
-    label, weight = batch.targets.label, batch.targets.weight
-    epsilon = self._options.loss_epsilon
-    entropy = losses.binary_cross_entropy(output.logits, label, epsilon)
-    main = losses.weighted_mean(entropy, weight, mesh_lib.AXIS)
-    aux = jnp.zeros(())
-    if output.aux_logits is not None:
-      aux_entropy = losses.binary_cross_entropy(
-        output.aux_logits, label, epsilon
-      )
-      aux = losses.weighted_mean(aux_entropy, weight, mesh_lib.AXIS)
-    loss = self._options.pointwise_weight * main
-    if self._options.softmax_weight > 0:
-      values, counted = losses.candidate_cross_entropy(
-        output.logits, batch.targets
-      )
-      among = losses.weighted_mean(values, counted, mesh_lib.AXIS)
-      loss += self._options.softmax_weight * among
-    loss += self._options.aux_weight * aux
-    norms = self._options.l2_on_norms
-    loss += self._options.l2 * losses.l2_penalty(params, norms)
-    sums = log_window.of_targets(output.logits, batch.targets, mesh_lib.AXIS)
-    sums |= {
-      'steps': jnp.ones(()),
-      'loss': loss,
-      'logloss': main * sums['weight'],
-      'aux_logloss': aux * sums['weight'],
-    }
+    loss, sums = losses.of_batch(
+      output, params, batch.targets, self._options, mesh_lib.AXIS
+    )
     return loss, (updated['batch_stats'], sums)
 
   def _predict_step(

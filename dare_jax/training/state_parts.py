@@ -98,9 +98,12 @@ def with_given(
   tables: Mapping[str, Any],
   sets: Mapping[str, Any] | None = None,
 ) -> TrainState:
-  """Returns a state with tables that are never trained, and members of sets.
+  """Returns a state with other tables that are never trained, and other sets.
 
-  Without those that it had.
+  Args:
+    state: the state, whose own such tables and sets are left out.
+    tables: name -> table as stored, of those that are never trained.
+    sets: field -> the members of its sets (`embeddings.set_tables`).
   """
   own = {name: dict(x) for name, x in ((_GIVEN, tables), (_SETS, sets)) if x}
   others = {

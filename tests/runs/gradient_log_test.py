@@ -5,7 +5,7 @@ import pytest
 
 from dare_jax import errors
 from dare_jax.runs import gradient_log
-from dare_jax.training import gradient_statistics
+from dare_jax.training.roles import gradient_statistics
 from tests import tiny
 
 

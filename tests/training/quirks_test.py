@@ -13,10 +13,10 @@ import pytest
 
 from dare_jax import errors
 from dare_jax import models
-from dare_jax.models import published
+from dare_jax.models.official import recipe
 from dare_jax.training import losses
-from dare_jax.training import role_balance
 from dare_jax.training import state as train_state
+from dare_jax.training.roles import role_balance
 from tests.models import examples
 
 
@@ -34,7 +34,7 @@ def test_published_init_is_small_everywhere_but_in_biases():
   batch = examples.make_batch()
   model = examples.build('dare', hidden=(200, 80))
   fresh = examples.init(model, batch)
-  drawn = jax.jit(published.redraw)(jax.random.key(1), fresh)
+  drawn = jax.jit(recipe.redraw)(jax.random.key(1), fresh)
   chex.assert_trees_all_equal(drawn['batch_stats'], fresh['batch_stats'])
   head = drawn['params']['head']
   assert np.std(head['Dense_1']['kernel']) == pytest.approx(0.01, rel=0.1)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from dare_jax import errors
-from dare_jax.training import gradient_statistics
 from dare_jax.training import state as train_state
 from dare_jax.training import state_parts
+from dare_jax.training.roles import gradient_statistics
 from tests.models import examples
 
 _COUNTS = {'item': np.arange(40), 'category': np.arange(9)}

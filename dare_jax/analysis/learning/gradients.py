@@ -20,7 +20,7 @@ from dare_jax import storage
 from dare_jax.analysis import sources as sources_lib
 from dare_jax.logs import id_map
 from dare_jax.runs import gradient_log
-from dare_jax.training import gradient_statistics as statistics_lib
+from dare_jax.training.roles import gradient_statistics as statistics_lib
 
 FIRST = 100  # steps that the published figure of domination is of
 SHOWN = 8  # categories by name

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dare_jax.analysis.learning import gradients
-from dare_jax.training import gradient_statistics
+from dare_jax.training.roles import gradient_statistics
 
 
 def lines():

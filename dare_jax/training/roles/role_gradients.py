@@ -20,8 +20,8 @@ from dare_jax import errors
 from dare_jax import models
 from dare_jax import tables as tables_lib
 from dare_jax.embeddings import content_vectors
-from dare_jax.training import gradient_statistics as statistics_lib
-from dare_jax.training import role_balance
+from dare_jax.training.roles import gradient_statistics as statistics_lib
+from dare_jax.training.roles import role_balance
 
 
 class RoleGradients:
