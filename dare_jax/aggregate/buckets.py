@@ -22,10 +22,18 @@ _TINY = 1e-12
 def signatures(
   vectors: Float[Array, '... d'], directions: Float[Array, 'd b'], width: int
 ) -> Int[Array, '... g']:
-  """Returns the bucket of each of b / width rounds, int32 in [0, 2^width).
+  """Returns the hash bucket of vectors in each of g = b / width rounds.
 
   Two vectors at angle t share a round's bucket with probability
   (1 - t / pi)^width (arXiv 2205.10249, section 4.3).
+
+  Args:
+    vectors: float [..., d], the vectors to hash.
+    directions: float [d, b], a random direction for each bit.
+    width: bits of a round; divides b.
+
+  Returns:
+    int32 in [0, 2^width).
 
   >>> import jax.numpy as jnp
   >>> signatures(jnp.array([1.0, -1.0, 2.0, 3.0]), jnp.eye(4), 2).tolist()

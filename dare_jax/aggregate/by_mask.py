@@ -1,10 +1,14 @@
-"""Whether what a search keeps is a mask over the window, rather than a list.
+"""Keeping behaviors by a mask over the window, rather than as a list.
 
 The usual way reads the representation vectors of the k behaviors kept, for
 each target anew. With a mask, the vectors of the window are read once, and the
 weights of all its behaviors, zero but for those kept, multiply them: a product
 of matrices, which does more, far faster. It pays where many targets share a
 window that is not too long.
+
+It is for callers that want no more than logits. Others are told which behaviors
+are kept, as a list; on TPUs their vectors are weighed where they lie, too, by
+weights put back at their places: `kept_in_place` of a ranker's config.
 """
 
 from __future__ import annotations

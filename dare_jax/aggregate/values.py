@@ -1,4 +1,4 @@
-"""The representation side of the behaviors that an aggregation pools."""
+"""The representation vectors of behaviors, as an aggregation pools them."""
 
 from __future__ import annotations
 

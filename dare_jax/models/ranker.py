@@ -32,6 +32,7 @@ from dare_jax.models import ranker_config
 from dare_jax.models import real_time
 from dare_jax.models import store_clusters
 from dare_jax.models import time_encoding
+from dare_jax.models import value_reading
 from dare_jax.search import matching
 
 
@@ -55,7 +56,6 @@ class Ranker(nn.Module):
     self.matcher = match_terms.MatchTerms(config)
     self.real_time = real_time.RealTime(config)
     self.aggregator = parts.aggregator(config)
-    self.in_place = config.kept_in_place and self.aggregator.uses_scores
     if config.interest_heads > 1:
       self.more_heads = interest_heads.InterestHeads(config.interest_heads - 1)
     self.head = head.of_config(config, config.hidden)
@@ -166,7 +166,7 @@ class Ranker(nn.Module):
 
   def encode_mean(self, history: types.History) -> Float[Array, 'b v']:
     """Returns the mean of the behaviors where `mask` holds, for serving."""
-    content = self._content(history)
+    content = self._values.content(history)
     return history_mean.of_moments(content, history.mask[:, None])[:, 0]
 
   def search(
@@ -185,7 +185,7 @@ class Ranker(nn.Module):
     matches = self.matcher.of_targets(batch.targets.ids, batch.rows)
     batch = dataclasses.replace(batch, history=history)
     result, _ = self._find(query, bias, keys, batch, matches)
-    return history_mean.added(result, batch, self._content, self.config)
+    return history_mean.added(result, batch, self._values.content, self.config)
 
   def scores(self, view: searches.SearchView) -> Float[Array, 'b m c l']:
     """Returns the scores of all behaviors: also of matches and real time."""
@@ -204,6 +204,11 @@ class Ranker(nn.Module):
     """Returns the logits given the behaviors found.
 
     Representation rows are read for those behaviors only.
+
+    Args:
+      batch: histories, moments and targets.
+      result: what `search` found in the batch.
+      train: use and update batch statistics.
     """
     return self._predict(batch, result, train)[0]
 
@@ -220,21 +225,14 @@ class Ranker(nn.Module):
       result: of a search that keeps some behaviors, without `indices`.
       found_ids: field -> int [b, m, c, k]; any where the mask is False.
     """
-    values = self._values_of(found_ids, batch, result)
+    values = self._values.of_ids(found_ids, batch, result)
     return self._predict_from(batch, result, values, train=False)
 
   def _predict(
     self, batch: types.Batch, result: types.SearchResult, train: bool
   ) -> tuple[Float[Array, 'b m c'], Float[Array, 'b m c k']]:
     """Returns the logits, and the weights of the behaviors found."""
-    if result.everything:
-      content, rows = self._all_values(batch)
-      gap = self.real_time.gaps(batch)
-      values = self._time.values_counted_back(content, rows, batch.end, gap)
-    elif self.in_place and result.gap is None:
-      values = self._time.values_in_place(*self._all_values(batch), result)
-    else:
-      values = self._values_at(batch, result)
+    values = self._values.found(batch, result)
     return self._predict_from(batch, result, values, train)
 
   def _predict_from(
@@ -269,7 +267,7 @@ class Ranker(nn.Module):
     keys = self.encode_history(history)
     length = keys.shape[1]
     query, bias = self.encode_targets(batch.targets.ids, length)
-    content, rows = self._all_values(batch) if pool else (None, None)
+    content, rows = self._values.all_of(batch) if pool else (None, None)
     shared = bias if bias.ndim == 1 else None  # By all windows: it stays whole.
     matches = self.matcher.of_targets(batch.targets.ids, batch.rows)
 
@@ -281,16 +279,12 @@ class Ranker(nn.Module):
       bias = bias if shared is None else shared
       own = dataclasses.replace(matches, ids=ids)
       result, attention = module._find(query, bias, keys, batch, own, only_kept)
-      read = (lambda _: content) if pool else module._content
+      read = (lambda _: content) if pool else module._values.content
       result = history_mean.added(result, batch, read, self.config)
       if not pool:
         return result, None
       weights = aggregate.masked_softmax(attention.scores, attention.mask)
-      time, gap = module._time, module.real_time.gaps(batch)
-      if attention.distance is None:
-        values = time.values_counted_back(content, rows, batch.end, gap)
-      else:
-        values = time.values(content, rows, attention.distance, gap)
+      values = module._values.pooled(content, rows, batch, attention.distance)
       result = by_mask.without_behaviors(result) if only_kept else result
       return result, values.weigh(weights)
 
@@ -346,39 +340,10 @@ class Ranker(nn.Module):
   def _time(self) -> time_encoding.TimeEncoding:
     return time_encoding.TimeEncoding(self.encoder, self.config, self.real_time)
 
-  def _values_at(
-    self, batch: types.Batch, result: types.SearchResult
-  ) -> aggregate.Values:
-    """Representation vectors of the behaviors kept."""
-    indices = result.indices
-    flat = indices.reshape(indices.shape[0], -1)
-    ids = {
-      field: jnp.take_along_axis(values, flat, axis=1).reshape(indices.shape)
-      for field, values in batch.history.ids.items()
-    }
-    return self._values_of(ids, batch, result)
-
-  def _values_of(
-    self,
-    ids: Mapping[str, Int[Array, 'b m c k']],
-    batch: types.Batch,
-    result: types.SearchResult,
-  ) -> aggregate.Values:
-    """Representation vectors of the behaviors kept, from their ids."""
-    content = self.encoder.lookup('representation', 'behavior', ids)
-    rows = self._time.value_rows(batch.history.mask.shape[1])
-    return self._time.values(content, rows, result.distance, result.gap)
-
-  def _all_values(
-    self, batch: types.Batch
-  ) -> tuple[Float[Array, 'b l d'], Float[Array, 'p t'] | None]:
-    """Representation vectors of all behaviors, and of all distances."""
-    content = self._content(batch.history)
-    return content, self._time.value_rows(batch.history.mask.shape[1])
-
-  def _content(self, history: types.History) -> Float[Array, 'b l d']:
-    """Representation vectors of all behaviors, without time."""
-    return self.encoder.lookup('representation', 'behavior', history.ids)
+  @property
+  def _values(self) -> value_reading.ValueReader:
+    in_place = self.config.kept_in_place and self.aggregator.uses_scores
+    return value_reading.ValueReader(self.encoder, self._time, in_place)
 
   def _features(
     self,

@@ -45,7 +45,7 @@ class RankerConfig:
       (`history_mean`).
     exact_positions: behaviors back that have a time id of their own.
     hash_bits: bits of a SimHash code.
-    hash_width: bits of one bucket's signature; divides hash_bits.
+    hash_width: bits of one hash bucket's signature; divides hash_bits.
     search_dim: width of a search space of its own.
     num_clusters: bound of the cluster numbers of a window.
     hidden: widths of the main head.
@@ -66,9 +66,10 @@ class RankerConfig:
     keep_padding: whether padding takes part where fewer than `top_k` behaviors
       are there, as was published.
     scores_at_once: scores of behaviors for which memory is taken at once.
-    kept_in_place: whether the behaviors kept are weighed where they lie in
-      their windows, all others by 0, and not gathered: faster on TPUs. Not by
-      aggregations that hash vectors, nor in models with real time.
+    kept_in_place: whether the behaviors kept, found as a list, are weighed
+      where they lie in their windows, all others by 0, and not gathered: faster
+      on TPUs. Not by aggregations that hash vectors, nor in models with real
+      time. For logits alone on CPUs, see `aggregate.by_mask`.
     vectors: how the field `item_vector` is read, if its vectors are given.
     sets: fields whose values are sets, and what these are made of.
     compute_dtype: name in `layers.COMPUTE_DTYPES`, of vectors and activations;

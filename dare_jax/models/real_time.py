@@ -55,7 +55,7 @@ class RealTime(nn.Module):
     self._has_bias = self._has_gaps and (
       aggregate.AGGREGATIONS[config.aggregation].uses_scores
     )
-    sizes = {'gap': gaps_lib.BUCKETS, 'phase': gaps_lib.PHASES}
+    sizes = {'gap': gaps_lib.RANGES, 'phase': gaps_lib.PHASES}
     if self._has_bias:
       self._bias = [
         self.param(f'{name}_bias', zeros, (size,))

@@ -13,7 +13,7 @@ def between(now: int, then: int) -> int:
   return min(max(int(now) - int(then), 0), 2**31 - 1)
 
 
-def bucket(gap: int) -> int:
+def range_of(gap: int) -> int:
   """0, 1, 2, 3; then two to a doubling: 4 and 6, 8 and 12, 16 and 24, .."""
   edges = [
     1,
@@ -44,14 +44,14 @@ class RealTime:
     if 'gap' not in self.parts or self.config.aggregation == 'buckets':
       return 0.0
     gap = self.gap(b, m, i)
-    of_gap = self.params['gap_bias'][bucket(gap)]
+    of_gap = self.params['gap_bias'][range_of(gap)]
     return float(of_gap + self.params['phase_bias'][phase(gap)])
 
   def vector(self, b: int, m: int, i: int) -> np.ndarray:
     if 'gap' not in self.parts:
       return np.zeros(0)
     gap = self.gap(b, m, i)
-    of_gap = self.params['gap_vectors'][bucket(gap)]
+    of_gap = self.params['gap_vectors'][range_of(gap)]
     return of_gap + self.params['phase_vectors'][phase(gap)]
 
   def own_vector(self) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from typing import Any
-from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -18,7 +17,6 @@ from dare_jax import models
 from dare_jax.search import gaps
 from tests.models import examples
 from tests.models import real_time_parts
-from tests.models import reference
 from tests.models import reference_check
 
 _VOCAB = {'item': 6, 'category': 4}
@@ -91,28 +89,16 @@ class RealTimeTest(parameterized.TestCase):
     with jax.enable_x64(True):
       variables, batch = examples.to_float64((variables, batch))
       grads = examples.measure(model, variables, batch).grads['params']
-      own = variables['params']['real_time']
-
-      def loss(name: str, place: tuple[int, ...], size: float) -> float:
-        moved = own | {name: own[name].at[place].add(size)}
-        params = {**variables['params'], 'real_time': moved}
-        slow = reference.rank(
-          model, {**variables, 'params': params}, batch, train=True
-        )
-        logits = (slow.logits, slow.aux_logits)
-        output = mock.Mock()
-        output.logits, output.aux_logits = jax.tree.map(jnp.asarray, logits)
-        return float(examples.loss(output, batch.targets))
-
+      own = grads['real_time']
       for name in [n for n in own if not n.startswith('moment')]:
-        slopes = np.asarray(grads['real_time'][name])
+        slopes = np.asarray(own[name])
         order = np.argsort(-abs(slopes).ravel())
         for flat in (order[0], order[1], order[-1]):
           place = np.unravel_index(flat, slopes.shape)
-          up, down = (loss(name, place, size) for size in (1e-6, -1e-6))
-          np.testing.assert_allclose(
-            slopes[place], (up - down) / 2e-6, rtol=1e-5, atol=1e-8
+          slope = reference_check.slope(
+            model, variables, batch, ('real_time', name), place
           )
+          np.testing.assert_allclose(slopes[place], slope, rtol=1e-5, atol=1e-8)
 
   def test_a_fresh_model_scores_by_positions_and_content_alone(self):
     model, _, batch = _example('dare')
@@ -188,7 +174,7 @@ class GapsTest(parameterized.TestCase):
     every = np.array([min(max(x, 0), 2**31 - 1) for x in every])
     found = np.asarray(gaps.kind(jnp.asarray(every, jnp.int32)))
     expected = [
-      real_time_parts.bucket(x) * gaps.PHASES + real_time_parts.phase(x)
+      real_time_parts.range_of(x) * gaps.PHASES + real_time_parts.phase(x)
       for x in every
     ]
     np.testing.assert_array_equal(found, expected)

@@ -16,8 +16,10 @@ import numpy as np
 
 from dare_jax import models
 from dare_jax import types
+from tests.models import match_parts
 from tests.models import real_time_parts
 from tests.models import reference_parts
+from tests.models import vector_parts
 
 _A, _R = 'attention', 'representation'
 _BN_EPSILON = 1e-5
@@ -57,7 +59,6 @@ class _Ranker:
     self, config: models.RankerConfig, variables: Any, batch: Any
   ) -> None:
     self.config = config
-    self.tables = reference_parts.float64(variables['tables'])['encoder']
     self.params = reference_parts.float64(variables['params'])
     self.stats = reference_parts.float64(variables['batch_stats'])
     self.constants = reference_parts.float64(variables.get('constants', {}))
@@ -67,6 +68,9 @@ class _Ranker:
     self.mask = np.asarray(batch.history.mask)
     self.end = np.asarray(batch.end)
     self.clusters = batch.history.clusters
+    tables = reference_parts.float64(variables['tables'])['encoder']
+    self.vectors = vector_parts.Vectors(config, tables, self.params)
+    self.match = match_parts.Matches(config, self.params, batch)
     self.real = real_time_parts.RealTime(config, self.params, batch)
     # Of the behaviors that a moment sees, or of their clusters.
     self.position: dict[int, int] = {}
@@ -145,10 +149,10 @@ class _Ranker:
       return top_k(own, k)
     if search == 'simhash':
       directions = self.constants['searcher']['directions']
-      query = self.content(_A, 'target', self.target_ids, (b, m, c))
+      query = self.vectors.content(_A, 'target', self.target_ids, (b, m, c))
       differ = {}
       for i in scores:
-        key = self.content(_A, 'behavior', self.ids, (b, i))
+        key = self.vectors.content(_A, 'behavior', self.ids, (b, i))
         bits = (query @ directions > 0) != (key @ directions > 0)
         differ[i] = -float(bits.sum())
       return top_k(differ, k)
@@ -172,8 +176,8 @@ class _Ranker:
 
   def own_score(self, b: int, m: int, c: int, i: int) -> float:
     """<W_a q, W_b k> / sqrt(search dim), of SIM's soft search."""
-    query = self.content(_A, 'target', self.target_ids, (b, m, c))
-    key = self.content(_A, 'behavior', self.ids, (b, i))
+    query = self.vectors.content(_A, 'target', self.target_ids, (b, m, c))
+    key = self.vectors.content(_A, 'behavior', self.ids, (b, i))
     maps = self.params['searcher']
     left = query @ maps['target']['kernel']
     right = key @ maps['behavior']['kernel']
@@ -184,13 +188,13 @@ class _Ranker:
     directions = self.constants['aggregator']['directions']
     width = self.config.hash_width
     rounds = directions.shape[1] // width
-    target = self.content(_R, 'target', self.target_ids, (b, m, c))
-    total = np.zeros(self.value_width())
+    target = self.vectors.content(_R, 'target', self.target_ids, (b, m, c))
+    total = np.zeros(self.vectors.value_width())
     for g in range(rounds):
       part = directions[:, g * width : (g + 1) * width]
       bucket = np.zeros_like(total)
       for i in kept:
-        content = self.content(_R, 'behavior', self.ids, (b, i))
+        content = self.vectors.content(_R, 'behavior', self.ids, (b, i))
         if np.array_equal(content @ part > 0, target @ part > 0):
           bucket += self.value(b, m, i)
       length = np.linalg.norm(bucket)
@@ -198,83 +202,15 @@ class _Ranker:
         total += bucket / length
     return total / rounds
 
-  def vector(self, field: str, role: str, side: str, index: int) -> np.ndarray:
-    suffix = reference_parts.TABLES[self.config.plan][role, side]
-    row = self.tables[f'{field}_{suffix}'][index]
-    plan = self.config.plan.removesuffix('_by_role')
-    if not plan.startswith('projected') or 'concat' in plan:
-      return row
-    use = role if plan.endswith('tied') else f'{role}_{side}'
-    layers = self.params['encoder'][f'projection_{field}_{use}']
-    row = row @ layers['Dense_0']['kernel']
-    if 'mlp' in plan:
-      row = np.maximum(row, 0) @ layers['Dense_1']['kernel']
-    return row
-
-  def read(
-    self, role: str, side: str, ids: Mapping[str, np.ndarray], where: Any
-  ) -> np.ndarray:
-    """The fields' vectors, before any joint map."""
-    return np.concatenate(
-      [
-        self.vector(feature.name, role, side, ids[feature.name][where])
-        for feature in self.config.content
-      ]
-    )
-
-  def joint(self, role: str, side: str) -> Any:
-    """The kernel and bias of the plan's joint map, if it has one."""
-    plan = self.config.plan.removesuffix('_by_role')
-    if 'concat' not in plan:
-      return None
-    use = role if plan.endswith('tied') else f'{role}_{side}'
-    return self.params['encoder'][f'joint_projection_{use}']
-
-  def content(
-    self, role: str, side: str, ids: Mapping[str, np.ndarray], where: Any
-  ) -> np.ndarray:
-    """What codes are of: a joint map's bias is time's, where time is there.
-
-    In attention the parts of a vector are scaled as scores scale them.
-    """
-    content, joint = self.read(role, side, ids, where), self.joint(role, side)
-    if joint is None:
-      return content
-    mapped = content @ joint['kernel'][: len(content)]
-    if not self.config.use_time:
-      return mapped + joint['bias']
-    width, num_content = len(mapped), len(content)
-    if role == _A:
-      mapped[:num_content] *= (width / num_content) ** 0.25
-      mapped[num_content:] *= (width / (width - num_content)) ** 0.25
-    return mapped
-
-  def parts(
-    self,
-    role: str,
-    side: str,
-    ids: Mapping[str, np.ndarray],
-    where: Any,
-    distance: int,
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """A whole vector's content and time parts, after any joint map."""
-    if not self.config.use_time:
-      return self.content(role, side, ids, where), np.zeros(0)
-    content, joint = self.read(role, side, ids, where), self.joint(role, side)
-    index = reference_parts.time_id(distance, self.config.exact_positions)
-    time = self.vector('time', role, side, index)
-    if joint is not None:
-      both = np.concatenate([content, time]) @ joint['kernel'] + joint['bias']
-      content, time = both[: len(content)], both[len(content) :]
-    return content, time
-
   def score(self, b: int, m: int, c: int, i: int) -> float:
     """Content and time, each scaled by its own width, or a network's."""
-    query, query_time = self.parts(_A, 'target', self.target_ids, (b, m, c), 0)
-    key, key_time = self.parts(
+    query, query_time = self.vectors.whole(
+      _A, 'target', self.target_ids, (b, m, c), 0
+    )
+    key, key_time = self.vectors.whole(
       _A, 'behavior', self.ids, (b, i), self.position[i]
     )
-    time = math.log(self.size[i]) + self.match_score(b, m, c, i)
+    time = math.log(self.size[i]) + self.match.score(b, m, c, i)
     time += self.real.score(b, m, i)
     if self.config.use_time:
       time += float(query_time @ key_time) / math.sqrt(len(query_time))
@@ -290,49 +226,18 @@ class _Ranker:
       return both / math.sqrt(len(query) + len(query_time)) + time
     return float(query @ key) / math.sqrt(len(query)) + time
 
-  def equals(self, field: str, b: int, m: int, c: int, i: int) -> bool:
-    """Whether a behavior has the target's id: unknown ones have none."""
-    target = self.target_ids[field][b, m, c]
-    return bool(target > 1 and target == self.ids[field][b, i])
-
-  def match_score(self, b: int, m: int, c: int, i: int) -> float:
-    """The biases of item and category, where target and behavior have one."""
-    if self.config.aggregation == 'buckets':
-      return 0.0
-    biased = [f for f in self.config.match_fields if f in ('item', 'category')]
-    same = [self.equals(field, b, m, c, i) for field in biased]
-    return sum(same * self.params['matcher']['bias']) if biased else 0.0
-
-  def matches(self, b: int, m: int, c: int) -> list[list[int]]:
-    """Of each match field, the behaviors seen that have the target's id."""
-    return [
-      [i for i in self.seen if self.equals(field, b, m, c, i)]
-      for field in self.config.match_fields
-    ]
-
-  def match_features(self, b: int, m: int, c: int) -> list[float]:
-    """Of each field: is there a match, how many, how far back the last is."""
-    made: list[float] = []
-    for same in self.matches(b, m, c):
-      nearest = self.end[b, m] - max(same) if same else 1
-      made += [bool(same), math.log(1 + len(same)), math.log(nearest)]
-    return made
-
   def mean_features(self, b: int, m: int, c: int) -> list[np.ndarray]:
     """The mean of all that is seen, and its product with the target."""
-    target = self.content(_R, 'target', self.target_ids, (b, m, c))
-    seen = [self.content(_R, 'behavior', self.ids, (b, i)) for i in self.seen]
+    target = self.vectors.content(_R, 'target', self.target_ids, (b, m, c))
+    seen = [
+      self.vectors.content(_R, 'behavior', self.ids, (b, i)) for i in self.seen
+    ]
     mean = sum(seen, np.zeros(len(target))) / max(len(seen), 1)
     product = [target * mean] * self.config.target_aware
     return product if self.config.only_product else [mean, *product]
 
-  def value_width(self) -> int:
-    dims = [f.representation_dim for f in self.config.content]
-    has_time = self.config.use_time or 'gap' in self.config.real_time
-    return sum(dims) + has_time * self.config.time.representation_dim
-
   def value(self, b: int, m: int, i: int) -> np.ndarray:
-    content, time = self.parts(
+    content, time = self.vectors.whole(
       _R, 'behavior', self.ids, (b, i), self.position[i]
     )
     whole, real = np.concatenate([content, time]), self.real.vector(b, m, i)
@@ -345,14 +250,14 @@ class _Ranker:
   def pool(
     self, b: int, m: int, kept: list[int], scores: list[float]
   ) -> np.ndarray:
-    total = np.zeros(self.value_width())
+    total = np.zeros(self.vectors.value_width())
     for i, weight in zip(kept, reference_parts.softmax(scores), strict=True):
       total += weight * self.value(b, m, i)
     return total
 
   def features(self, b: int, m: int, c: int, pooled: np.ndarray) -> np.ndarray:
     target = np.concatenate(
-      self.parts(_R, 'target', self.target_ids, (b, m, c), 0)
+      self.vectors.whole(_R, 'target', self.target_ids, (b, m, c), 0)
     )
     target = np.concatenate([target, self.real.own_vector()])
     parts = [target, pooled]
@@ -363,8 +268,9 @@ class _Ranker:
     for feature in self.config.context:
       table = self.params[f'context_tables_{feature.name}']['embedding']
       parts.append(table[np.asarray(self.batch.context[feature.name])[b, m]])
-    parts += [np.array(self.match_features(b, m, c))]
-    of_time = self.real.features(b, m, self.seen, self.matches(b, m, c))
+    same = self.match.of_target(b, m, c, self.seen)
+    parts += [np.array(self.match.features(b, m, same))]
+    of_time = self.real.features(b, m, self.seen, same)
     parts.append(np.array(of_time))
     return np.concatenate(parts)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import models
@@ -46,3 +48,35 @@ def assert_same_kept(
     np.testing.assert_array_equal(
       np.sort(kept), np.sort(expected.kept[b][m][c])
     )
+
+
+def slope(
+  model: models.Ranker,
+  variables: Any,
+  batch: types.Batch,
+  path: tuple[str, str],
+  place: tuple[int, ...],
+) -> float:
+  """Returns the reference's change of the training loss with a parameter.
+
+  Args:
+    model: the ranker.
+    variables: its variables, float64.
+    batch: what the loss is of, float64.
+    path: the names of a module of the ranker and of a parameter.
+    place: the number among the parameter's.
+  """
+  module, name = path
+
+  def loss(change: float) -> float:
+    own = dict(variables['params'][module])
+    own[name] = own[name].at[place].add(change)
+    moved = {**variables, 'params': {**variables['params'], module: own}}
+    slow = reference.rank(model, moved, batch, train=True)
+    output = mock.Mock()
+    output.logits, output.aux_logits = jax.tree.map(
+      jnp.asarray, (slow.logits, slow.aux_logits)
+    )
+    return float(examples.loss(output, batch.targets))
+
+  return (loss(1e-6) - loss(-1e-6)) / 2e-6

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from dare_jax import embeddings
 from dare_jax import types
 from dare_jax.models import presets
-from dare_jax.models import published
 from dare_jax.models import ranker
 from dare_jax.models import ranker_config
-from dare_jax.models import state_dict
+from dare_jax.models.official import recipe
+from dare_jax.models.official import state_dict
 
 # The presets that the published code has.
 _MODELS = (
@@ -98,9 +98,9 @@ def from_official_state_dict(
   if fixed:
     raise ValueError(f'{fixed[0]} is read from the arrays; leave it out.')
   source = state_dict.StateDict(state)
-  options = published.options(model, overrides)
+  options = recipe.options(model, overrides)
   options.setdefault('aux_head', source.has(f'{_HEADS["aux"]}.'))
-  options.setdefault('norm_momentum', published.NORM_MOMENTUM)
+  options.setdefault('norm_momentum', recipe.NORM_MOMENTUM)
   if options['plan'] == 'projected' and 'plan' not in overrides:
     options['plan'] = _projected_plan(source)
   module = _build(source, model, options)

@@ -1,0 +1,1 @@
+"""The models of the published PyTorch code: their weights and its choices."""
