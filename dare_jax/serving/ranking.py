@@ -1,10 +1,12 @@
-"""What users' states keep for targets, by plain operations or by a kernel."""
+"""The k best behaviors of user states, by plain operations or by a kernel."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 from typing import Any
 
+from flax import struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -31,48 +33,64 @@ _OVERFETCH = 2
 _SHORT = 16
 
 
-def plainly(
-  state: Any,
-  query: Float[Array, 'b c d'],
-  bias: Float[Array, ' p'],
-  k: int,
-  table: Float[Array, 'n e'] | None,
-  matching: matching_lib.Matching,
-  added: Float[Array, 'b l'] | None,
-) -> Any:
+@struct.dataclass
+class Question:
+  """What is asked of the states of b users: the best for c targets each.
+
+  Fields are untyped: transformations of JAX fill them with other things.
+
+  Attributes:
+    query: float [b, c, d], attention vectors of the targets, times 1 / sqrt(d).
+    bias: float [2 l], scores of the positions from the oldest to the most
+      recent, twice: where a user's ring begins, so does a slice.
+    matching: what the targets of one moment match, with ids [b, c].
+    table: float [n, e], keys of all categories, where the state holds
+      categories; else None.
+    added: float [b, l], what adds to the scores of each slot for all targets;
+      None: nothing.
+  """
+
+  query: Any
+  bias: Any
+  matching: Any
+  table: Any = None
+  added: Any = None
+
+  def of_targets(self, query: Any, ids: Any) -> Question:
+    """Returns the question of other targets of the same users."""
+    matching = dataclasses.replace(self.matching, ids=ids)
+    return dataclasses.replace(self, query=query, matching=matching)
+
+  def of_users(self, take: Callable[[Any], Any]) -> Question:
+    """Returns the question of those users that `take` takes of an array."""
+    ids = jax.tree.map(take, self.matching.ids)
+    found = self.of_targets(take(self.query), ids)
+    return dataclasses.replace(found, added=jax.tree.map(take, self.added))
+
+
+def plainly(state: Any, question: Question, k: int) -> Any:
   """Returns slots, scores and distances of what users keep, [b, c, k] each.
 
   Few scores are in memory at once.
 
   Args:
     state: the users' histories, a `user_state.UserState`.
-    query: attention vectors of the targets, times 1 / sqrt(d).
-    bias: scores of the positions from the oldest to the most recent, twice:
-      where a user's ring begins, so does a slice.
+    question: the targets.
     k: behaviors to keep.
-    table: keys of all categories, where the state holds categories.
-    matching: what the targets of one moment match, with ids [b, c].
-    added: what adds to the scores of each slot for all targets; None: nothing.
   """
-  users, candidates, width = query.shape
+  users, candidates, width = question.query.shape
   if not shapes.are_known(users, candidates, state.capacity):
-    return _search_users(state, query, bias, k, table, matching, added)
+    return _search_users(state, question, k)
+  table = question.table
   row = 4 * max(state.capacity, 0 if table is None else len(table))
   most = max(1, _CHUNK_BYTES // row)
   if candidates > most:
     parts = -(-candidates // most)
     fill = parts * most - candidates
     cut = lambda x: _in_parts(x, parts, most, fill)
-    of_part = lambda part: plainly(
-      state,
-      part[0],
-      bias,
-      k,
-      table,
-      dataclasses.replace(matching, ids=part[1]),
-      added,
-    )
-    found = jax.lax.map(of_part, jax.tree.map(cut, (query, matching.ids)))
+    targets = question.query, question.matching.ids
+    of_part = lambda part: plainly(state, question.of_targets(*part), k)
+    found = jax.lax.map(of_part, jax.tree.map(cut, targets))
     return tuple(
       jnp.swapaxes(x, 0, 1).reshape(users, -1, k)[:, :candidates] for x in found
     )
@@ -81,13 +99,7 @@ def plainly(
   most = max(1, _CHUNK_BYTES // of_user)
 
   some = lambda take: _search_users(
-    jax.tree.map(take, state),
-    take(query),
-    bias,
-    k,
-    table,
-    dataclasses.replace(matching, ids=jax.tree.map(take, matching.ids)),
-    jax.tree.map(take, added),
+    jax.tree.map(take, state), question.of_users(take), k
   )
   return turns.of_users(some, users, most)
 
@@ -100,22 +112,18 @@ def _in_parts(x: Any, parts: int, most: int, fill: int) -> Any:
 
 
 def _search_users(
-  state: Any,
-  query: Float[Array, 'b c d'],
-  bias: Float[Array, ' p'],
-  k: int,
-  table: Float[Array, 'n e'] | None,
-  matching: matching_lib.Matching,
-  added: Float[Array, 'b l'] | None,
+  state: Any, question: Question, k: int
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
   """Returns slots, scores and distances of what a few users keep."""
   short = state.exact is not None and _is_short(state, k)
-  content = (_exact_scores if short else content_scores)(state, query, table)
+  score = _exact_scores if short else content_scores
+  content = score(state, question.query, question.table)
+  matching, added = question.matching, question.added
   rows = rows_lib.Rows(
     content,
     is_visible(state)[:, None],
     state.newest[:, None, None],
-    bias,
+    question.bias,
     tuple(
       rows_lib.Match(
         state.match_ids[field][:, None], matching.ids[field][..., None], own
@@ -128,66 +136,62 @@ def _search_users(
   index, best = selection.best_of_rows(rows, k if chosen else _OVERFETCH * k)
   if chosen:
     return index, best, _distance(state, index)
-  found = index, best
-  return _best_exactly(state, query, bias, k, table, matching, found, added)
+  return _best_exactly(state, question, k, (index, best))
 
 
 def by_kernel(
-  kernel: Any,
-  state: Any,
-  query: Float[Array, 'b c d'],
-  bias: Float[Array, ' p'],
-  k: int,
+  kernel: Any, state: Any, question: Question, k: int
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
-  """Returns what `plainly` does, by a kernel, without categories.
+  """Returns what `plainly` does, by a kernel.
 
   Args:
     kernel: one of `kernels.dispatch.KERNELS`.
-    state: the users' histories. State, query, bias and k are those of
-      `plainly`.
+    state: the users' histories, a `user_state.UserState`.
+    question: the targets, without categories, matches and what is added.
+    k: behaviors to keep.
   """
-  capacity = state.capacity
+  capacity, bias = state.capacity, question.bias
   start = capacity - 1 - state.newest
   own = jax.vmap(lambda i: jax.lax.dynamic_slice(bias, (i,), (capacity,)))
   of_slots = jnp.where(is_visible(state), own(start), -jnp.inf)
-  keys, scale, newest = state.keys, state.scale, state.newest
+  query, newest = question.query, state.newest
   fetch = k if state.exact is None else _OVERFETCH * k
-  found = dispatch.best(kernel, query, keys, scale, of_slots, newest, fetch)
+  found = dispatch.best(
+    kernel, query, state.keys, state.scale, of_slots, newest, fetch
+  )
   if state.exact is None:
     return *found, _distance(state, found[0])
-  none = matching_lib.Matching({})
-  return _best_exactly(state, query, bias, k, None, none, found)
+  return _best_exactly(state, question, k, found)
 
 
 def _best_exactly(
   state: Any,
-  query: Float[Array, 'b c d'],
-  bias: Float[Array, ' p'],
+  question: Question,
   k: int,
-  table: Float[Array, 'n e'] | None,
-  matching: matching_lib.Matching,
   fetched: tuple[Int[Array, 'b c f'], Float[Array, 'b c f']],
-  added: Float[Array, 'b l'] | None = None,
 ) -> tuple[Int[Array, 'b c k'], Float[Array, 'b c k'], Int[Array, 'b c k']]:
   """Returns the best of what narrow keys let through, by float32 scores."""
   index, best = fetched
   distance = _distance(state, index)
   users = jnp.arange(len(index)).reshape(-1, 1, 1)
   keys = state.exact[users, index]
-  if table is not None:
+  if question.table is not None:
     category = state.category[users, index]
-    own = jnp.take(table, category, axis=0, mode='clip')
+    own = jnp.take(question.table, category, axis=0, mode='clip')
     keys = jnp.concatenate([keys, own], axis=-1)
-  exact = jnp.einsum('bcd,bckd->bck', query, keys, precision=products.EXACT)
+  exact = jnp.einsum(
+    'bcd,bckd->bck', question.query, keys, precision=products.EXACT
+  )
+  matching = question.matching
   for field, own in matching.bias.items():
     same = (
       state.match_ids[field][users, index] == matching.ids[field][..., None]
     )
     exact += jnp.where(same, own, jnp.zeros_like(own))
-  if added is not None:
-    exact += added[users, index]
+  if question.added is not None:
+    exact += question.added[users, index]
   start = (state.capacity - 1 - state.newest)[:, None, None]
-  exact += jnp.take(bias, start + index)
+  exact += jnp.take(question.bias, start + index)
   exact = jnp.where(best == -jnp.inf, best, exact)
   place, best = selection.best_of(exact, distance, k)
   take = lambda x: jnp.take_along_axis(x, place, axis=-1)

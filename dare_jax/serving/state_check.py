@@ -1,4 +1,4 @@
-"""What user states are given, refused in one line where it does not fit.
+"""Checks what user states are built of, appended to and searched with.
 
 Else a shape that broadcasts, or a mask of another order, would be searched.
 """
@@ -25,7 +25,7 @@ def histories(
   match_ids: Mapping[str, Any] = _NONE,
   time: Any = None,
 ) -> None:
-  """Checks what a state is built of.
+  """Checks what a state is built of: arguments of `user_state.build`.
 
   Raises:
     ValueError: shapes that do not fit, or, outside of `jit`, a mask that is
@@ -98,7 +98,7 @@ def history_length(given: Any) -> None:
 def newest(
   state: Any, keys: Any, category: Any, match_ids: Mapping[str, Any] = _NONE
 ) -> None:
-  """Checks what one more behavior of each user is.
+  """Checks one more behavior of each user: arguments of `user_state.append`.
 
   Raises:
     ValueError: shapes that do not fit.
@@ -120,7 +120,7 @@ def targets(
   table: Any,
   match_ids: Mapping[str, Any] = _NONE,
 ) -> None:
-  """Checks what a state is searched with.
+  """Checks what a state is searched with: arguments of `user_state.search`.
 
   Raises:
     ValueError: shapes that do not fit, or fewer positions than a state has.

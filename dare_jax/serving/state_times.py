@@ -1,4 +1,4 @@
-"""How long ago it was, of what a search of a state has found."""
+"""How long ago the behaviors were that a search of a state found."""
 
 from __future__ import annotations
 

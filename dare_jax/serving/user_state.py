@@ -285,13 +285,16 @@ def search(
   state_check.backend(backend, BACKENDS)
   query = query * query.shape[-1] ** -0.5
   added = None if gaps is None else gaps.scores(state.time)
-  plain = _plain(k, category_keys, matches, added)
+  bias = _around(bias_by_distance, state.capacity)
+  only = {field: ids[:, 0] for field, ids in matches.ids.items()}
+  of_moment = dataclasses.replace(matches, ids=only)
+  question = ranking.Question(query, bias, of_moment, category_keys, added)
+  plain = functools.partial(ranking.plainly, k=k)
   by_kernel = functools.partial(ranking.by_kernel, k=k)
   apart = category_keys is not None or matches.bias or gaps is not None
   if apart or not ranking.suits_kernels(state, query, k):
     backend = 'plain'
-  operands = state, query, _around(bias_by_distance, state.capacity)
-  found = dispatch.choose(backend, plain, by_kernel, operands)
+  found = dispatch.choose(backend, plain, by_kernel, (state, question))
   result = _result(*(x[:, None] for x in found))
   result = dataclasses.replace(result, matches=ranking.count(state, matches))
   return result if gaps is None else state_times.add(state, result, gaps.now)
@@ -307,23 +310,6 @@ def _result(
     scores=scores,
     mask=scores != -jnp.inf,
     distance=distance,
-  )
-
-
-def _plain(
-  k: int,
-  category_keys: Float[Array, 'n e'] | None,
-  matches: matching_lib.Matching,
-  added: Float[Array, 'b l'] | None,
-) -> functools.partial[Any]:
-  """Returns the search by plain operations, of the only moment."""
-  of_moment = {field: ids[:, 0] for field, ids in matches.ids.items()}
-  return functools.partial(
-    ranking.plainly,
-    k=k,
-    table=category_keys,
-    matching=dataclasses.replace(matches, ids=of_moment),
-    added=added,
   )
 
 

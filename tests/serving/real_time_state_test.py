@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-
 from absl.testing import absltest
 from absl.testing import parameterized
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,10 +13,7 @@ from dare_jax.serving import user_state
 from tests.models import examples
 from tests.models import real_time_parts
 from tests.models import real_time_test
-
-_VOCAB = {'item': 6, 'category': 4}
-_search = jax.jit(user_state.search, static_argnames='k')
-_append = jax.jit(user_state.append)
+from tests.serving import state_cases
 
 
 class RealTimeStateTest(parameterized.TestCase):
@@ -31,54 +25,16 @@ class RealTimeStateTest(parameterized.TestCase):
   def test_appended_and_scored_as_the_model_does(self, precision, case):
     candidates, fields, apart = case
     model = examples.build(
-      vocab_sizes=_VOCAB,
+      vocab_sizes=state_cases.VOCAB,
       real_time=('gap', 'weekday', 'hour'),
       match_fields=fields,
-      top_k=3,
+      top_k=state_cases.K,
     )
-    length = 16
-    batch = examples.make_batch(
-      vocab=_VOCAB,
-      moments=1,
-      candidates=candidates,
-      length=length,
-      num_padding=(0, 2, 13),
-    )
-    batch = batch.replace(end=jnp.full_like(batch.end, length))
-    batch = real_time_test.with_times(batch)
+    batch = real_time_test.with_times(state_cases.make_batch(candidates))
     variables = examples.make_variables(model, batch)
-    call = functools.partial(examples.call, model, variables)
-    history = batch.history
-    keys = call('encode_history', history, apart)
-    category = history.ids['category'] if apart else None
-    ids = {field: history.ids[field] for field in fields}
-    first = lambda x: None if x is None else x[:, :-2]
-    state = user_state.build(
-      keys[:, :-2],
-      history.mask[:, :-2],
-      precision,
-      first(category),
-      history_length=length,
-      match_ids=jax.tree.map(first, ids),
-      time=history.time[:, :-2],
+    found = state_cases.found_in_state(
+      model, variables, batch, precision, apart
     )
-    for i in (length - 2, length - 1):
-      own = None if category is None else category[:, i]
-      column = {field: x[:, i] for field, x in ids.items()}
-      state = _append(state, keys[:, i], own, column, history.time[:, i])
-    query, bias = call(
-      'encode_targets', batch.targets.ids, state.capacity, apart
-    )
-    found = _search(
-      state,
-      query[:, 0],
-      bias,
-      k=3,
-      category_keys=call('encode_categories') if apart else None,
-      matching=call('encode_matches', batch.targets.ids),
-      gaps=gaps.GapScores(batch.now[:, 0], call('encode_gaps')),
-    )
-    found = user_state.in_windows(found, length)
     expected = examples.evaluate(model, variables, batch).output
     search = expected.search
     np.testing.assert_array_equal(found.mask, search.mask)
@@ -89,55 +45,31 @@ class RealTimeStateTest(parameterized.TestCase):
     for field, matches in search.matches.items():
       np.testing.assert_array_equal(found.matches[field].gap, matches.gap)
     np.testing.assert_allclose(
-      call('score', batch, found), expected.logits, rtol=1e-5, atol=1e-5
+      examples.call(model, variables, 'score', batch, found),
+      expected.logits,
+      rtol=1e-5,
+      atol=1e-5,
     )
 
-  @parameterized.product(
-    precision=user_state.PRECISIONS, case=[(300, 37), (2048, 0)]
-  )
+  @parameterized.product(precision=user_state.PRECISIONS, case=state_cases.LONG)
   @pytest.mark.quick_cases('0', '3')
   def test_long_rows_are_ranked_with_gaps(self, precision, case):
-    """By counting, also of groups of neighbours, in rings that begin anywhere.
-
-    Long rows of narrow keys: 2 k are chosen by narrow scores.
-    """
     length, newest = case
     rng = np.random.default_rng(length)
-    users, candidates, k = 2, 150, 4
-    keys = rng.normal(size=(users, length + newest, 4)).astype(np.float32)
+    users = state_cases.USERS
     time = rng.integers(0, 10**5, (users, length + newest)).cumsum(1)
     time = time.astype(np.int32)
     now = time[:, -1] + np.array([0, 40_000], np.int32)
-    query = rng.normal(size=(users, candidates, 4)).astype(np.float32)
-    state = user_state.build(
-      jnp.asarray(keys[:, :length]),
-      jnp.ones((users, length), bool),
-      precision,
-      time=jnp.asarray(time[:, :length]),
-    )
-    for i in range(length, length + newest):
-      state = _append(state, keys[:, i], time=jnp.asarray(time[:, i]))
     of_kind = rng.normal(size=gaps.KINDS).astype(np.float32)
-    bias = np.linspace(1, 0, state.capacity + 1, dtype=np.float32)
-    found = _search(
-      state, query, bias, k=k, gaps=gaps.GapScores(now, jnp.asarray(of_kind))
-    )
-    keys, time = keys[:, -length:], time[:, -length:]
-    scores = np.einsum('bcd,bld->bcl', query, keys) / 2
-    scores += bias[length - np.arange(length)]
-    gap = now[:, None] - time
+    rows = state_cases.long_rows(precision, length, time=time)
+    gap = now[:, None] - time[:, -length:]
     kind = [
-      real_time_parts.bucket(x) * gaps.PHASES + real_time_parts.phase(x)
+      real_time_parts.range_of(x) * gaps.PHASES + real_time_parts.phase(x)
       for x in gap.ravel().tolist()
     ]
-    scores += of_kind[kind].reshape(users, 1, length)
-    best = np.argsort(-scores, axis=-1, kind='stable')[..., :k]
-    np.testing.assert_array_equal(found.distance[:, 0], length - best)
-    np.testing.assert_allclose(
-      found.scores[:, 0],
-      np.take_along_axis(scores, best, axis=-1),
-      rtol=1e-5,
-      atol=1e-5,
+    found, best = rows.check(
+      rows.scores + of_kind[kind].reshape(users, 1, length),
+      gaps=gaps.GapScores(now, jnp.asarray(of_kind)),
     )
     np.testing.assert_array_equal(
       found.gap[:, 0], gap[np.arange(users)[:, None, None], best]

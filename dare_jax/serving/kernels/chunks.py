@@ -92,7 +92,7 @@ class Held(NamedTuple):
     self.left[rows, _lanes(turn)] = shown.left
 
   def chunks(self, turn: Any) -> Any:
-    """Returns where the chunks of a block are in `best`."""
+    """Returns the lanes of `best` in which the chunks of a held block lie."""
     return pl.ds(pl.multiple_of(self.kept + turn * LANES, LANES), LANES)
 
 

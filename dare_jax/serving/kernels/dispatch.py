@@ -1,4 +1,4 @@
-"""Which means a search over cached keys uses, by platform or as asked."""
+"""Chooses a kernel or plain operations for a search over cached keys."""
 
 from __future__ import annotations
 

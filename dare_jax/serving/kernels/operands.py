@@ -1,4 +1,4 @@
-"""What kernels are given, and how they score it."""
+"""The arguments of the search kernels, and the scores made of them."""
 
 from __future__ import annotations
 
