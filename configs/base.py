@@ -96,7 +96,7 @@ def _columns() -> ml_collections.ConfigDict:
   # The column of the user itself: a vector for each, where the same come back.
   columns.user_fields = ()  # none
   # Of these, those with numbers, such as a price: near ones share a value.
-  columns.numbers = ()  # buckets, two to a doubling
+  columns.numbers = ()  # ranges, two to a doubling
   # Of the further fields, those with several values, such as genres or tags:
   # behaviors that share some are alike. A list column of Parquet, or text.
   columns.sets = ()  # none
@@ -163,7 +163,7 @@ def _model() -> ml_collections.ConfigDict:
   # anything in the history. See docs/parts.md.
   model.history_mean = config_dict.placeholder(bool)  # None: the preset's
   model.context_dim = 8  # of each context field
-  model.exact_positions = 200  # farther behaviors share log-spaced buckets
+  model.exact_positions = 200  # farther behaviors share log-spaced ranges
   model.hidden = (200, 80)  # main head
   model.aux_hidden = (200,)  # auxiliary head
   # The auxiliary head sees attention over the whole history, in training only.
@@ -172,7 +172,7 @@ def _model() -> ml_collections.ConfigDict:
   model.only_product = False  # the head sees target * interest alone
   model.projection_init = 'lecun'  # or identity, orthogonal, official
   model.hash_bits = config_dict.placeholder(int)  # None: the preset's
-  model.hash_width = 3  # bits of a bucket's signature
+  model.hash_width = 3  # bits of a hash bucket's signature
   model.search_dim = 16  # of sim_soft's own search space
   model.cluster_size = 10  # twin_v2: most members of a cluster
   model.cluster_every_steps = 150  # twin_v2: steps between two clusterings

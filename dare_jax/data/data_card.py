@@ -9,6 +9,7 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax.data import options
+from dare_jax.data import sessions
 from dare_jax.data import split_advice
 from dare_jax.data import split_times
 from dare_jax.data import splits
@@ -16,6 +17,7 @@ from dare_jax.data.ids import known_ids
 from dare_jax.data.ids import unknown_report
 from dare_jax.logs import derived_fields
 from dare_jax.logs import id_map
+from dare_jax.logs import iso_dates
 from dare_jax.logs import time_units
 from dare_jax.store import history_store
 from dare_jax.store import set_members
@@ -124,7 +126,7 @@ def _vector_lines(
 
 def _num_repeated(table: history_store.Table) -> int:
   """Returns how many rows are there again in their user's session."""
-  _, start, session = splits.sessions_of(table)
+  _, start, session = sessions.of_table(table)
   is_shared = np.diff(start, append=len(table)) > 1
   item = table.columns['item_id']
   row = np.flatnonzero(is_shared[session] & (item != id_map.UNKNOWN))
@@ -138,7 +140,7 @@ def _time_range(store: history_store.HistoryStore, stamps: np.ndarray) -> str:
   unit, _ = split_times.unit_of(store)
   if unit is None:
     return text
-  dates = [time_units.date(time, unit) for time in (first, last)]
+  dates = [iso_dates.shown(time, unit) for time in (first, last)]
   return f'{dates[0]} to {dates[1]} UTC ({text})' if all(dates) else text
 
 
@@ -164,7 +166,7 @@ def _distinct_times(
 ) -> Iterator[tuple[str, str]]:
   """Says how many times users have, and what follows where they are few."""
   table = store.impressions or store.behaviors
-  distinct, lengths = splits.times_a_user(table), np.diff(table.offsets)
+  distinct, lengths = sessions.times_a_user(table), np.diff(table.offsets)
   events = 'behaviors' if store.impressions is None else 'impressions'
   yield (
     'times a user:',

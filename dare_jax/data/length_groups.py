@@ -55,7 +55,14 @@ class LengthGroups:
     return slice(start, min(start + size, len(self.order)))
 
   def shuffled(self, place: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Returns the examples at places of `order` shuffled within its groups."""
+    """Returns the examples at some places of an epoch's order.
+
+    Args:
+      place: int [n], places in `order`.
+      seed: the seed of the run.
+      epoch: number of the epoch; each shuffles the examples within their length
+        groups anew.
+    """
     group = np.searchsorted(self.first, place, side='right') - 1
     moved = np.empty(len(place), np.int64)
     for value in np.unique(group):

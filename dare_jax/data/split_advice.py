@@ -14,7 +14,7 @@ import numpy as np
 from dare_jax import errors
 from dare_jax.data import options
 from dare_jax.data import split_times
-from dare_jax.logs import time_units
+from dare_jax.logs import iso_dates
 from dare_jax.store import history_store
 
 Store = history_store.HistoryStore
@@ -122,7 +122,7 @@ def _dates(store: Store, data: options.SplitOptions) -> _Changes:
 def _given(store: Store, time: int) -> Any:
   """Returns a time as a config may give it, as a date if it can be one."""
   unit, _ = split_times.unit_of(store)
-  date = time_units.date(time, unit) if unit else None
+  date = iso_dates.shown(time, unit) if unit else None
   if date is not None:
     return date.removesuffix(' 00:00:00').replace(' ', 'T')
   scale = split_times.scale_of(store)

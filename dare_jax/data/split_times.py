@@ -10,6 +10,7 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax.data import options
+from dare_jax.logs import iso_dates
 from dare_jax.logs import time_units
 from dare_jax.store import history_store
 
@@ -31,7 +32,7 @@ def check(data: options.SplitOptions) -> None:
   for name in FIELDS:
     value = getattr(data, name)
     if isinstance(value, str):
-      is_time = time_units.nanoseconds(value) is not None
+      is_time = iso_dates.nanoseconds_of(value) is not None
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
       is_time = math.isfinite(value)
     else:
@@ -39,7 +40,7 @@ def check(data: options.SplitOptions) -> None:
     if not is_time:
       raise errors.UsageError(
         f'data.{name}={value!r}: expected a number in the unit of the log, or'
-        f' {time_units.EXPECTED_DATE}.'
+        f' {iso_dates.EXPECTED}.'
       )
 
 
@@ -68,7 +69,7 @@ def _time(store: Store, name: str, value: options.Time) -> int | None:
         f' {times.min()} to {times.max()}, are numbers of an unknown unit;'
         ' expected a number among them.'
       )
-    nanoseconds = time_units.nanoseconds(value)
+    nanoseconds = iso_dates.nanoseconds_of(value)
     assert nanoseconds is not None  # It has been checked.
     tick = time_units.NANOSECONDS // time_units.PER_SECOND[unit]
     # The first tick that is not before the date.
@@ -76,7 +77,7 @@ def _time(store: Store, name: str, value: options.Time) -> int | None:
   scale = scale_of(store)
   other = time_units.of_number(value)
   if unit is not None and other and time_units.divided(other, scale) != unit:
-    date = (time_units.date(math.floor(value), other) or '')[:10]
+    date = (iso_dates.shown(math.floor(value), other) or '')[:10]
     of_log = next(
       whole
       for whole in time_units.PER_SECOND
@@ -109,7 +110,7 @@ def unit_of(store: Store) -> tuple[str | None, bool]:
 def shown(store: Store, time: int) -> str:
   """Returns a time, with its date where the unit is known."""
   unit, _ = unit_of(store)
-  date = time_units.date(time, unit) if unit else None
+  date = iso_dates.shown(time, unit) if unit else None
   return f'{time} ({date} UTC)' if date else str(time)
 
 
@@ -117,7 +118,7 @@ def span(store: Store) -> str:
   """Returns from when to when a log is, by its dates if they are known."""
   times, (unit, _) = _times(store), unit_of(store)
   ends = [int(times.min()), int(times.max())]
-  dates = [time_units.date(time, unit) if unit else None for time in ends]
+  dates = [iso_dates.shown(time, unit) if unit else None for time in ends]
   first, last = (
     str(time) if date is None else date[:10]
     for time, date in zip(ends, dates, strict=True)

@@ -18,6 +18,7 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax.data import options
+from dare_jax.data import sessions as sessions_lib
 from dare_jax.data import split_advice
 from dare_jax.data import split_times
 from dare_jax.store import history_store
@@ -109,7 +110,7 @@ def _why_empty(
     f' {int(lengths.max(initial=0))}){more}; lower'
     f' {"these" if more else "that"}, or check the log.'
   )
-  distinct = times_a_user(store.behaviors)
+  distinct = sessions_lib.times_a_user(store.behaviors)
   if split_advice.has_few_times(distinct, lengths):
     text += (
       f' Half of the users have at most {int(np.median(distinct))} distinct'
@@ -278,7 +279,7 @@ def _session_moments(
       which "before" would let the history see the future.
   """
   for table in (store.behaviors, store.impressions):
-    if table is not None and not _is_in_time_order(table):
+    if table is not None and not sessions_lib.are_in_time_order(table):
       raise errors.UsageError(
         f"data.split={data.split} needs each user's events in time order,"
         ' but this store keeps another file order; prepare it with'
@@ -287,7 +288,7 @@ def _session_moments(
   if store.impressions is not None:
     return _impression_moments(store, data)
   table = store.behaviors
-  user, start, session = sessions_of(table)
+  user, start, session = sessions_lib.of_table(table)
   row = np.flatnonzero(_eligible(store, data, user, start)[session])
   session = session[row]
   moments = _moments(user[session], start[session], row)
@@ -301,10 +302,10 @@ def _impression_moments(
   """One moment for up to 1 + num_negatives impressions of a session."""
   table = store.impressions
   assert table is not None
-  user, start, _ = sessions_of(table)
+  user, start, _ = sessions_lib.of_table(table)
   stop = np.append(start[1:], len(table))
   time = np.asarray(table.columns['timestamp'][start])
-  end = _first_row_not_before(store.behaviors, user, time)
+  end = sessions_lib.first_rows_from(store.behaviors, user, time)
   width = 1 + data.num_negatives
   groups = -(-(stop - start) // width) * _eligible(store, data, user, end)
   session = np.repeat(np.arange(len(start)), groups)
@@ -313,54 +314,6 @@ def _impression_moments(
   count = np.minimum(stop[session] - target, width)
   moments = _moments(user[session], end[session], target, count)
   return _Sessions(user, time, session), moments
-
-
-def sessions_of(
-  table: history_store.Table,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns each session's user and first row, and each row's session."""
-  time = table.columns['timestamp']
-  new = np.ones(len(table), bool)
-  np.not_equal(time[1:], time[:-1], out=new[1:])
-  new[_first_rows(table)] = True
-  start = np.flatnonzero(new)
-  user = np.searchsorted(table.offsets, start, side='right') - 1
-  return user, start, np.cumsum(new) - 1
-
-
-def times_a_user(table: history_store.Table) -> np.ndarray:
-  """Returns how many distinct times each user has, int64 [users].
-
-  In a store that keeps another order, times that come again count again.
-  """
-  user, _, _ = sessions_of(table)
-  return np.bincount(user, minlength=len(table.offsets) - 1)
-
-
-def _first_rows(table: history_store.Table) -> np.ndarray:
-  return table.offsets[:-1][np.diff(table.offsets) > 0]
-
-
-def _is_in_time_order(table: history_store.Table) -> bool:
-  time = table.columns['timestamp']
-  later = np.ones(len(table), bool)
-  np.greater_equal(time[1:], time[:-1], out=later[1:])
-  later[_first_rows(table)] = True
-  return bool(later.all())
-
-
-def _first_row_not_before(
-  table: history_store.Table, user: np.ndarray, time: np.ndarray
-) -> np.ndarray:
-  """First row of `user` whose time is >= `time`, for pairs in user order."""
-  rows = np.empty(len(user), np.int64)
-  bounds = np.searchsorted(user, np.arange(len(table.offsets)))
-  stamps = table.columns['timestamp']
-  for index in np.unique(user):
-    pairs = slice(bounds[index], bounds[index + 1])
-    events = table.slice(index)
-    rows[pairs] = events.start + np.searchsorted(stamps[events], time[pairs])
-  return rows
 
 
 def _eligible(

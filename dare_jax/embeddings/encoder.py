@@ -199,7 +199,13 @@ class FeatureEncoder(nn.Module):
   def time_rows(
     self, role: str, side: str, ids: Int[Array, ' n']
   ) -> Float[Array, 'n d']:
-    """Returns the time vectors of position ids."""
+    """Returns the time vectors of position ids.
+
+    Args:
+      role: 'attention' or 'representation'.
+      side: 'target' or 'behavior'.
+      ids: position ids, such as `positions.ids_up_to` returns.
+    """
     assert self.time is not None
     rows = self._use(self.time, role, side, ids)
     if self.mixes_time:

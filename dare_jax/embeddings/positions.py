@@ -11,15 +11,15 @@ import numpy as np
 
 from dare_jax import shapes
 
-# Buckets a doubling of the distance, and buckets in all: 200 exact positions
+# Ranges a doubling of the distance, and ranges in all: 200 exact positions
 # reach 200 * 2^16 behaviors back.
 _PER_DOUBLING = 8
-_LOG_BUCKETS = 128
+_LOG_RANGES = 128
 
 
 def num_position_ids(exact: int) -> int:
   """Returns the rows of a time table: target, exact and log-spaced ids."""
-  return 1 + exact + _LOG_BUCKETS
+  return 1 + exact + _LOG_RANGES
 
 
 def position_ids(length: int, exact: int) -> np.ndarray:
@@ -34,19 +34,19 @@ def position_ids(length: int, exact: int) -> np.ndarray:
   """
   distance = np.arange(length + 1)
   ratio = np.maximum(distance, exact) / max(exact, 1)
-  bucket = np.floor(_PER_DOUBLING * np.log2(ratio)).astype(np.int64)
-  far = exact + 1 + np.minimum(bucket, _LOG_BUCKETS - 1)
+  step = np.floor(_PER_DOUBLING * np.log2(ratio)).astype(np.int64)
+  far = exact + 1 + np.minimum(step, _LOG_RANGES - 1)
   return np.where(distance <= exact, distance, far).astype(np.int32)
 
 
 @functools.cache
-def _first_of_buckets(exact: int) -> np.ndarray:
+def _first_of_ranges(exact: int) -> np.ndarray:
   """Returns the least distance of each log-spaced id but the first."""
-  bucket = np.arange(1, _LOG_BUCKETS)
-  around = np.floor(max(exact, 1) * 2.0 ** (bucket / _PER_DOUBLING))
+  step = np.arange(1, _LOG_RANGES)
+  around = np.floor(max(exact, 1) * 2.0 ** (step / _PER_DOUBLING))
   near = around[:, None].astype(np.int64) + np.arange(-1, 3)
   ratio = np.maximum(near, exact) / max(exact, 1)
-  reached = np.floor(_PER_DOUBLING * np.log2(ratio)) >= bucket[:, None]
+  reached = np.floor(_PER_DOUBLING * np.log2(ratio)) >= step[:, None]
   first = np.take_along_axis(near, reached.argmax(1)[:, None], axis=1)[:, 0]
   return np.maximum(first, exact + 1).astype(np.int32)
 
@@ -75,6 +75,6 @@ def ids_of_distances(
   >>> ids_of_distances(jnp.arange(7), exact=4).tolist()
   [0, 1, 2, 3, 4, 7, 9]
   """
-  first = jnp.asarray(_first_of_buckets(exact))
+  first = jnp.asarray(_first_of_ranges(exact))
   far = exact + 1 + jnp.searchsorted(first, distance, side='right')
   return jnp.where(distance <= exact, distance, far).astype(jnp.int32)

@@ -28,7 +28,7 @@ class LogSchema:
     sort_by_time: order a user's rows by time (stable); else keep file order.
     shuffle_sessions: shuffle rows of one user with equal time stamps (seeded),
       where the file's order inside a session means nothing.
-    numbers: names of the further fields that hold buckets of numbers.
+    numbers: names of the further fields that hold ranges of numbers.
     user_fields: those of the context fields that are known for a user.
     sets: field -> separator of the further fields that hold `set_values`.
   """

@@ -34,8 +34,8 @@ class RowReport:
     malformed: rows that could not be read (a part of `dropped`).
     examples: the first malformed rows, each with its line number.
     notes: further remarks for the data card.
-    time_unit: the unit of the times, one of `time_units`, where the log holds
-      dates; None where it holds numbers.
+    time_unit: the unit of the times, a name in `time_units.PER_SECOND`, where
+      the log holds dates; None where it holds numbers.
     time_scale: the factor by which fractional numbers were multiplied to become
       whole.
   """

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from dare_jax import errors
+from dare_jax.logs import iso_dates
 from dare_jax.logs import time_units
 
 _DIGITS = 9  # after the point, of numbers with fractions
@@ -65,10 +66,10 @@ class Notation:
   def expected(self) -> str:
     """What a time must be, in words."""
     if self._are_dates:
-      return f'{time_units.EXPECTED_DATE}, as in the first rows'
+      return f'{iso_dates.EXPECTED}, as in the first rows'
     if self.is_settled:
       return 'a number, as in the first rows, within 64 bit'
-    return f'a number, or {time_units.EXPECTED_DATE}'
+    return f'a number, or {iso_dates.EXPECTED}'
 
   def read(self, text: pl.Expr, thorough: bool) -> pl.Expr:
     """Returns the times of texts, null where they are none.
@@ -80,7 +81,7 @@ class Notation:
     """
     if self._are_dates:
       if thorough or self._plain is None:
-        return time_units.from_text(text)
+        return iso_dates.of_column(text)
       plain = text.str.to_datetime(self._plain, time_unit='ns', strict=False)
       return pl.when(text.str.contains(_YEAR)).then(plain)
     if thorough or self._have_fractions:
@@ -115,8 +116,8 @@ class Times:
 
   Attributes:
     values: int64 [rows], the time of each row.
-    unit: the unit of the times, one of `time_units`, where the log holds dates;
-      None where it holds numbers.
+    unit: the unit of the times, a name in `time_units.PER_SECOND`, where the
+      log holds dates; None where it holds numbers.
     scale: the factor by which fractional numbers were multiplied to become
       whole.
   """

@@ -1,4 +1,4 @@
-"""The real time from a behavior to a moment, and what it is told apart by.
+"""Gaps, the seconds from a behavior to a moment, and the kinds of them.
 
 Times are whole seconds after an origin, int32; differences never touch floats.
 An origin is a Monday at 00:00 UTC, so that hours and weekdays follow from a
@@ -19,9 +19,9 @@ from jaxtyping import Int
 HOUR, DAY = 3_600, 86_400
 WEEK = 7 * DAY
 # Gaps below 2^31 seconds, two to a doubling; and none, or the day of a week.
-BUCKETS, PHASES = 62, 8
+RANGES, PHASES = 62, 8
 # How many kinds of gaps are told apart.
-KINDS = BUCKETS * PHASES
+KINDS = RANGES * PHASES
 _LONGEST = 2**31 - 1
 
 
@@ -62,13 +62,13 @@ def between(
   return jnp.where(now < time, 0, jnp.where(gap < 0, _LONGEST, gap))
 
 
-def bucket(gap: Int[Array, '*shape']) -> Int[Array, '*shape']:
-  """Returns the log-spaced bucket of gaps, 0 to `BUCKETS` - 1.
+def range_of(gap: Int[Array, '*shape']) -> Int[Array, '*shape']:
+  """Returns the log-spaced range of gaps, 0 to `RANGES` - 1.
 
-  Seconds have one each up to 4; from there on, two buckets to a doubling.
+  Each second up to 4 has its own; from there on, two to a doubling.
 
   >>> import jax.numpy as jnp
-  >>> bucket(jnp.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 2**31 - 1])).tolist()
+  >>> range_of(jnp.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 2**31 - 1])).tolist()
   [0, 1, 2, 3, 4, 4, 5, 5, 6, 61]
   """
   power = 31 - jax.lax.clz(jnp.maximum(gap, 1))
@@ -90,5 +90,5 @@ def phase(gap: Int[Array, '*shape']) -> Int[Array, '*shape']:
 
 
 def kind(gap: Int[Array, '*shape']) -> Int[Array, '*shape']:
-  """Returns a number, below `KINDS`, of gaps' bucket and phase together."""
-  return bucket(gap) * PHASES + phase(gap)
+  """Returns a number, below `KINDS`, of gaps' range and phase together."""
+  return range_of(gap) * PHASES + phase(gap)

@@ -21,7 +21,13 @@ _WORD = 32
 
 
 def random_directions(module: nn.Module, width: int, bits: int) -> Any:
-  """Returns a module's fixed random directions [width, bits]."""
+  """Returns a module's fixed random directions: float [width, bits].
+
+  Args:
+    module: keeps them in its collection `constants`.
+    width: width of the vectors that are hashed.
+    bits: number of directions, one for each bit of a code.
+  """
   variable = module.variable(
     COLLECTION,
     'directions',

@@ -84,7 +84,7 @@ class SearchView:
   gap: Int[Array, 'b m l'] | None = None
 
   def time_bias(self) -> Float[Array, 'b m #c l']:
-    """Returns the part of each behavior's score that time has to do with."""
+    """Returns what positions add to the score of each behavior."""
     table = self.bias_by_distance
     if self.end is None:
       bias = vector_moves.at_distance(table, self.distance)
@@ -124,7 +124,14 @@ def kept(
   indices: Int[Array, 'b m c k'],
   mask: Bool[Array, 'b m c k'],
 ) -> types.SearchResult:
-  """Returns the result that keeps `indices`, with their scores."""
+  """Returns the result that keeps some behaviors.
+
+  Args:
+    view: the view that was searched.
+    scores: scores of all behaviors; those kept are weighed by theirs.
+    indices: the behaviors kept for each target, best first.
+    mask: False where fewer than k were there.
+  """
   # Choosing costs more than all the rest: a backward pass that makes the
   # scores anew is not to choose again.
   indices = ad_checkpoint.checkpoint_name(indices, CHOICE)
@@ -149,7 +156,13 @@ def all_places(
   scores: Float[Array, 'b m c l'],
   mask: Bool[Array, 'b m #c l'],
 ) -> types.SearchResult:
-  """Returns the result that keeps behaviors where a mask has them."""
+  """Returns the result that keeps all behaviors of a mask, in their places.
+
+  Args:
+    view: the view that was searched.
+    scores: scores of all behaviors.
+    mask: the behaviors that are kept.
+  """
   shape = scores.shape
   indices = jnp.arange(shape[-1], dtype=jnp.int32)
   every = lambda of_moment: jnp.broadcast_to(of_moment[:, :, None, :], shape)

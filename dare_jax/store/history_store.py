@@ -101,7 +101,7 @@ class HistoryStore:
 
   @property
   def numbers(self) -> tuple[str, ...]:
-    """Fields whose values are `logs.values.number_buckets`."""
+    """Fields whose values are `logs.values.number_ranges`."""
     return tuple(self.manifest.get('numbers', ()))
 
   @property

@@ -193,13 +193,13 @@ def test_fields_of_products(tmp_path):
   known = np.array([expected.get(item, '(none)') for item in items])
   found = brands.to_numpy()[columns['brand_id'][some] - 2]
   assert (found == known[columns['item_id'][some] - 2]).all()
-  # A price is between its bucket's edges, a factor of root two apart.
+  # A price is between its range's edges, a factor of root two apart.
   for row in some[:20]:
     item = items[int(columns['item_id'][row]) - 2]
     own = rows.filter(pl.col('product_id') == item)
     price = own['sales_value'].sum() / own['quantity'].sum()
-    bucket = store.raw_ids('price')[int(columns['price_id'][row]) - 2]
-    low, high = map(float, bucket.split(' to '))
+    edges = store.raw_ids('price')[int(columns['price_id'][row]) - 2]
+    low, high = map(float, edges.split(' to '))
     assert 0.999 * low <= price <= 1.001 * high
 
 

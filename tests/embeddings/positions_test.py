@@ -42,7 +42,7 @@ class PositionsTest(absltest.TestCase):
     starts = ids[[200 * 2**n for n in range(1, 5)]]
     np.testing.assert_array_equal(np.diff(starts), [8, 8, 8])
 
-  def test_the_last_bucket_takes_all_the_rest(self):
+  def test_the_last_range_takes_all_the_rest(self):
     ids = embeddings.position_ids(1 << 18, 1)
     assert ids[-1] == embeddings.num_position_ids(1) - 1
     assert ids[1 << 16] == ids[-1]

@@ -1,1 +1,1 @@
-"""Which ids a training knows, which become unknown, and what is told of it."""
+"""Histories as batches hold them, and the times of their behaviors."""

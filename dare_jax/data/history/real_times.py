@@ -10,6 +10,7 @@ import polars as pl
 from dare_jax import errors
 from dare_jax.data import split_times
 from dare_jax.data import splits
+from dare_jax.logs import iso_dates
 from dare_jax.logs import time_units
 from dare_jax.store import history_store
 
@@ -69,13 +70,13 @@ class Clock:
     if not len(times):
       return np.zeros(0, np.int64)
     if times.dtype == pl.String:
-      dates = time_units.from_text(pl.col(name).str.strip_chars())
+      dates = iso_dates.of_column(pl.col(name).str.strip_chars())
       times = times.to_frame().select(dates).to_series()
     if times.dtype.is_temporal() and not times.null_count():
       return times.cast(pl.Datetime('us')).to_physical().to_numpy() // 10**6
     _, is_told = split_times.unit_of(self._store)
     if not times.dtype.is_numeric() or times.null_count() or is_told:
-      expected = time_units.EXPECTED_DATE
+      expected = iso_dates.EXPECTED
       if not is_told:
         expected += f'; or numbers as in the log, {self._unit} since 1970'
       raise errors.UsageError(f'{name}: {raw!r:.60}: expected {expected}.')

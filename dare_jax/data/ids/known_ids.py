@@ -69,9 +69,16 @@ def rows_of_training(
   data: options.PipelineOptions,
   sets: Mapping[str, set_members.SetMembers],
 ) -> dict[str, np.ndarray]:
-  """Returns the same by rows of tables: of sets, bool [members].
+  """Returns which table rows training reads: field -> bool [rows].
 
-  A member is known if training reads a set that has it.
+  The rows of a field are its ids; of a field of sets, the members of its sets,
+  of which one is known if training reads a set that has it.
+
+  Args:
+    store: the history store.
+    moments: the moments of the training split.
+    data: how rows are made.
+    sets: field -> the members of its sets.
   """
   return rows(of_training(store, moments, data), sets)
 

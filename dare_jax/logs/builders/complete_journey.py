@@ -11,7 +11,7 @@ from dare_jax import errors
 from dare_jax.logs import event_log
 from dare_jax.logs import raw_log
 from dare_jax.logs.builders import base
-from dare_jax.logs.values import number_buckets
+from dare_jax.logs.values import number_ranges
 
 # Field -> the column of a product that it is.
 _OF_PRODUCT: Mapping[str, str] = {
@@ -47,7 +47,7 @@ class CompleteJourney(base.LogBuilder):
   `data.fields` adds what else is known of a product: its brand (the shop's own
   or not), manufacturer, department, product category (between department and
   type), package size and price. The price is that of a piece over the whole
-  year, in `number_buckets`: a product has one, so that it does not tell a
+  year, in `number_ranges`: a product has one, so that it does not tell a
   purchase from a product that is drawn as a negative.
 
   `data.user_fields` adds what is known of a household, for 801 of them, and the
@@ -139,7 +139,7 @@ class CompleteJourney(base.LogBuilder):
 
 
 def _prices(rows: pl.DataFrame) -> pl.DataFrame:
-  """Returns product_id and price: the bucket of what a piece costs."""
+  """Returns product_id and price: the range of what a piece costs."""
   sums = rows.group_by('product_id').agg(
     pl.col('sales_value', 'quantity').sum()
   )
@@ -148,4 +148,4 @@ def _prices(rows: pl.DataFrame) -> pl.DataFrame:
     'product_id',
     pl.when(piece.is_finite() & (piece > 0)).then(piece).alias(_PRICE),
   )
-  return prices.with_columns(number_buckets.of_series(prices[_PRICE]))
+  return prices.with_columns(number_ranges.of_series(prices[_PRICE]))

@@ -16,7 +16,7 @@ from dare_jax.logs import raw_times
 from dare_jax.logs import value_notes
 from dare_jax.logs.builders import base
 from dare_jax.logs.csv import csv_dialect
-from dare_jax.logs.values import number_buckets
+from dare_jax.logs.values import number_ranges
 from dare_jax.logs.values import set_values
 
 _EXPECTED = 'a log in CSV or Parquet: a file, a folder or a pattern'
@@ -40,7 +40,7 @@ class CsvLog(base.LogBuilder):
   behavior; `fields` and `context` name further categorical columns, `label` a
   column of 0 and 1 if rows are impressions. Ids and categories are compared as
   text; an empty further field is a value of its own. `numbers` names those of
-  the further columns that are put into buckets, `sets` those that hold several
+  the further columns that are put into ranges, `sets` those that hold several
   values. Times are numbers, or dates in ISO 8601 or of a Parquet file's own
   types.
   """
@@ -92,13 +92,13 @@ class CsvLog(base.LogBuilder):
     return log
 
   def _named(self, blocks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Yields blocks with the buckets of numbers, and the names of sets."""
+    """Yields blocks with the ranges of numbers, and the names of sets."""
     schema, user = self.schema, self.options.columns.user
     for block in blocks:
       if user in schema.user_fields:
         block = block.with_columns(pl.col('user').cast(pl.String).alias(user))
       yield block.with_columns(
-        *[number_buckets.of_series(block[name]) for name in schema.numbers],
+        *[number_ranges.of_series(block[name]) for name in schema.numbers],
         *[
           set_values.of_series(block[name], separator)
           for name, separator in schema.sets.items()

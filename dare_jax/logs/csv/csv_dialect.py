@@ -48,7 +48,12 @@ def separator(given: str) -> str:
 
 
 def hint(fields: Sequence[str], used: str) -> str:
-  """Returns what to say if fields look separated by something else."""
+  """Returns what to add to an error if another separator seems to be used.
+
+  Args:
+    fields: the fields of the first line, as they were separated.
+    used: the separator that they were separated by.
+  """
   for candidate in _CANDIDATES:
     count = sum(field.count(candidate) for field in fields)
     if candidate != used and count >= max(1, len(fields)):

@@ -1,1 +1,1 @@
-"""Values that a log has under other names: buckets of numbers, sets."""
+"""Values that a log has under other names: ranges of numbers, sets."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from dare_jax import errors
 from dare_jax.logs import plain_values
-from dare_jax.logs.values import number_buckets
+from dare_jax.logs.values import number_ranges
 
 if TYPE_CHECKING:
   import polars as pl
@@ -71,7 +71,7 @@ def of_series(values: pl.Series, separator: str) -> pl.Series:
     names = labels(values.to_list(), separator)
     return pl.Series(values.name, names, dtype=pl.String)
   rename = lambda distinct: labels(distinct, separator)
-  return number_buckets.renamed(values, rename)
+  return number_ranges.renamed(values, rename)
 
 
 def named(
@@ -82,14 +82,14 @@ def named(
   Args:
     field: whose values they are.
     raw: a list, an array of NumPy, or a series of pandas or Polars.
-    numbers: fields whose values are `number_buckets`.
+    numbers: fields whose values are `number_ranges`.
     sets: field -> separator, of those whose values are sets.
 
   Raises:
     UsageError: no such sequence, or a value that no log could have.
   """
   if field in numbers:
-    return number_buckets.labels(plain_values.plain(field, raw))
+    return number_ranges.labels(plain_values.plain(field, raw))
   if field not in sets:
     return raw
   given = raw.to_list() if hasattr(raw, 'to_list') else raw

@@ -1,4 +1,4 @@
-"""Buckets of numbers, and a log, a run and a bundle that have them."""
+"""Ranges of numbers, and a log, a run and a bundle that have them."""
 
 import math
 
@@ -7,36 +7,36 @@ import polars as pl
 import pytest
 
 from dare_jax import trained
-from dare_jax.logs.values import number_buckets
+from dare_jax.logs.values import number_ranges
 from tests import tiny
 
 
-def test_a_number_is_between_the_edges_of_its_bucket():
+def test_a_number_is_between_the_edges_of_its_range():
   rng = np.random.default_rng(0)
   numbers = np.exp(rng.normal(scale=9, size=500)) * rng.choice([-1, 1], 500)
   for number in numbers.tolist():
-    low, high = map(float, number_buckets.label(number).split(' to '))
+    low, high = map(float, number_ranges.label(number).split(' to '))
     slack = 1e-3 * abs(number)  # Of edges in four digits.
     assert low - slack <= number <= high + slack
     assert max(abs(low), abs(high)) < 1.42 * min(abs(low), abs(high))
 
 
 def test_equal_numbers_have_one_name_however_they_are_written():
-  assert len(set(number_buckets.labels([2, 2.0, '2', '2.00', '2e0']))) == 1
-  assert number_buckets.labels([0, '-0.0', None, math.nan]) == [
+  assert len(set(number_ranges.labels([2, 2.0, '2', '2.00', '2e0']))) == 1
+  assert number_ranges.labels([0, '-0.0', None, math.nan]) == [
     *('0', '0', None, None)
   ]
 
 
 def test_a_name_and_other_text_stay_as_they_are():
-  once = number_buckets.labels([3.5, -3.5, 0, 'n/a', ''])
-  assert number_buckets.labels(once) == once
+  once = number_ranges.labels([3.5, -3.5, 0, 'n/a', ''])
+  assert number_ranges.labels(once) == once
 
 
 def test_series():
   for values in ([1.5, None, 3.0, 1.5], ['1.5', '', 'x', None]):
-    found = number_buckets.of_series(pl.Series('price', values))
-    assert found.to_list() == number_buckets.labels(values)
+    found = number_ranges.of_series(pl.Series('price', values))
+    assert found.to_list() == number_ranges.labels(values)
     assert found.name == 'price'
 
 
@@ -64,10 +64,10 @@ def run(tmp_path_factory):
   return trained.load(root / 'run')
 
 
-def test_raw_numbers_are_known_by_their_buckets(run):
+def test_raw_numbers_are_known_by_their_ranges(run):
   store = run.experiment.store
   assert store.numbers == ('price', 'budget')
-  assert set(store.raw_ids('price')) == set(number_buckets.labels(range(1, 8)))
+  assert set(store.raw_ids('price')) == set(number_ranges.labels(range(1, 8)))
   near = run.ids('price', [3, 3.1, '3', 100, None])
   assert near[0] == near[1] == near[2] > 1
   assert near[3] == near[4] == 1

@@ -1,7 +1,7 @@
-"""Numbers as values of a field: buckets that grow with the number.
+"""Numbers as values of a field: ranges that grow with the number.
 
-A bucket is named by its edges, so that the raw values of a field record them.
-Buckets do not depend on the log: the same number has the same name in any.
+A range is named by its edges, so that the raw values of a field record them.
+Ranges do not depend on the log: the same number has the same name in any.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Value = str | int | float | None
 
 
 def label(value: Value) -> str | None:
-  """Returns the name of a number's bucket, two of them to a doubling.
+  """Returns the name of a number's range, two of them to a doubling.
 
   >>> label(3.5), label('4'), label(-1), label(0)
   ('2.828 to 4', '4 to 5.657', '-1.414 to -1', '0')
 
   Args:
     value: a number, or its text. Other text is a value of its own, and so is
-      the name of a bucket. None and NaN are missing: None.
+      the name of a range. None and NaN are missing: None.
   """
   if value is None:
     return None
@@ -39,20 +39,20 @@ def label(value: Value) -> str | None:
     return None
   if number == 0 or math.isinf(number):
     return f'{number:g}'.replace('-0', '0')
-  bucket = math.floor(PER_DOUBLING * math.log2(abs(number)))
+  step = math.floor(PER_DOUBLING * math.log2(abs(number)))
   low, high = (
-    f'{math.exp2(edge / PER_DOUBLING):.4g}' for edge in (bucket, bucket + 1)
+    f'{math.exp2(edge / PER_DOUBLING):.4g}' for edge in (step, step + 1)
   )
   return f'{low} to {high}' if number > 0 else f'-{high} to -{low}'
 
 
 def labels(values: Iterable[Value]) -> list[str | None]:
-  """Returns the name of each number's bucket."""
+  """Returns the name of each number's range."""
   return [label(value) for value in values]
 
 
 def of_series(values: pl.Series) -> pl.Series:
-  """Returns the same of a series of numbers or text."""
+  """Returns the name of the range of each number of a series, or text."""
   return renamed(values, labels)
 
 
