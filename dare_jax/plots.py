@@ -49,7 +49,13 @@ def panels(
 
 
 def style_rows(axes: Any, title: str, note: str = '') -> None:
-  """Styles a panel whose rows have names and whose x axis has values."""
+  """Styles a panel whose rows have names and whose x axis has values.
+
+  Args:
+    axes: the panel.
+    title: what it shows.
+    note: a line below the title.
+  """
   for side in ('top', 'right', 'left'):
     axes.spines[side].set_visible(False)
   axes.spines['bottom'].set_color(QUIET)
@@ -62,7 +68,14 @@ def style_rows(axes: Any, title: str, note: str = '') -> None:
 
 
 def style_lines(axes: Any, title: str, note: str = '', x: str = '') -> None:
-  """Styles a panel of lines over an x axis with a name."""
+  """Styles a panel of lines.
+
+  Args:
+    axes: the panel.
+    title: what it shows.
+    note: a line below the title.
+    x: what the x axis counts.
+  """
   for side in ('top', 'right'):
     axes.spines[side].set_visible(False)
   for side in ('bottom', 'left'):

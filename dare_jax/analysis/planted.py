@@ -1,4 +1,4 @@
-"""Against the relevance that a made log has planted."""
+"""Searches and models beside the relevance that a made log has planted."""
 
 from __future__ import annotations
 

@@ -51,9 +51,9 @@ def collective_bytes(text: str) -> dict[str, int]:
 
 
 def count_copies(text: str, height: int) -> int:
-  """Returns how many operations copy an array of some height, no more.
+  """Returns how many operations do nothing but copy an array of some height.
 
-  Those that bring it into a chip's own fast memory, or back, do not count.
+  Copies into a chip's own fast memory, or back from it, do not count.
 
   >>> count_copies('%a = f32[16,800]{0,1:T(8,128)} copy(%b)', 800)
   1
@@ -61,7 +61,7 @@ def count_copies(text: str, height: int) -> int:
   Args:
     text: the HLO text of a program, as `jax.stages.Compiled.as_text` returns
       it.
-    height: the size of the array along one of its axes, whichever: it may be
+    height: the size of the array along any of its axes, since it may be
       transposed.
   """
   return sum(

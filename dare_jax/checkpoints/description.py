@@ -19,7 +19,12 @@ _CHECKSUM = 'crc32'
 
 
 def seal(description: Mapping[str, Any], values: int) -> dict[str, Any]:
-  """Returns a description as JSON has it, with the checksums."""
+  """Returns a description as JSON has it, with two checksums.
+
+  Args:
+    description: what is told beside the checkpoint.
+    values: the checksum of the arrays; that of the description is added.
+  """
   sealed = json.loads(json.dumps({**description, VALUES: values}))
   return sealed | {_CHECKSUM: _crc(sealed)}
 

@@ -232,6 +232,11 @@ def auc(
 
   NaN if there is only one class, or if a score is NaN.
 
+  Args:
+    scores: float [n], one for each target.
+    labels: [n], positive where above 0.5.
+    weights: float [n]; None: all targets count alike.
+
   >>> auc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([0, 0, 1, 1]))
   0.875
   """
@@ -253,6 +258,12 @@ def grouped_auc(
 
   Groups with one class only are left out; NaN if none remains, or if a score
   is NaN.
+
+  Args:
+    scores: float [n], one for each target.
+    labels: [n], positive where above 0.5.
+    weights: float [n]; None: all targets count alike.
+    groups: int [n], the group of each target.
   """
   if _has_nan(scores, weights):
     return float('nan')

@@ -1,4 +1,4 @@
-"""How much of what Linux lets a process map into memory is taken.
+"""How near this process is to the number of memory maps that Linux allows.
 
 XLA's CPU backend maps each kernel of a program by itself, so that a training
 step takes some 1,500 maps. Beyond the limit of a process, 65,530 where nobody

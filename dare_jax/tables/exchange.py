@@ -146,7 +146,13 @@ def give_back(
 def take(
   block: Shaped[Array, 'r ...'], rows: Int[Array, ' u'], ascending: bool = True
 ) -> Shaped[Array, 'u ...']:
-  """Returns distinct rows of a block; zeros for those beyond it."""
+  """Returns distinct rows of a block; zeros for rows beyond it.
+
+  Args:
+    block: [r, ...], rows of a table.
+    rows: int [u], which rows, each at most once.
+    ascending: whether they are in order, which lets them be read faster.
+  """
   return block.at[rows].get(
     mode='fill',
     fill_value=0,

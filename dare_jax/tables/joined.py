@@ -146,7 +146,13 @@ def empty(plan: row_plan.Plan) -> Joined:
 def join(
   plan: row_plan.Plan, tables: Mapping[str, jax.Array], slots: Mapping[str, Any]
 ) -> Joined:
-  """Returns tables with their slots, whole, in lines."""
+  """Returns tables and their slots as lines of memory, one for each row.
+
+  Args:
+    plan: where in a line each value of a row lies.
+    tables: name -> table [rows, dim], in the order of storage.
+    slots: name -> the slots of the table's optimizer.
+  """
   made = empty(plan)
   for name in plan.names:
     values = plan.values(name, tables[name], slots[name])
@@ -196,7 +202,13 @@ def read(tables: Mapping[str, Any], name: str) -> jax.Array:
 def write(
   tables: Mapping[str, Any], name: str, table: jax.Array
 ) -> dict[str, Any]:
-  """Returns stored tables with another value of one; uses up the old ones."""
+  """Returns stored tables in which one has other values.
+
+  Args:
+    tables: name -> table as stored, apart or joined; they are donated.
+    name: which table.
+    table: its new values, [rows, dim] in the order of storage.
+  """
   key, column = _place(tables, name)
   if column is not None:
     table = _write(tables[key], column, table)

@@ -139,9 +139,10 @@ def rounded(
 ) -> Float[Array, '*shape']:
   """Returns float32 values in `dtype`; bfloat16 is rounded stochastically.
 
-  The expected value of the result is the value: steps below half a bfloat16
-  apart are not lost. Random bits below the 16 that are cut off carry into them
-  with the right probability.
+  The expected value of the result is the value itself, so that steps smaller
+  than the distance of two bfloat16 are not lost. Random bits are added to the
+  16 bits that are then cut off: their carry rounds up with the right
+  probability.
   """
   if dtype == values.dtype:
     return values

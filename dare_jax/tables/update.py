@@ -184,10 +184,11 @@ class TableUpdater:
     """Returns the next tables and slots.
 
     Args:
-      tables: whole tables, blocks of split ones.
+      tables: name -> table [rows, dim]; of a split table, the block of rows
+        that this device owns.
       slots: name -> the slots of the table's optimizer.
-      grads: name -> gradient of what `gather` returned for the table; of split
-        tables from this device's part of the batch.
+      grads: name -> gradient of what `gather` returned for the table; of a
+        split table, from this device's part of the batch.
       rows: field -> int32 [u], the rows that the batch reads.
       step: int32, the number of the step; seeds the rounding of bfloat16.
     """

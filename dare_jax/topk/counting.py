@@ -48,7 +48,7 @@ _barrier = jax.lax.optimization_barrier
 
 
 def suits(rows: int, length: int, k: int) -> bool:
-  """Returns whether to choose k of each row so, on a CPU."""
+  """Returns whether, on a CPU, k of each row are chosen by counting."""
   return rows * length >= _FEW and k <= _MOST_KEPT and length <= _LONGEST
 
 

@@ -1,4 +1,4 @@
-"""Rows of scores as they are made: of content, then of what adds to it.
+"""Rows of scores as the parts that are added up: content, positions, matches.
 
 Written out once, scores are read and written again by all that is done to them:
 a bias added, the invisible taken out, maxima of neighbours taken. Here they
@@ -199,7 +199,13 @@ def indices(group: Int[Array, '... i']) -> Int[Array, '... i w']:
 def age(
   index: Int[Array, '#r i'], newest: Int[Array, 'r 1'], n: shapes.Size
 ) -> Int[Array, 'r i']:
-  """Returns how far back behaviors lie in a ring of n; the newest: 0."""
+  """Returns how many behaviors came after those of some slots of a ring.
+
+  Args:
+    index: slots of the ring.
+    newest: the slot of the most recent behavior, whose age is 0.
+    n: number of slots.
+  """
   return newest - index + jnp.where(index > newest, n, 0)
 
 

@@ -75,10 +75,13 @@ def best_k(
   k: int,
   newest: Int[Array, ...] | None = None,
 ) -> tuple[Int[Array, '... k'], Float[Array, '... k']]:
-  """Returns indices as `top_k`, and their scores.
+  """Returns the k best visible behaviors and their scores, best first.
 
-  The scores are float32 without gradient; -inf where fewer than k were visible.
-  A zero has no sign.
+  The arguments, the order and the errors are those of `top_k`.
+
+  Returns:
+    Indices int32, and scores, float32 without gradient: -inf where fewer than k
+    were visible. A zero has no sign.
   """
   length = scores.shape[-1]
   scores = jax.lax.stop_gradient(scores)
@@ -98,7 +101,12 @@ def best_k(
 def kept(
   scores: Float[Array, '... l'], visible: Bool[Array, '... l'], k: int
 ) -> Bool[Array, '... l']:
-  """Returns which behaviors `top_k` keeps, in their own places.
+  """Returns which behaviors `top_k` keeps, as a mask over all of them.
+
+  Args:
+    scores: float [..., l], one score of each behavior, oldest first.
+    visible: bool, broadcasts to `scores`; a behavior with False is never kept.
+    k: behaviors to keep, at most l.
 
   Raises:
     ValueError: k is below 1 or above l.

@@ -147,7 +147,12 @@ def text(value: Any) -> str:
 def apply(
   config: ml_collections.ConfigDict, values: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
-  """Returns a copy of a config with other values of some fields."""
+  """Returns a copy of a config with other values of some fields.
+
+  Args:
+    config: the config of the sweep.
+    values: name of a field, such as 'optim.learning_rate' -> its value.
+  """
   changed = copy.deepcopy(config)
   for name, value in values.items():
     changed.update_from_flattened_dict({name: value})

@@ -1,4 +1,4 @@
-"""The trials of a sweep as Optuna keeps them, in a file that outlives us."""
+"""The trials of a sweep, as Optuna keeps them in a file, for the next start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers at places that differ by row, as each platform reads them best."""
+"""Gathers and scatters within rows, as is fast on each platform."""
 
 from dare_jax.vector_moves.moves import at_distance
 from dare_jax.vector_moves.moves import counted_back

@@ -1,4 +1,4 @@
-"""Numbers taken from places that differ by row, as each platform likes it.
+"""Gathers and scatters within rows: numbers at places that differ by row.
 
 CPUs and GPUs read a number at any place. TPUs have none but vectors: a gather
 of numbers takes them one by one, a slice whose place differs by row makes a
@@ -112,7 +112,12 @@ def put(
 ) -> Float[Array, '*rows n']:
   """Returns rows of zeros but for some numbers: y[index[j]] = x[j].
 
-  Of equal indices, the sum is put.
+  Numbers with the same index are summed.
+
+  Args:
+    x: the numbers to put.
+    index: the place of each in its row, below n.
+    n: length of the rows.
 
   >>> import jax.numpy as jnp
   >>> put(jnp.array([[7.0, 5.0]]), jnp.array([[2, 0]]), 3).tolist()

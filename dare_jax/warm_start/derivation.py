@@ -1,4 +1,4 @@
-"""Which tables of one model those of another follow from, and how."""
+"""Which older table each table of a new model starts from, and how."""
 
 from __future__ import annotations
 

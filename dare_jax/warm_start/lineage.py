@@ -184,12 +184,21 @@ def _raw_rows(store: Store, field: str) -> pl.Series:
 def matched_rows(
   workdir: epath.Path, older: Store, store: Store, field: str
 ) -> np.ndarray:
-  """Returns each id's id in an older store, int64 [ids]; -1: none.
+  """Returns the id that each id of a field has in an older store.
 
-  Of sets, those of members.
+  Ids are matched by their raw values; in a field of sets, those of members.
+
+  Args:
+    workdir: the folder of the older run, for errors.
+    older: its store.
+    store: the store of the new run.
+    field: the field.
+
+  Returns:
+    int64 [ids]; -1 where the older store has no such value.
 
   Raises:
-    UsageError: the ids are of another kind.
+    UsageError: one store has numbers where the other has text.
   """
   known, raw = (_raw_rows(s, field) for s in (older, store))
   if known.dtype != raw.dtype:

@@ -157,7 +157,11 @@ class Older:
     )
 
   def tell(self, rows: Mapping[str, np.ndarray]) -> None:
-    """Says where the run starts from, and how many rows are known."""
+    """Prints which run this one starts from, and how many rows it keeps.
+
+    Args:
+      rows: field -> int64 [ids], the row of each id in the older run; -1: none.
+    """
     kept = ', '.join(
       f'{int((own >= 0).sum()):,} of {len(own):,} {field}'
       for field, own in rows.items()
@@ -227,7 +231,16 @@ class Older:
     rows: Mapping[str, np.ndarray],
     matrix: np.ndarray | None,
   ) -> jax.Array:
-    """Returns a new table with the rows that an old one has; both as stored."""
+    """Returns a new table, with the rows that an old one has as they are there.
+
+    Args:
+      table: the new table, in the order of storage; it is donated.
+      old: the old table, in the order of storage.
+      name: the name of the new table.
+      rows: field -> int64 [ids], the row of each id in the older run; -1: none.
+      matrix: float [old dim, dim], by which old rows are multiplied; None: by
+        nothing.
+    """
     field, _ = self._new_names[name]
     new_tables, old_tables = self._run.trainer.tables, self._trainer.tables
     known = np.flatnonzero(rows[field] >= 0)

@@ -80,7 +80,12 @@ class Section:
 
 
 def page(runs: Sequence[sources.Source], sections: Sequence[Section]) -> str:
-  """Returns the report as HTML."""
+  """Returns the report as one file of HTML.
+
+  Args:
+    runs: the runs that were analysed.
+    sections: the analyses, in the order in which they are shown.
+  """
   title = f'{figure.listed([run.label for run in runs])}, analysed'
   of_runs = figure.Table(
     'Runs',

@@ -113,7 +113,16 @@ def search_time(source: sources_lib.Source, batch: Any) -> float:
 def reached(
   curve: dict[str, list[float]] | None, threshold: float | None
 ) -> dict[str, float] | None:
-  """Returns the first step, and second, at which a curve is at a threshold."""
+  """Returns when a curve first reached a threshold.
+
+  Args:
+    curve: 'step', 'time_s' and 'value' of each point; None: there is no curve.
+    threshold: the value to reach; None: there is none.
+
+  Returns:
+    'step' and 'time_s' of the first point at the threshold or above; None if
+    no point is.
+  """
   if curve is None or threshold is None:
     return None
   for step, seconds, value in zip(

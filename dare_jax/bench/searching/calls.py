@@ -112,7 +112,7 @@ class _States:
 
   @property
   def read_mb(self) -> float:
-    """What a search reads of keys and categories."""
+    """Megabytes of keys and categories that a search reads."""
     apart = 0 if self.table is None else self.state.category.nbytes
     return (self.state.keys.nbytes + apart) / 1e6
 
