@@ -69,6 +69,11 @@ def without_behaviors(result: types.SearchResult) -> types.SearchResult:
 
 
 def scores_at_once(config: Any, as_mask: bool) -> int:
-  """Returns for how many scores of behaviors memory is taken at once."""
+  """Returns for how many scores of behaviors memory is taken at once.
+
+  Args:
+    config: of the model.
+    as_mask: whether the search keeps behaviors by a mask.
+  """
   own = config.scores_at_once
   return min(own, _SCORES_AT_ONCE) if as_mask else own

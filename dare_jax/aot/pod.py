@@ -129,6 +129,9 @@ def make_cpu_devices(topologies: list[str]) -> None:
 def devices_of(topology: str) -> list[Any]:
   """Returns abstract chips of a TPU slice, or GPUs, or devices of this CPU.
 
+  Args:
+    topology: such as v5e:4x4, h100:1x1x8 or cpu:8.
+
   Raises:
     UsageError: no compiler for them, or no such slice.
   """

@@ -63,7 +63,7 @@ class Bundle:
     self._take(Shape(*sizes) for sizes in manifest['shapes'])
 
   def _take(self, shapes: Iterable[Shape]) -> None:
-    plan = scoring.Plan(
+    options = scoring.Options(
       self.top_k,
       self.has_cached_keys,
       self.manifest['keeps_all'],
@@ -80,7 +80,7 @@ class Bundle:
     calls = self._calls
     if not self._shapes.shapes:
       calls = calls.for_any_shape()
-    self._scorer = scoring.Scorer(plan, self._shapes, calls)
+    self._scorer = scoring.Scorer(options, self._shapes, calls)
 
   def of_shapes(self, shapes: Iterable[Shape]) -> Bundle:
     """Returns the same bundle that pads users to some of its shapes alone.

@@ -31,7 +31,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Options:
   """The entries of a manifest that decide how users are scored.
 
   Attributes:
@@ -58,11 +58,11 @@ class Scorer:
 
   def __init__(
     self,
-    plan: Plan,
+    options: Options,
     shapes: program_shapes.ProgramShapes,
     calls: calls_lib.Calls,
   ) -> None:
-    self._plan = plan
+    self._options = options
     self._shapes = shapes
     self._calls = calls
 
@@ -70,7 +70,7 @@ class Scorer:
     """Returns the state of a history."""
     capacity = self._shapes.capacity(len(next(iter(history.values()))))
     state = State(version, history, capacity, capacity - 1)
-    if not self._plan.has_cached_keys:
+    if not self._options.has_cached_keys:
       return state
     ids, count = requests_lib.windows([state], 1, capacity)
     made = self._calls('encode_history', (1, capacity), ids, count)
@@ -78,7 +78,7 @@ class Scorer:
 
   def expand(self, state: State) -> State:
     """Returns a compact state with its keys, the same as before."""
-    if state.keys is not None or not self._plan.has_cached_keys:
+    if state.keys is not None or not self._options.has_cached_keys:
       return state
     return self.encode(state.version, state.ids)
 
@@ -90,7 +90,7 @@ class Scorer:
     for ids in histories:
       capacity = self._shapes.capacity(len(next(iter(ids.values()))))
       states.append(State(version, ids, capacity, capacity - 1))
-    if not self._plan.has_cached_keys:
+    if not self._options.has_cached_keys:
       return states
     for capacity in {state.capacity for state in states}:
       members = [i for i, s in enumerate(states) if s.capacity == capacity]
@@ -143,7 +143,7 @@ class Scorer:
     for place, request in enumerate(requests):
       capacity = request.state.capacity
       size = self._shapes.candidates(len(request), capacity)
-      alone = self._plan.scores_alone and size < len(request)
+      alone = self._options.scores_alone and size < len(request)
       if alone:
         size = 1 << (len(request) - 1).bit_length()
       for part in request.parts(size):
@@ -167,7 +167,7 @@ class Scorer:
   def _turns(
     self, users: int, candidates: int, capacity: int
   ) -> Iterator[tuple[int, int]]:
-    if not self._plan.scores_alone:
+    if not self._options.scores_alone:
       yield from self._shapes.batches(users, candidates, capacity)
       return
     for _ in range(users):
@@ -184,11 +184,11 @@ class Scorer:
     states = [request.state for request in requests]
     ids, count = requests_lib.windows(states, shape.batch, shape.capacity)
     asked = targets, real, context
-    if self._plan.has_cached_keys:
+    if self._options.has_cached_keys:
       keys = requests_lib.searched(states, count)
-      for field in self._plan.slot_fields:
+      for field in self._options.slot_fields:
         keys[f'ids/{field}'] = requests_lib.by_slot(states, shape, field)
-      if self._plan.has_gaps:
+      if self._options.has_gaps:
         keys |= {
           TIME: requests_lib.by_slot(states, shape, TIME),
           'now': context[TIME],
@@ -212,8 +212,8 @@ class Scorer:
     result = []
     for i, request in enumerate(requests):
       own = weight[i, : len(request)]
-      if self._plan.keeps_all:
-        part = _heaviest(own, len(request.state), self._plan.top_k)
+      if self._options.keeps_all:
+        part = _heaviest(own, len(request.state), self._options.top_k)
       else:
         distance = np.asarray(made['distance'])[i, : len(request)]
         mask = np.asarray(made['mask'])[i, : len(request)]

@@ -33,7 +33,13 @@ class Rows(Protocol):
     """
 
   def as_table(self, rows: np.ndarray | None, added: pl.DataFrame) -> pa.Table:
-    """Returns the same as a table of Arrow."""
+    """Returns rows as a table of Arrow.
+
+    Args:
+      rows: int, numbers of the rows, some of them several times; None: all
+        rows, once.
+      added: the columns to add, a row for each.
+    """
 
 
 @dataclasses.dataclass(frozen=True)

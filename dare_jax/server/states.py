@@ -184,7 +184,16 @@ class States:
   def count_unknown(
     self, served: served_lib.Served, side: str, ids: Ids
   ) -> dict[str, np.ndarray]:
-    """Returns field -> whether each value is unknown, and counts these."""
+    """Returns which values are unknown, and counts them in the metrics.
+
+    Args:
+      served: the bundle whose values they are.
+      side: 'candidates' or 'history', as the metric calls it.
+      ids: field -> ids of the values.
+
+    Returns:
+      field -> bool [n].
+    """
     unknown = {
       field: served.bundle.unknown(field, ids[field])
       for field in derived_fields.given(served.bundle.fields)

@@ -187,8 +187,17 @@ def append(
 
   Writes one column; the oldest makes room where the ring is full. What is then
   farther back than the state's history length is not found any more. In a
-  `jit` that donates the state nothing else is touched. `category`, `match_ids`
-  and `time` are given where `build` was given them.
+  `jit` that donates the state nothing else is touched.
+
+  Args:
+    state: the histories of the users, from `build`.
+    keys: search keys of the behaviors, one of each user.
+    category: the category of each behavior, where the state holds categories;
+      else None.
+    match_ids: field -> ids of the behaviors, for the fields that the state
+      holds.
+    time: seconds, as `types.History.time`, where the state holds times; else
+      None.
 
   Raises:
     ValueError: what does not fit the state.

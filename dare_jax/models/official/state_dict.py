@@ -74,7 +74,11 @@ class StateDict:
     return self.take([name], shape)
 
   def layers(self, mlp: str) -> list[tuple[int, int]]:
-    """Returns number and outputs of the dense layers of a network."""
+    """Returns the dense layers of a network, in order: (number, outputs) each.
+
+    Args:
+      mlp: the name of the network; its layers are `MLP.NUMBER.weight`.
+    """
     found = []
     for name, array in self._arrays.items():
       number = name.removeprefix(f'{mlp}.').removesuffix('.weight')
