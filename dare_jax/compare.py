@@ -3,11 +3,14 @@
     python -m dare_jax.compare --config=... --models=a,b,c --seeds=N
                                --output=DIR [--base=NAME] [--config.a.b=v ...]
 
-A model is a preset, or LABEL=PRESET with fields of config.model:
+A model is a preset, or LABEL=PRESET with config fields of its own, those of the
+section model without its name:
 
-    --models=dare,twin,narrow=dare:attention_dim=8:representation_dim=16
+    --models=dare,narrow=dare:attention_dim=8:optim.learning_rate=0.005
 
-A field of several values has a plus between them: match_fields=item+category.
+A field of several values has a plus between them, match_fields=item+category
+or data.fields=brand+price. Fields that decide which rows are tested, such as
+data.split, are the same for all models (--config.data.split=...).
 
 Every run is a fresh `python -m dare_jax.train` in DIR/runs/LABEL-SEED. After
 each one, DIR/table.md, DIR/table.json and DIR/comparison.png are made anew. The

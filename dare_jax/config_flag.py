@@ -71,6 +71,22 @@ _FIELD_PARSERS: dict[type, flags.ArgumentParser] = {
 }
 
 
+def parse(kind: type, text: str) -> Any:
+  """Returns a field's value, as the command line takes it.
+
+  >>> parse(int, '8'), parse(tuple, 'item,category'), parse(float, 'None')
+  (8, ('item', 'category'), None)
+
+  Args:
+    kind: the type of the field.
+    text: what is to the right of `--config.FIELD=`.
+
+  Raises:
+    TypeError, ValueError: it is not of that type.
+  """
+  return _FieldParser(_FIELD_PARSERS[kind]).parse(text)
+
+
 class _FileParser(flags.ArgumentParser):
   """Finds a config file, and tells in one line what is wrong with it."""
 

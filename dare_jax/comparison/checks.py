@@ -35,7 +35,7 @@ from dare_jax.warm_start import starting
 
 @numerics.of_runs()
 def check(config: ml_collections.ConfigDict, entries: Sequence[str]) -> None:
-  """Checks each model with the data of a config.
+  """Checks each model with the data that it reads.
 
   Args:
     config: the config that the models share.
@@ -44,18 +44,42 @@ def check(config: ml_collections.ConfigDict, entries: Sequence[str]) -> None:
   Raises:
     UsageError: bad data, or the first model that does not fit; names it.
   """
-  store = datasets.open_or_prepare(log_options.of_section(config.data))
-  options = data_options.of_section(config.data)
-  # Where this refuses the config, no model is to blame.
-  splits.make_splits(store, options)
+  stores: dict[tuple[str, ...], history_store.HistoryStore] = {}
   for number, variant in enumerate(plan.parse_models(entries)):
+    made = variant.apply(config, seed=1)
+    if _read_by(made) not in stores:
+      stores[_read_by(made)] = _open(made, variant)
     try:
-      parts = _check_model(variant.apply(config, seed=1), store)
+      parts = _check_model(made, stores[_read_by(made)])
     except errors.UsageError as error:
       raise errors.UsageError(f'--models: {variant.label}: {error}') from None
-    if number == 0:  # What depends on the data alone.
-      judge.check(store, options.split, parts.labels)
+    if number == 0:  # What depends on the rows alone.
+      judge.check(parts.store, parts.options.data.split, parts.labels)
       parts.check()
+
+
+def _read_by(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+  """Returns what tells apart the data that models read."""
+  path = datasets.store_path(log_options.of_section(config.data))
+  return str(path), str(config.data.item_vectors)
+
+
+def _open(
+  config: ml_collections.ConfigDict, variant: plan.Variant
+) -> history_store.HistoryStore:
+  """Returns the data that a model's runs read, with moments in each split.
+
+  Raises:
+    UsageError: bad data; names the model if it reads other than the rest.
+  """
+  try:
+    store = experiment.store_of(config)
+    splits.make_splits(store, data_options.of_section(config.data))
+    return store
+  except errors.UsageError as error:
+    if not any(name.startswith('data.') for name, _ in variant.settings):
+      raise
+    raise errors.UsageError(f'--models: {variant.label}: {error}') from None
 
 
 def _check_model(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
 import copy
 import dataclasses
@@ -14,22 +13,26 @@ from typing import Any
 
 import ml_collections
 
+from dare_jax import config_flag
 from dare_jax import errors
 from dare_jax import storage
+from dare_jax.configs import base
 from dare_jax.experiments import config_check
 from dare_jax.experiments import model_section
 from dare_jax.experiments import run_config
+from dare_jax.experiments import tested_rows
 from dare_jax.runs import workdir as workdir_lib
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """A preset with fields of `config.model` set, under a name of its own.
+  """A preset with config fields set, under a name of its own.
 
   Attributes:
     label: the name of the model, part of a folder's.
     preset: the preset, `config.model.name`.
-    fields: (field below `config.model`, value as on the command line).
+    fields: (field, value) as `--models` has them: the field in full, such as
+      `data.fields`, or without the section `model`.
   """
 
   label: str
@@ -42,11 +45,26 @@ class Variant:
     settings = [f'{name}={value}' for name, value in self.fields]
     return ':'.join([f'{self.label}={self.preset}', *settings])
 
+  @property
+  def settings(self) -> list[tuple[str, str]]:
+    """Fields in full, and values as a flag of the command line has them."""
+    config = base.get_config()
+    known = run_config.flatten(config)
+    found = []
+    for name, value in self.fields:
+      section, dot, _ = name.partition('.')
+      if name != 'seed' and not (dot and section in config):
+        name = f'model.{name}'
+      if name in known and run_config.kind_of(config, name) is tuple:
+        # Commas part models in --models, and values here.
+        value = value.replace('+', ',')
+      found.append((name, value))
+    return found
+
   def flags(self, seed: int) -> list[str]:
     """Returns what makes a `train` command that of this model and seed."""
     settings = [('seed', str(seed)), ('model.name', self.preset)]
-    # Commas part models in --models, and values here.
-    settings += [(f'model.{n}', v.replace('+', ',')) for n, v in self.fields]
+    settings += self.settings
     return [f'--config.{name}={value}' for name, value in settings]
 
   def apply(
@@ -60,27 +78,55 @@ class Variant:
     changed = copy.deepcopy(config)
     changed.update(seed=seed)
     changed.model.name = self.preset
-    known = [
-      name.removeprefix('model.')
-      for name in run_config.flatten(config)
-      if name.startswith('model.') and name != 'model.name'
-    ]
-    for name, value in self.fields:
+    known = [*run_config.flatten(config)]
+    known.remove('model.name')
+    where = f'--models: {self.label}'
+    given = [name for name, _ in self.fields]
+    for written, (name, value) in zip(given, self.settings, strict=True):
       if name not in known:
+        short = [field.removeprefix('model.') for field in known]
+        close = difflib.get_close_matches(written, {*known, *short}, n=1)
+        meant = f' Did you mean {close[0]}?' if close else ''
         raise errors.UsageError(
-          f'--models: {self.label}: unknown field model.{name}.'
-          f'{hint(name, known)}'
+          f'{where}: unknown field {name}.{meant} Expected SECTION.FIELD of'
+          ' configs/base.py, or FIELD alone for one of the section model.'
         )
       try:
-        several = isinstance(changed.model.get(name), tuple)
-        parsed = _parse_all(value) if several else parse(value)
-        changed.update_from_flattened_dict({f'model.{name}': parsed})
+        parsed = config_flag.parse(run_config.kind_of(config, name), value)
+        changed.update_from_flattened_dict({name: parsed})
       except (TypeError, ValueError):
         raise errors.UsageError(
-          f'--models: {self.label}: model.{name}={value} is not of the'
-          ' kind that configs/base.py has there.'
+          f'{where}: {name}={value} is not of the kind that configs/base.py has'
+          ' there.'
         ) from None
     return changed
+
+  def check(self, config: ml_collections.ConfigDict) -> None:
+    """Checks what `apply` has returned, as far as it can be without data.
+
+    Raises:
+      UsageError: a config that no run can have; names the model.
+    """
+    try:
+      config_check.check(config)
+      model_section.check(config)
+    except errors.UsageError as error:
+      raise errors.UsageError(f'--models: {self.label}: {error}') from None
+
+  def check_rows(self) -> None:
+    """Raises UsageError for a field that decides which rows are tested."""
+    for name, value in self.settings:
+      if not tested_rows.decides(name):
+        continue
+      advice = f'set it for all models, with --config.{name}'
+      if name == 'seed':
+        advice = 'each model has the seeds from 1 to --seeds'
+      raise errors.UsageError(
+        f'--models: {self.label}: {name}={value}: {name} decides which rows are'
+        ' tested, or how, so that models that differ there could not be'
+        ' compared; expected fields of the model, of its training or of what it'
+        f' reads, such as data.fields or data.history_length; {advice}.'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,23 +216,6 @@ def _parse_entry(entry: str) -> Variant:
   return Variant(label, preset if labelled else label, tuple(pairs))
 
 
-def parse(value: str) -> Any:
-  """Returns a number or the like from its text; other texts as they are."""
-  try:
-    return ast.literal_eval(value)
-  except (SyntaxError, ValueError):
-    return value
-
-
-def _parse_all(value: str) -> tuple[Any, ...]:
-  """Returns the values of a field that holds several, as in `item+category`.
-
-  >>> _parse_all('item+category')
-  ('item', 'category')
-  """
-  return tuple(parse(one) for one in value.split('+'))
-
-
 def plan(
   config: ml_collections.ConfigDict,
   variants: Sequence[Variant],
@@ -203,9 +232,12 @@ def plan(
       of it.
 
   Raises:
-    UsageError: a bad config, or the folder holds runs of another one.
+    UsageError: a bad config, models that could not be compared, or the folder
+      holds runs of another config.
   """
   runs = []
+  for variant in variants:
+    variant.check_rows()
   for seed in range(1, seeds + 1):
     for variant in variants:
       workdir = output / 'runs' / f'{variant.label}-{seed}'
@@ -213,21 +245,13 @@ def plan(
       runs.append(PlannedRun(variant, seed, workdir, made))
   for run in runs:
     if run.seed == 1:
-      _check_model(run)
+      run.variant.check(run.config)
     try:
       workdir_lib.check_same_run(run.config, storage.locate(run.workdir))
     except errors.UsageError as error:
       text = str(error).replace('--workdir', '--output')
       raise errors.UsageError(text) from None
   return runs
-
-
-def _check_model(run: PlannedRun) -> None:
-  try:
-    config_check.check(run.config)
-    model_section.check(run.config)
-  except errors.UsageError as error:
-    raise errors.UsageError(f'--models: {run.variant.label}: {error}') from None
 
 
 def hint(wrong: str, known: Sequence[str]) -> str:

@@ -25,6 +25,8 @@ METRICS = (
   'auc_item_unseen',
   retrieval.METRIC,
 )
+# What predictions tell of the rows themselves, whatever the model.
+_OF_ROWS = ('user', 'category', 'label', 'weight')
 COSTS = ('examples_per_s', 'train_time_s')
 
 Outcomes = Mapping[pathlib.Path, runs_lib.Outcome]
@@ -99,7 +101,10 @@ class Summary:
     return row
 
   def _difference(self, label: str, outcomes: Outcomes) -> dict[str, Any]:
-    """The paired difference in AUC to the base, over the seeds of both."""
+    """The paired difference in AUC to the base, over the seeds of both.
+
+    And the seeds without one, because the two were tested on other rows.
+    """
     tests: dict[str, dict[int, _Test]] = {label: {}, self._base: {}}
     for run in self._runs:
       outcome = outcomes.get(run.workdir)
@@ -107,10 +112,15 @@ class Summary:
         if (test := self._test(run.workdir)) is not None:
           tests[run.variant.label][run.seed] = test
     ours, base = tests[label], tests[self._base]
-    seeds = sorted({*ours} & {*base})
-    seeds = [seed for seed in seeds if ours[seed].rows == base[seed].rows]
+    both = sorted({*ours} & {*base})
+    seeds = [seed for seed in both if ours[seed].rows == base[seed].rows]
+    others = [seed for seed in both if seed not in seeds]
+    found: dict[str, Any] = {}
+    if others:
+      told = f'{_named(others)}: tested on other rows than {self._base}'
+      found['unpaired'] = told
     if not seeds:
-      return {}
+      return found
 
     def compare(chosen: Sequence[int]) -> dict[str, float]:
       estimate = bootstrap.difference(
@@ -120,7 +130,7 @@ class Summary:
       return dataclasses.asdict(estimate)
 
     by_seed = [{'seed': seed} | compare([seed]) for seed in seeds]
-    return {'auc_difference': compare(seeds) | {'by_seed': by_seed}}
+    return found | {'auc_difference': compare(seeds) | {'by_seed': by_seed}}
 
   def _test(self, workdir: pathlib.Path) -> _Test | None:
     if workdir not in self._tests:
@@ -130,7 +140,11 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True)
 class _Test:
-  """The test of a run: AUC of all draws, and which rows it was on."""
+  """The test of a run: AUC of all draws, and which rows it was on.
+
+  Not which history store: models may read different fields of one log, and
+  users and categories have the same numbers in each store of it.
+  """
 
   replicates: np.ndarray
   rows: int
@@ -145,7 +159,7 @@ def _load_test(workdir: pathlib.Path) -> _Test | None:
   replicates = bootstrap.replicates(predictions)
   if not np.isfinite(replicates).all():
     return None
-  shared = (predictions.user, predictions.label, predictions.weight)
+  shared = [getattr(predictions, name) for name in _OF_ROWS]
   return _Test(replicates, hash(tuple(part.tobytes() for part in shared)))
 
 
@@ -158,10 +172,14 @@ def _status(planned: int, done: int, failed: int) -> str:
 def _one_reason(failed: Mapping[int, str]) -> str | None:
   parts = []
   for reason in _distinct(failed.values()):
-    seeds = [str(seed) for seed, own in failed.items() if own == reason]
-    word = 'seed' if len(seeds) == 1 else 'seeds'
-    parts.append(f'{word} {", ".join(seeds)}: {reason}')
+    seeds = [seed for seed, own in failed.items() if own == reason]
+    parts.append(f'{_named(seeds)}: {reason}')
   return '; '.join(parts) or None
+
+
+def _named(seeds: Sequence[int]) -> str:
+  word = 'seed' if len(seeds) == 1 else 'seeds'
+  return f'{word} {", ".join(map(str, seeds))}'
 
 
 def _left_out(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -146,7 +146,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _remarks(table: Mapping[str, Any]) -> list[str]:
-  """Which models failed, and what is not defined for others."""
+  """Which models failed, and what is not defined for others, and why."""
   failed = [
     f'{row["model"]} failed: {row["reason"]}'
     for row in table['rows']
@@ -157,7 +157,12 @@ def _remarks(table: Mapping[str, Any]) -> list[str]:
     for row in table['rows']
     if row['left_out']
   ]
-  return failed + undefined
+  unpaired = [
+    f'{row["model"]}, no difference of {row["unpaired"]}'
+    for row in table['rows']
+    if 'unpaired' in row
+  ]
+  return failed + undefined + unpaired
 
 
 def _environment(environment: Mapping[str, Any]) -> str:

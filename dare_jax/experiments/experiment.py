@@ -34,6 +34,7 @@ from dare_jax.experiments import config_check
 from dare_jax.experiments import model_section
 from dare_jax.experiments import options as run_options
 from dare_jax.logs import derived_fields
+from dare_jax.logs import options as log_options
 from dare_jax.logs.builders import synthetic
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.parallel import processes
@@ -279,9 +280,7 @@ def load(
   # A bad model section is told before the data is read.
   model_section.check(config)
   is_first = processes.is_first()
-  store = processes.in_turn(
-    open_store or (lambda: _open_store(config, options, is_first))
-  )
+  store = processes.in_turn(open_store or (lambda: store_of(config, is_first)))
   processes.agree_on({'the fingerprint of the data': store.fingerprint})
   moments = splits.make_splits(store, options.data)
   every_set = set_members.of_store(store)
@@ -341,18 +340,23 @@ def _check_drop_last(
       )
 
 
-def _open_store(
-  config: ml_collections.ConfigDict,
-  options: run_options.RunOptions,
-  check_input: bool,
+def store_of(
+  config: ml_collections.ConfigDict, check_input: bool = True
 ) -> history_store.HistoryStore:
-  """Opens what was prepared of the log and the vectors of a config."""
-  store = datasets.open_or_prepare(options.log, check_input=check_input)
+  """Opens what was prepared of the log and the vectors of a config.
+
+  Args:
+    config: the config of a run.
+    check_input: as for `datasets.open_or_prepare`.
+
+  Raises:
+    UsageError: bad data, or vectors of other items.
+  """
+  log = log_options.of_section(config.data)
+  store = datasets.open_or_prepare(log, check_input=check_input)
   if config.data.item_vectors is None:
     return store
-  vectors = item_vectors.open_or_prepare(
-    config.data.item_vectors, options.log.data_dir
-  )
+  vectors = item_vectors.open_or_prepare(config.data.item_vectors, log.data_dir)
   return vector_store.attach(store, vectors)
 
 

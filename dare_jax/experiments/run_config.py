@@ -46,6 +46,19 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
   }
 
 
+def kind_of(config: ml_collections.ConfigDict, name: str) -> type:
+  """Returns the type that a field's values have.
+
+  Args:
+    config: the config.
+    name: the field, as `section.name`.
+  """
+  *sections, own = name.split('.')
+  for section in sections:
+    config = config[section]
+  return config.get_type(own)
+
+
 def load(workdir: epath.PathLike) -> ml_collections.ConfigDict:
   """Returns the config of the run in a workdir.
 

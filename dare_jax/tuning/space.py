@@ -20,6 +20,7 @@ from dare_jax import errors
 from dare_jax.experiments import config_check
 from dare_jax.experiments import model_section
 from dare_jax.experiments import run_config
+from dare_jax.experiments import tested_rows
 from dare_jax.store import vector_files
 
 _KEYS = ('low', 'high', 'log', 'step', 'choices')
@@ -27,40 +28,6 @@ _EXPECTED = (
   'expected {low, high} with log or step beside them, or a list of choices'
 )
 _ENDINGS = ('.toml', '.json', '.yaml', '.yml')
-# These decide on which rows a validation is made, or how: trials that differ in
-# one could not be compared.
-_VALIDATION = (
-  'seed',
-  'data.name',
-  'data.input',
-  'data.data_dir',
-  'data.max_malformed_share',
-  'data.sort_by_time',
-  'data.min_item_count',
-  'data.split',
-  'data.min_events',
-  'data.min_history',
-  'data.val_from',
-  'data.test_from',
-  'data.num_negatives',
-  'data.group_candidates',
-  'data.exclude',
-  'data.columns.',
-  'data.num_users',
-  'data.num_items',
-  'data.num_categories',
-  'data.events_per_user',
-  'data.max_events',
-  'data.events_sigma',
-  'data.num_partners',
-  'data.self_share',
-  'data.recency_scale',
-  'data.relevance',
-  'data.item_exponent',
-  'data.category_exponent',
-  'data.synthetic_seed',
-  'eval.drop_last',
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +163,7 @@ def read(
       close = difflib.get_close_matches(name, known, n=1)
       advice = f'did you mean {close[0]}?' if close else 'see configs/base.py.'
       raise errors.UsageError(f'{where}: unknown config field; {advice}')
-    if any(name == own or name.startswith(own) for own in _VALIDATION):
+    if tested_rows.decides(name):
       raise errors.UsageError(
         f'{where}: cannot be chosen by a sweep: it decides what validation'
         ' measures, so trials could not be compared; set it once for all, with'
@@ -278,7 +245,7 @@ def _range(
   config: ml_collections.ConfigDict,
   where: str,
 ) -> Field:
-  kind = _kind(name, config)
+  kind = run_config.kind_of(config, name)
   if kind not in (int, float):
     raise errors.UsageError(
       f'{where}: a range is for numbers, and the field holds'
@@ -328,18 +295,11 @@ def _number(value: Any, whole: bool, where: str, key: str) -> float:
   return int(value) if whole else float(value)
 
 
-def _kind(name: str, config: ml_collections.ConfigDict) -> type:
-  *sections, own = name.split('.')
-  for section in sections:
-    config = config[section]
-  return config.get_type(own)
-
-
 def _typed(
   name: str, value: Any, config: ml_collections.ConfigDict, where: str
 ) -> Any:
   """Returns a choice, as the field has it."""
-  kind = _kind(name, config)
+  kind = run_config.kind_of(config, name)
   if kind in (int, float) and isinstance(value, str) and value != 'None':
     value = _number(value, kind is int, where, 'choices')
   if isinstance(value, list):

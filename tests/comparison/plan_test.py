@@ -47,6 +47,58 @@ def test_a_field_of_several_values(tmp_path):
   assert matching.variant.flags(1)[-1] == flag
 
 
+def test_fields_of_other_sections(tmp_path):
+  """As the flags of a run, which says the same in its own process."""
+  entries = [
+    'a=dare:data.fields=brand+price:optim.learning_rate=2e-3:model.top_k=5'
+    ':attention_dims.item=3:data.item_vectors=None:eval.every_steps=0'
+  ]
+  shared = base.get_config()
+  shared.data.fields = ('genres',)
+  (run,) = plan.plan(shared, plan.parse_models(entries), 1, tmp_path)
+  assert run.config.data.fields == ('brand', 'price')
+  assert run.config.optim.learning_rate == 0.002
+  assert run.config.model.attention_dims.item == 3
+  assert run.variant.flags(1)[2:5] == [
+    '--config.data.fields=brand,price',
+    '--config.optim.learning_rate=2e-3',
+    '--config.model.top_k=5',
+  ]
+  assert plan.parse_models([run.variant.entry]) == [run.variant]
+  # A run of a comparison in which all models had these.
+  shared.update_from_flattened_dict(
+    {
+      'data.fields': ('brand', 'price'),
+      'optim.learning_rate': 0.002,
+      'model.top_k': 5,
+      'model.attention_dims.item': 3,
+      'eval.every_steps': 0,
+    }
+  )
+  assert run_config.digest(run.config) == run_config.digest(shared)
+  (none,) = planned(['none=dare:data.fields=()'], tmp_path)
+  assert none.config.data.fields == ()
+
+
+@pytest.mark.parametrize(
+  ('field', 'advice'),
+  [
+    ('seed=3', 'each model has the seeds from 1 to --seeds'),
+    ('data.split=by_time', 'set it for all models, with --config.data.split'),
+    ('data.columns.user=u', 'with --config.data.columns.user'),
+    ('data.num_negatives=4', 'with --config.data.num_negatives'),
+    ('data.train_positions=3+40+5', 'with --config.data.train_positions'),
+  ],
+)
+def test_models_are_tested_on_the_same_rows(tmp_path, field, advice):
+  with pytest.raises(errors.UsageError) as raised:
+    planned(['dare', f'x=dare:top_k=5:{field}'], tmp_path)
+  text = str(raised.value)
+  assert text.startswith('--models: x: ') and text.endswith(f'{advice}.')
+  assert 'decides which rows are tested' in text
+  assert 'expected fields of the model, of its training or of what' in text
+
+
 @pytest.mark.parametrize(
   ('entries', 'named'),
   [
@@ -60,6 +112,10 @@ def test_a_field_of_several_values(tmp_path):
     (['x=dare:attentiondim=2'], 'Did you mean attention_dim'),
     (['x=dare:attention_dim=0'], '--models: x: .*1 or more'),
     (['x=dare:name=twin'], 'unknown field model.name'),
+    (['x=dare:model.name=twin'], 'unknown field model.name'),
+    (['x=dare:data.field=a'], 'data.field. Did you mean data.fields'),
+    (['x=dare:dta.fields=a'], 'Did you mean data.fields. Expected SECTION'),
+    (['x=dare:optim.l2=small'], 'optim.l2=small is not of the kind'),
     (['x='], 'expected PRESET, or LABEL=PRESET'),
     (['../x=dare'], 'expected PRESET, or LABEL=PRESET'),
   ],

@@ -172,7 +172,7 @@ def test_a_batch_of_the_log(journey_store, made_splits):
 
 
 @pytest.mark.slow
-def test_fields_of_products(tmp_path):
+def test_fields_of_products(tmp_path, journey_store):
   """Each is a function of the item, as in the package's own table."""
   config = base.get_config()
   config.data.data_dir = str(tmp_path)
@@ -193,6 +193,11 @@ def test_fields_of_products(tmp_path):
   known = np.array([expected.get(item, '(none)') for item in items])
   found = brands.to_numpy()[columns['brand_id'][some] - 2]
   assert (found == known[columns['item_id'][some] - 2]).all()
+  # All else is as without fields: models with and without can be compared.
+  for name, column in journey_store.behaviors.columns.items():
+    np.testing.assert_array_equal(columns[name], column)
+  for field in ('user', 'item', 'category'):
+    assert store.raw_ids(field).equals(journey_store.raw_ids(field))
   # A price is between its range's edges, a factor of root two apart.
   for row in some[:20]:
     item = items[int(columns['item_id'][row]) - 2]

@@ -1,18 +1,19 @@
-"""What a training step costs, of several configs by turns in one process.
+"""What a training step costs, of several models by turns in one process.
 
-Each config trains on its own log, as `train` does; of every round, a few steps
+Each model trains on its own log, as `train` does; of every round, a few steps
 are timed of one after the other, so that what else the machine does falls on
-all alike. A config is a name and its differences from --config:
+all alike. Models are given as `compare` takes them, and may differ in any
+field:
 
-    python -m dare_jax.bench steps --config=configs/quickstart.py --of=dare \\
-      --of="fields data.fields=brand,department"
+    python -m dare_jax.bench steps --config=configs/quickstart.py \\
+      --models=dare,fields=dare:data.fields=brand+department
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import contextlib
-import copy
 import io
 import pathlib
 import statistics
@@ -27,7 +28,6 @@ import ml_collections
 from dare_jax import config_flag
 from dare_jax import errors
 from dare_jax.comparison import plan
-from dare_jax.experiments import run_config
 from dare_jax.process import runtime
 from dare_jax.runs import run as run_lib
 from dare_jax.runs import session as session_lib
@@ -39,68 +39,52 @@ _Training = tuple[session_lib.Session, feed.Feed]
 def define_flags() -> Callable[[], list[dict[str, Any]]]:
   """Defines the flags; returns the measurement."""
   config = config_flag.define()
-  of = flags.DEFINE_multi_string(
-    'of',
-    [],
-    'NAME [FIELD=VALUE ..]: a config, and its differences from --config. May'
-    ' be given again; the first is what the others are compared with.',
+  models = flags.DEFINE_list(
+    'models',
+    None,
+    'Presets, or LABEL=PRESET:FIELD=VALUE, with commas; the first is what the'
+    ' others are compared with.',
   )
   at_once = flags.DEFINE_integer('steps', 8, 'Steps of a turn.', lower_bound=1)
   rounds = flags.DEFINE_integer('rounds', 12, 'Turns of each.', lower_bound=1)
   warm = flags.DEFINE_integer('warm', 60, 'Steps of each before.')
 
   def measure() -> list[dict[str, Any]]:
-    """Returns a row for each config."""
-    configs = dict(different(config.value, text) for text in of.value)
-    if not configs or len(configs) < len(of.value):
-      raise errors.UsageError(
-        f'--of: expected one config or more, each with a name of its own, as in'
-        f' --of=dare --of="narrow model.attention_dim=8"; got {of.value}.'
-      )
+    """Returns a row for each model."""
+    configs = configs_of(config.value, models.value or [])
     runtime.configure(runtime.of_section(config.value.runtime))
     return by_turns(configs, at_once.value, rounds.value, warm.value)
 
   return measure
 
 
-def different(
-  config: ml_collections.ConfigDict, text: str
-) -> tuple[str, ml_collections.ConfigDict]:
-  """Returns a name, and a config with the differences of a text.
+def configs_of(
+  config: ml_collections.ConfigDict, entries: Sequence[str]
+) -> dict[str, ml_collections.ConfigDict]:
+  """Returns the config of each model, by its label.
 
   >>> from dare_jax.configs import base
-  >>> name, config = different(base.get_config(), 'narrow model.top_k=5')
-  >>> name, config.model.top_k
-  ('narrow', 5)
+  >>> made = configs_of(base.get_config(), ['dare', 'narrow=dare:top_k=5'])
+  >>> {label: own.model.top_k for label, own in made.items()}
+  {'dare': 20, 'narrow': 5}
 
   Args:
-    config: what the differences are from; it stays as it is.
-    text: the name, and `FIELD=VALUE` for each difference, spaces between.
+    config: what the models differ from; it stays as it is.
+    entries: the models, as `--models` of `compare` has them.
 
   Raises:
-    UsageError: an unknown field, or a value that it does not take.
+    UsageError: no model, an unknown field, or a value that it does not take.
   """
-  name, *differences = text.split() or ['']
-  made = copy.deepcopy(config)
-  known = run_config.flatten(config)
-  for difference in differences:
-    field, _, value = difference.partition('=')
-    if field not in known:
-      raise errors.UsageError(
-        f'--of="{text}": {field!r}: expected a field of configs/base.py, and'
-        ' its value, as in model.top_k=5.'
-      )
-    several = isinstance(known[field], (list, tuple))
-    parts = [plan.parse(part) for part in value.split(',')]
-    try:
-      own = tuple(parts) if several else plan.parse(value)
-      made.update_from_flattened_dict({field: own})
-    except (TypeError, ValueError):
-      raise errors.UsageError(
-        f'--of="{text}": {field}={value} is not of the kind that'
-        ' configs/base.py has there.'
-      ) from None
-  return name, made
+  made = {}
+  for variant in plan.parse_models(entries):
+    made[variant.label] = variant.apply(config, config.seed)
+    variant.check(made[variant.label])
+  if not made:
+    raise errors.UsageError(
+      '--models is missing: expected one model or more, with commas, as in'
+      ' --models=dare,narrow=dare:attention_dim=8.'
+    )
+  return made
 
 
 def by_turns(
@@ -109,13 +93,13 @@ def by_turns(
   rounds: int,
   warm: int,
 ) -> list[dict[str, Any]]:
-  """Returns medians of each config's turns, and ratios to the first config.
+  """Returns medians of each model's turns, and ratios to the first model.
 
   Args:
-    configs: name -> the config of a run.
+    configs: label of a model -> the config of its run.
     at_once: number of steps of a turn.
-    rounds: number of turns of each config.
-    warm: number of steps of each config before the first turn. A step that
+    rounds: number of turns of each model.
+    warm: number of steps of each model before the first turn. A step that
       compiles later makes its turn long, but not the median.
   """
   with contextlib.ExitStack() as stack:
@@ -133,7 +117,7 @@ def by_turns(
   rows: list[dict[str, Any]] = []
   for name, times in turns.items():
     wall, cpu = (1e3 * statistics.median(x) for x in zip(*times, strict=True))
-    rows.append({'config': name, 'step_ms': wall, 'cpu_ms': cpu})
+    rows.append({'model': name, 'step_ms': wall, 'cpu_ms': cpu})
   for row in rows:
     row['ratio'] = row['step_ms'] / rows[0]['step_ms']
     row['cpu_ratio'] = row['cpu_ms'] / rows[0]['cpu_ms']
