@@ -58,6 +58,24 @@ def without(arguments: Sequence[str], names: Iterable[str]) -> list[str]:
   return kept
 
 
+def config_first(arguments: Iterable[str]) -> list[str]:
+  """Returns arguments with `--config` before all fields of a config.
+
+  >>> config_first(['x', '--config.seed=2', '--config', 'y.py'])
+  ['x', '--config', 'y.py', '--config.seed=2']
+  """
+  given = list(arguments)
+  is_field = [re.match(r'--?(no)?config\.', each) is not None for each in given]
+  is_file = [re.match(r'--?config(=|$)', each) is not None for each in given]
+  if not (any(is_field) and any(is_file)):
+    return given
+  field, file = is_field.index(True), is_file.index(True)
+  end = file + (1 if '=' in given[file] else 2)
+  if field > file:
+    return given
+  return [*given[:field], *given[file:end], *given[field:file], *given[end:]]
+
+
 def run(
   main: Callable[[], None],
   argv: Sequence[str] | None = None,
@@ -72,7 +90,8 @@ def run(
     default_config: a shipped config to use where `--config` is not given.
     about: what `--help` says; what the module that was started says by default.
   """
-  argv = list(sys.argv if argv is None else argv)
+  argv = config_first(sys.argv if argv is None else argv)
+  sys.argv[:] = config_first(sys.argv)  # There it is read by ml_collections.
   if any(arg in ('--help', '-h', '-help', '--helpfull') for arg in argv[1:]):
     try:
       _print_help(default_config, about)

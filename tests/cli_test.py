@@ -184,6 +184,16 @@ class CliTest(parameterized.TestCase):
     done = run('-c', _SHOW, *flags, 'c.data.name', cwd=self.folder)
     self.assertEqual(done.stdout, 'csv_log\n', done.stderr)
 
+  @parameterized.parameters(
+    (['--config=configs/csv_log.py:seed=1'],),
+    (['--config', 'configs/csv_log.py'],),
+  )
+  def test_fields_before_the_config(self, flags):
+    shown = '(c.data.name, c.seed, c.model.top_k)'
+    fields = ['--config.seed=7', '--config.model.top_k=3']
+    done = run('-c', _SHOW, *fields, *flags, shown)
+    self.assertEqual(done.stdout, "('csv_log', 7, 3)\n", done.stderr)
+
   def test_none_takes_a_value_back(self):
     """For every field that may have none, of each type."""
     (self.folder / 'own.py').write_text(_OWN)
