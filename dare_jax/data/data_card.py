@@ -39,6 +39,7 @@ def data_card(
   lines = [
     *_source_lines(store),
     *_size_lines(store),
+    *_distinct_times(store, data.split),
     *_set_lines(store),
     *_vector_lines(store),
     *_split_lines(store, data),
@@ -104,7 +105,6 @@ def _size_lines(store: history_store.HistoryStore) -> Iterator[tuple[str, str]]:
   if len(stamps):
     yield 'time range:', _time_range(store, stamps)
     yield 'time unit:', _time_unit(store)
-    yield from _distinct_times(store)
 
 
 def _set_lines(store: history_store.HistoryStore) -> Iterator[tuple[str, str]]:
@@ -162,10 +162,12 @@ def _time_unit(store: history_store.HistoryStore) -> str:
 
 
 def _distinct_times(
-  store: history_store.HistoryStore,
+  store: history_store.HistoryStore, split: str
 ) -> Iterator[tuple[str, str]]:
   """Says how many times users have, and what follows where they are few."""
   table = store.impressions or store.behaviors
+  if not len(table):
+    return
   distinct, lengths = sessions.times_a_user(table), np.diff(table.offsets)
   events = 'behaviors' if store.impressions is None else 'impressions'
   yield (
@@ -176,15 +178,16 @@ def _distinct_times(
   are_days = _are_days(store, table.columns['timestamp'])
   if are_days or split_advice.has_few_times(distinct, lengths):
     what = 'times are whole days' if are_days else 'users have few times'
+    before = 'right before the target, in the order of the log'
+    if split == 'leave_last':
+      yield 'note:', f'{what}: the history of a target ends {before}'
+      return
     text = (
       f'{what}: all that a user does at one time is one session, and the'
       ' history of a target ends before its session'
     )
     if store.impressions is None:
-      text += (
-        '; with --config.data.split=leave_last it ends right before the target,'
-        ' in the order of the log'
-      )
+      text += f'; with --config.data.split=leave_last it ends {before}'
     yield 'note:', text
 
 

@@ -124,8 +124,8 @@ def test_units_of_numbers_are_judged_by_their_size():
   assert _time_lines(mixed)[1] == unknown
 
 
-def _notes_of_times(rows):
-  lines = list(data_card._distinct_times(stores.build(rows)))
+def _notes_of_times(rows, split='leave_last_session'):
+  lines = list(data_card._distinct_times(stores.build(rows), split))
   assert lines[0][0] == 'times a user:'
   return lines[0][1], [text for name, text in lines if name == 'note:']
 
@@ -137,6 +137,9 @@ def test_few_times_and_whole_days_are_noted():
   assert told == 'median 20 distinct, of 80 behaviors'
   assert notes[0].startswith('times are whole days: all that a user does')
   assert 'data.split=leave_last' in notes[0]
+  _, (note,) = _notes_of_times(days, 'leave_last')
+  assert note.startswith('times are whole days: the history of a target ends')
+  assert 'data.split=' not in note
   told, notes = _notes_of_times([(0, n, 0, n // 40) for n in range(80)])
   assert told == 'median 2 distinct, of 80 behaviors'
   assert notes[0].startswith('users have few times: ')
