@@ -22,7 +22,7 @@ from tests.comparison import bootstrap_test
 
 # Stands for `train`: what it does is named by the workdir.
 _FAKE = """
-import json, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys, time
 workdir = pathlib.Path(sys.argv[-1].removeprefix('--workdir='))
 workdir.mkdir(parents=True, exist_ok=True)
 with (workdir / 'starts').open('a') as file:
@@ -31,6 +31,7 @@ print('step 1/2  val/auc 0.5', flush=True)
 kind = workdir.name
 def stop(*unused):
   (workdir / 'saved').touch()
+  os.write(1, b'\\nstopped by SIGTERM: nothing to save; run it again\\n')
   sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
 if 'raise' in kind:
@@ -145,7 +146,7 @@ def test_a_signal_reaches_the_run_which_saves(fake, tmp_path):
     return passed_to(process)
 
   stop.passed_to = interrupted
-  with pytest.raises(errors.Stopped, match='slow, seed 1 is saved'):
+  with pytest.raises(errors.Stopped, match='slow, seed 1: nothing to save$'):
     fake(['good', 'slow', 'more'], stop)
   assert (tmp_path / 'out' / 'runs' / 'slow-1' / 'saved').exists()
   assert not (tmp_path / 'out' / 'runs' / 'more-1').exists()

@@ -6,11 +6,13 @@ Whatever happens here can happen again: finished runs are kept, others resume.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
 import contextlib
 import dataclasses
 import functools
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -145,12 +147,25 @@ def _run(
   with log:
     code, lines = children.run(command, stop, inherited, take)
   if code == cli.EXIT_STOPPED:
-    stop.check(f'{run.name} is saved')
-    raise errors.Stopped(f'by SIGTERM: {run.name} is saved')
+    left = f'{run.name}: {_what_is_left(lines)}'
+    stop.check(left)
+    raise errors.Stopped(f'by SIGTERM: {left}')
   if code == 0 and (result := run.result()) is not None:
     return Outcome(result)
   stop.check(f'{run.name} is saved up to its last checkpoint')
   return Outcome(None, children.reason(code, lines))
+
+
+def _what_is_left(lines: Iterable[str]) -> str:
+  """Returns what a stopped training says it has kept.
+
+  >>> _what_is_left(['stopped by SIGINT: it is saved; run the same command'])
+  'it is saved'
+  """
+  for line in reversed([*lines]):
+    if (match := re.match(r'stopped by \w+: (.+);', line)) is not None:
+      return match[1]
+  return 'it has stopped'
 
 
 def _describe(outcome: Outcome) -> str:
