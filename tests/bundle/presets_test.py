@@ -1,4 +1,7 @@
-"""Every model that can be exported scores as its run, also sizes not seen."""
+"""Every model that can be exported scores as its run, also sizes not seen.
+
+What the run of a preset predicts when read back is checked on the way.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from dare_jax import bundle
 from dare_jax import embeddings
 from dare_jax import models
 from dare_jax import trained
+from tests import read_back
 from tests import tiny
 from tests.bundle import served
 
@@ -55,10 +59,13 @@ def log(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', _CASES)
 def test_scores_as_its_run(log, tmp_path, name):
-  served.train(log, tmp_path / 'run', train__steps=4, **_CASES[name])
+  short = {'train__steps': 4, 'eval__batch_size': 25}
+  result = served.train(log, tmp_path / 'run', **short, **_CASES[name])
   served.export(tmp_path / 'run', tmp_path / 'b', shapes='1x4')
   opened = bundle.open(tmp_path / 'b')
   run = trained.load(tmp_path / 'run')
+  if name in models.PRESETS:
+    read_back.check(run, tmp_path / 'run', result)
   rng = np.random.default_rng(0)
   histories = [served.raw(rng, n) for n in (0, 3, 20, 33)]
   candidates = [served.raw(rng, n) for n in (1, 6, 3, 4)]

@@ -17,8 +17,10 @@ from tests import tiny
 SHAPES = '1x4,3x4,1x2x16'
 
 
-def train(root: pathlib.Path, workdir: pathlib.Path, **fields: Any) -> None:
-  """Trains in a folder that holds a log, far from the initial values."""
+def train(
+  root: pathlib.Path, workdir: pathlib.Path, **fields: Any
+) -> dict[str, Any]:
+  """Trains where a log is, far from the initial values; returns the result."""
   settings = {
     'train__steps': 12,
     'eval__every_steps': 0,
@@ -26,7 +28,7 @@ def train(root: pathlib.Path, workdir: pathlib.Path, **fields: Any) -> None:
     'optim__learning_rate': 0.1,
     **fields,
   }
-  tiny.run(tiny.config(root, **settings), workdir)
+  return tiny.run(tiny.config(root, **settings), workdir)
 
 
 def export(workdir: pathlib.Path, output: pathlib.Path, **options: Any) -> None:
