@@ -314,7 +314,8 @@ def test_a_save_that_fails_on_one_process_ends_all(root, tmp_path, victim):
   workdir = tmp_path / 'run'
   last = workdir / 'checkpoints' / 'last'
   fields = {
-    'train__steps': 200,
+    'train__steps': 100,
+    'train__log_every_steps': 20,
     'eval__every_steps': 0,
     'checkpoint__every_steps': 20,
   }
@@ -336,4 +337,4 @@ def test_a_save_that_fails_on_one_process_ends_all(root, tmp_path, victim):
     assert 'File too large' in lines[0] and 'same command' in lines[0]
   _finish(_start(root, workdir, 2, **fields))
   result = json.loads((workdir / 'result.json').read_text())
-  assert result['steps'] == 200 and 0 < result['resumed_from'][0] < 200
+  assert result['steps'] == 100 and 0 < result['resumed_from'][0] < 100
