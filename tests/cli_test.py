@@ -244,13 +244,14 @@ class CliTest(parameterized.TestCase):
       'assert not xla_bridge._backends, xla_bridge._backends\n'
       'print(spent)'
     )
-    seconds = []
-    for _ in range(3):
+
+    def seconds():
       done = subprocess.run(
         [sys.executable, '-c', code], capture_output=True, text=True, check=True
       )
-      seconds.append(float(done.stdout))
-    self.assertLess(min(seconds), 2.0)
+      return float(done.stdout)
+
+    self.assertTrue(any(seconds() < 2.0 for _ in range(3)))
 
   @parameterized.parameters(('Event loop is closed', False), ('other', True))
   def test_what_a_library_cannot_raise(self, message, is_shown):
@@ -273,12 +274,13 @@ cli.run(main, ['command'])
     self.assertEqual('Traceback' in done.stderr, is_shown, done.stderr)
 
   def test_train_help_is_quick(self):
-    seconds = []
-    for _ in range(2):
+
+    def seconds():
       start = time.perf_counter()
       command('dare_jax.train', '--help')
-      seconds.append(time.perf_counter() - start)
-    self.assertLess(min(seconds), 5.0)
+      return time.perf_counter() - start
+
+    self.assertTrue(any(seconds() < 5.0 for _ in range(2)))
 
 
 def test_help_ends_quietly_where_its_reader_has_seen_enough():
