@@ -75,6 +75,7 @@ def test_checkpoints_do_not_hold_frozen_vectors(root, run):
   assert 'item_vectors' not in names
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same_run(root, tmp_path):
   """Stopped between two steps, and taken up without the file of vectors."""
   made = _config(root, optim__learning_rate=0.1)

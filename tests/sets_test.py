@@ -161,6 +161,7 @@ def _step(parts, state):
   return parts.trainer.train_step(state, fed.batch)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same_run(root, tmp_path):
   """What sets are made of is not in checkpoints."""
   made = _config(root, optim__learning_rate=0.1)

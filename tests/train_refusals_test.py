@@ -106,6 +106,7 @@ def test_a_diverging_loss_stops_with_the_window(root, tmp_path, capsys):
   assert not (tmp_path / 'result.json').exists()
 
 
+@pytest.mark.slow
 def test_a_diverging_loss_between_logs(root, tmp_path):
   made = tiny.config(
     root,

@@ -23,6 +23,7 @@ def made(request, root):
 
 
 @pytest.mark.parametrize('made', ['dare', 'din', 'eta'], indirect=True)
+@pytest.mark.quick_cases('dare', 'eta')
 def test_finds_what_the_model_keeps(made):
   run = made.all[0].run
   lists = forward.rankings(run, made.test_batches(), keep=3)
@@ -46,6 +47,7 @@ def test_finds_what_the_model_keeps(made):
 
 
 @pytest.mark.parametrize('made', ['dare', 'twin_proj'], indirect=True)
+@pytest.mark.quick_cases('dare')
 def test_ranks_by_category_and_position(made):
   """As the scores of a grid say, which is made another way."""
   run = made.all[0].run

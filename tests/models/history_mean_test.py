@@ -42,7 +42,7 @@ def _example(name: str, **options: Any) -> Any:
   ],
   ids=['dare', 'only_product', 'matches', 'projected', 'twin_v2', 'sdim'],
 )
-@pytest.mark.quick_cases('dare', 'twin_v2')
+@pytest.mark.quick_cases('dare')
 def test_equals_the_reference(name, options):
   reference_check.assert_equal(*_example(name, **options))
 

@@ -20,6 +20,7 @@ from absl.testing import parameterized
 import jax
 import numpy as np
 import optax
+import pytest
 
 from dare_jax import aggregate
 from dare_jax import models
@@ -137,6 +138,7 @@ def _named(
 
 class PublishedNumbersTest(parameterized.TestCase):
   @_BOTH
+  @pytest.mark.quick_cases('dare')
   def test_probabilities_and_losses(self, name):
     file = official_state.file(name)
     for batch, wide in itertools.product(_BATCHES, (False, True)):
@@ -160,6 +162,7 @@ class PublishedNumbersTest(parameterized.TestCase):
     np.testing.assert_allclose(_sigmoid(logits), expected, **_FLOAT32)
 
   @_BOTH
+  @pytest.mark.quick_cases('dare')
   def test_batch_statistics_in_evaluation(self, name):
     module, variables = _import(name, batch_statistics=True)
     logits = examples.predict(module, variables, _batch(name, 'full'))
@@ -167,6 +170,7 @@ class PublishedNumbersTest(parameterized.TestCase):
     np.testing.assert_allclose(_sigmoid(logits), expected, **_FLOAT32)
 
   @_BOTH
+  @pytest.mark.quick_cases('dare')
   def test_scores_and_search(self, name):
     for batch in _BATCHES:
       get = lambda key, batch=batch: official_state.file(name)[
@@ -188,6 +192,7 @@ class PublishedNumbersTest(parameterized.TestCase):
         )
 
   @_BOTH
+  @pytest.mark.quick_cases('dare')
   def test_gradients(self, name):
     file = official_state.file(name)
     module, _ = _import(name)
@@ -215,6 +220,7 @@ class PublishedNumbersTest(parameterized.TestCase):
     )
 
   @_BOTH
+  @pytest.mark.quick_cases('dare')
   def test_three_steps_of_adam(self, name):
     file = official_state.file(f'{name}_adam')
     optimizer = optax.adam(0.01)

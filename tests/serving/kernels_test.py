@@ -179,7 +179,7 @@ class BackendTest(parameterized.TestCase):
   @parameterized.product(
     precision=user_state.PRECISIONS, backend=[None, *dispatch.KERNELS]
   )
-  @pytest.mark.quick_cases('0', '1', '2')
+  @pytest.mark.quick_cases('0', '2')
   def test_a_state_is_searched_alike_by_all(self, precision, backend):
     operands = _state(precision)
     plain = user_state.search(*operands, _K, backend='plain')

@@ -18,7 +18,7 @@ class MatchStateTest(parameterized.TestCase):
   @parameterized.product(
     precision=user_state.PRECISIONS, case=[(2, False), (50, True)]
   )
-  @pytest.mark.quick_cases('0', '3')
+  @pytest.mark.quick_cases('3')
   def test_appended_and_scored_as_the_model_does(self, precision, case):
     candidates, apart = case
     model = examples.build(
@@ -46,7 +46,7 @@ class MatchStateTest(parameterized.TestCase):
     )
 
   @parameterized.product(precision=user_state.PRECISIONS, case=state_cases.LONG)
-  @pytest.mark.quick_cases('0', '3')
+  @pytest.mark.quick_cases('0')
   def test_long_rows_are_ranked_with_matches(self, precision, case):
     length, newest = case
     rng = np.random.default_rng(length)

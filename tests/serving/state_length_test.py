@@ -147,6 +147,7 @@ def test_the_border(served, precision, count):
 
 @pytest.mark.parametrize('length', [7, _LENGTH, 27, 64])
 @pytest.mark.parametrize('apart', [False, True])
+@pytest.mark.quick_cases('False-7', 'True-20', 'True-27', 'False-64')
 def test_another_length_on_purpose(served, length, apart):
   """Shorter and longer than the keys; also where they were cut when built."""
   state = served.state(apart=apart, history_length=length)

@@ -56,6 +56,10 @@ def _check_equal(found, expected):
   )
 
 
+# Of every twelve cases of a precision, those of three candidates.
+_OF_THREE = [str(12 * p + n) for p in range(3) for n in range(4, 8)]
+
+
 class UserCategoriesTest(parameterized.TestCase):
   @parameterized.product(
     precision=user_state.PRECISIONS,
@@ -63,6 +67,7 @@ class UserCategoriesTest(parameterized.TestCase):
     appended=[0, 160],
     k=[4, 5],
   )
+  @pytest.mark.quick_cases(*_OF_THREE)
   def test_equal_to_whole_keys(self, precision, candidates, appended, k):
     keys, category, table, query, bias = _draw(
       appended, candidates, _LENGTH + appended

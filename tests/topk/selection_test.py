@@ -43,6 +43,7 @@ class TopKTest(parameterized.TestCase):
     assert ((index >= 0) & (index < _LENGTH)).all()
 
   @parameterized.parameters((1, 1), (2, 1), (2, 3), (5, 2))
+  @pytest.mark.quick_cases('0', '2')
   def test_leading_axes_and_a_mask_that_broadcasts(self, windows, moments):
     rng = np.random.default_rng(windows)
     scores = rng.normal(size=(windows, moments, 3, 9)).astype(np.float32)

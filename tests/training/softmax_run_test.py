@@ -14,6 +14,7 @@ _LOSSES = {
 }
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_as_a_whole_one(tmp_path):
   tiny.write_log(tmp_path / 'log.csv')
   config = tiny.config(tmp_path, train__moments_per_window=3, **_LOSSES)

@@ -166,6 +166,7 @@ def test_bad_trials_are_given_up_by_their_validations(tune):
 
 
 @pytest.mark.parametrize('parallel', [1, 2])
+@pytest.mark.quick_cases('2')
 def test_stopped_and_gone_on_with_nothing_is_counted_twice(tune, parallel):
   whole = {'pause': 0.03, 'parallel': parallel}
   with pytest.raises(errors.Stopped, match='are saved'):

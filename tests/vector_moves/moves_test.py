@@ -48,6 +48,7 @@ def _draw(*shape):
 
 @pytest.mark.parametrize('n', [1, 5, 8])
 @pytest.mark.parametrize('inner', [(), (2,), (3, 2)])
+@pytest.mark.quick_cases('inner0-1', 'inner1-5', 'inner2-8')
 def test_rows_moved_by_any_number_of_steps(n, inner):
   steps = jnp.arange(n + 1).reshape(1, -1)
   x = _draw(1, n + 1, *inner, n)

@@ -111,7 +111,7 @@ def _by_raw_id(experiment, state, name):
   ('before', 'now'),
   [
     (1, 4096),
-    (4096, 1),
+    pytest.param(4096, 1, marks=pytest.mark.slow),
     pytest.param(1, 1, marks=pytest.mark.slow),
     pytest.param(4096, 4096, marks=pytest.mark.slow),
   ],
