@@ -2,7 +2,7 @@
 
 A new preset, plan or search is in here by being registered. Float32 presets
 that can be exported are checked alike in `bundle/presets_test`, which has runs
-of them.
+of them, and one in each run of the tests in `trained_test`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,6 @@ _PRECISIONS: dict[str, dict[str, Any]] = {
     'eval__drop_last': True,
   },
 }
-# What is tested in every run of the suite; the rest is slow.
-_FAST = (('dare', 'narrow'),)
 
 
 def _cases() -> list[Any]:
@@ -59,14 +57,8 @@ def _cases() -> list[Any]:
     fields[f'plan_{plan}'] = {'model__plan': plan}
     pairs.append((f'plan_{plan}', 'narrow'))
   return [
-    pytest.param(
-      {**fields[name], **_PRECISIONS[kind]},
-      id=f'{name}-{kind}',
-      marks=[] if (name, kind) in _FAST else [pytest.mark.slow],
-    )
-    for name, kind in dict.fromkeys(
-      [*_FAST, ('twin_v2', 'narrow_tables'), *pairs]
-    )
+    pytest.param({**fields[name], **_PRECISIONS[kind]}, id=f'{name}-{kind}')
+    for name, kind in dict.fromkeys(pairs)
   ]
 
 
@@ -95,6 +87,7 @@ def _run(root, workdir, fields: dict[str, Any]) -> dict[str, Any]:
   return tiny.run(config, workdir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fields', _cases())
 def test_a_run_read_back_is_the_run(root, tmp_path, fields):
   result = _run(root, tmp_path / 'run', fields)
