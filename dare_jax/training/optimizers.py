@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 import dataclasses
 import re
+from typing import NamedTuple
 
 import jax
 import optax
@@ -16,13 +17,27 @@ from dare_jax.embeddings import content_vectors
 from dare_jax.training import options as train_options
 
 
+class RankerTables(NamedTuple):
+  """The tables of a ranker.
+
+  Attributes:
+    every: all of them.
+    trained: those that training moves.
+    updater: what moves these.
+  """
+
+  every: tables_lib.TableSet
+  trained: tables_lib.TableSet
+  updater: tables_lib.TableUpdater
+
+
 def tables_of(
   config: models.RankerConfig,
   options: train_options.Options,
   total_steps: int,
   mesh: jax.sharding.Mesh,
-) -> tuple[tables_lib.TableSet, tables_lib.TableSet, tables_lib.TableUpdater]:
-  """Returns the tables of a ranker, those that are trained, what moves these.
+) -> RankerTables:
+  """Returns the tables of a ranker, and what moves them.
 
   Args:
     config: what shapes the ranker.
@@ -41,7 +56,7 @@ def tables_of(
   if (options.table_layout or by_platform) == 'joined':
     every = tables_lib.TableSet(every.specs, made)
     trained = tables_lib.TableSet(trained.specs, made)
-  return every, trained, tables_lib.TableUpdater(trained, made)
+  return RankerTables(every, trained, tables_lib.TableUpdater(trained, made))
 
 
 def stored_model(

@@ -16,15 +16,13 @@ from dare_jax import models
 from dare_jax import types
 from dare_jax.embeddings import set_tables
 from dare_jax.evaluation import found as found_lib
-from dare_jax.models.official import recipe
 from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.training import batch_rows
-from dare_jax.training import log_window
+from dare_jax.training import fresh_state
 from dare_jax.training import losses
 from dare_jax.training import optimizers
 from dare_jax.training import options as train_options
 from dare_jax.training import state_parts
-from dare_jax.training.roles import gradient_statistics
 from dare_jax.training.roles import role_gradients
 
 TrainState = state_parts.TrainState
@@ -71,8 +69,10 @@ class Trainer:
     self._options = options
     self.observes_gradients = observe_gradients
     self._dense = optimizers.dense_optimizer(options, total_steps)
-    self.tables, self.trained_tables, self.updater = optimizers.tables_of(
-      model.config, options, total_steps, self.mesh
+    tables = optimizers.tables_of(model.config, options, total_steps, self.mesh)
+    self.tables, self.trained_tables, self.updater = tables
+    self._fresh = fresh_state.FreshStates(
+      model.config, options, tables, self._dense, self.mesh, observe_gradients
     )
     self._sets = set_tables.SetTables(
       model.config.content, model.config.plan, options.row_sparse_from
@@ -86,8 +86,6 @@ class Trainer:
       )
     learner = model if not self._roles else self._roles.model
     self._learner = _on_axis(learner, self.mesh)
-    self._fresh = jax.jit(self._init_model)  # Traced once, for shapes, too.
-    self._slots = jax.jit(self._init_slots)
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
     self.predict_step = jax.jit(self._predict_step, static_argnums=2)
 
@@ -105,32 +103,7 @@ class Trainer:
       counts: field -> how often each id occurs in the log, int [rows]; needed
         where gradients are observed.
     """
-    zeros = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
-    shardings = jax.tree.map(lambda x: x.sharding, self._abstract(batch))
-    # Slots come second: they fill the memory that random numbers took, which
-    # is several times that of a table.
-    split = mesh_lib.shardings(self.mesh, self.trained_tables.gathered_specs())
-    draw = jax.jit(
-      lambda rng: self._fresh(rng, zeros()),
-      out_shardings=dataclasses.replace(
-        shardings,
-        tables={'encoder': split},
-        dense_slots=None,
-        table_slots=None,
-      ),
-    )
-    joined = self.trained_tables.only_joined(shardings.tables['encoder'])
-    fill = jax.jit(
-      lambda state: self._slots(state),
-      out_shardings=(shardings.dense_slots, shardings.table_slots, joined),
-    )
-    state = draw(jax.random.key(seed))
-    state = self._with_slots(state, *fill(state))
-    if not self.observes_gradients:
-      return state
-    trained = self.trained_tables
-    seen = gradient_statistics.fresh(trained, counts or {}, self.mesh)
-    return state_parts.with_seen(state, seen)
+    return self._fresh.make(seed, batch, counts)
 
   def abstract_state(self, batch: types.Batch) -> TrainState:
     """Returns shapes, dtypes and shardings of a state, which takes no memory.
@@ -138,39 +111,11 @@ class Trainer:
     Args:
       batch: arrays, or shapes and dtypes.
     """
-    found = self._abstract(batch)
-    if not self.observes_gradients:
-      return found
-    seen = gradient_statistics.abstract(self.trained_tables, self.mesh)
-    return state_parts.with_seen(found, seen)
-
-  def _abstract(self, batch: types.Batch) -> TrainState:
-    """Returns `abstract_state` without what is seen of gradients."""
-    shapes = jax.eval_shape(self._fresh, jax.random.key(0), batch)
-    slots = jax.eval_shape(self._slots, shapes)
-    shapes = self._with_slots(shapes, *slots)
-    shardings = mesh_lib.shardings(self.mesh, self.specs(shapes))
-    return jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      shapes,
-      shardings,
-    )
+    return self._fresh.abstract(batch)
 
   def specs(self, state: TrainState) -> TrainState:
     """Returns how the parts of a state are split over the devices."""
-    whole = jax.tree.map(lambda _: mesh_lib.WHOLE, state)
-    found = dataclasses.replace(
-      whole,
-      tables={'encoder': self.trained_tables.partition_specs()},
-      table_slots=self.updater.partition_specs(),
-    )
-    every = self.tables.partition_specs()
-    given = {name: every[name] for name in state_parts.given_tables(state)}
-    found = state_parts.with_given(found, given, state_parts.members(whole))
-    if state.seen is None:
-      return found
-    seen = gradient_statistics.specs(self.trained_tables)
-    return state_parts.with_seen(found, seen)
+    return self._fresh.specs(state)
 
   def variables(self, state: TrainState) -> dict[str, Any]:
     """Returns a state as the model has it outside training: row = id.
@@ -196,51 +141,7 @@ class Trainer:
   def empty_sums(self) -> dict[str, jax.Array]:
     """Returns the sums of an empty log window, on the mesh."""
     sharding = jax.sharding.NamedSharding(self.mesh, mesh_lib.WHOLE)
-    return jax.jit(self._zero_sums, out_shardings=sharding)()
-
-  def _zero_sums(self) -> dict[str, jax.Array]:
-    observed = self.trained_tables.specs if self.observes_gradients else ()
-    return log_window.zero_sums() | gradient_statistics.zero_sums(observed)
-
-  def _init_model(self, rng: jax.Array, batch: types.Batch) -> TrainState:
-    """Returns a fresh state without slots; of `batch` only shapes matter."""
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
-    stored = optimizers.stored_model(self.model.config, self.tables)
-    variables = stored.init(rng, zeros)
-    if self._options.published_init:
-      variables = recipe.redraw(jax.random.fold_in(rng, 1), variables)
-    made = variables['tables']['encoder']
-    trained = {name: made[name] for name in self.trained_tables.specs}
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=variables['params'],
-      tables={'encoder': self.trained_tables.as_stored(trained)},
-      batch_stats=variables['batch_stats'],
-      dense_slots=None,
-      table_slots=None,
-      sums=self._zero_sums(),
-      constants=variables.get('constants', {}),
-      clusters=None,
-    )
-
-  def _init_slots(self, state: TrainState) -> tuple[Any, Any, Any]:
-    """Returns fresh slots, of all, and what is joined of tables still apart."""
-    tables = state.tables['encoder']
-    joined = self.trained_tables.only_joined(self.trained_tables.join(tables))
-    slots = self.updater.init_slots(tables)
-    return self._dense.init(state.params), slots, joined
-
-  def _with_slots(
-    self, state: TrainState, dense: Any, of_tables: Any, joined: Any
-  ) -> TrainState:
-    """Returns the state of `_init_model` with what `_init_slots` made."""
-    tables = self.trained_tables.with_joined(state.tables['encoder'], joined)
-    return dataclasses.replace(
-      state,
-      tables={'encoder': tables},
-      dense_slots=dense,
-      table_slots=of_tables,
-    )
+    return jax.jit(self._fresh.zero_sums, out_shardings=sharding)()
 
   def _train_step(
     self, state: TrainState, batch: types.Batch
