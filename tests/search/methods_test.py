@@ -13,9 +13,7 @@ import numpy as np
 
 from dare_jax import aggregate
 from dare_jax import search
-from dare_jax import types
 from dare_jax.search import methods
-from dare_jax.training import clusters as cluster_lib
 from tests.models import reference
 from tests.search import views
 
@@ -26,10 +24,6 @@ _ALL = parameterized.named_parameters(
 _LIMITED = parameterized.named_parameters(
   *((name, kind) for name, kind in search.SEARCHES.items() if name != 'all')
 )
-
-
-def _weights(result: types.SearchResult) -> Any:
-  return aggregate.masked_softmax(result.scores, result.mask)
 
 
 def _categories(
@@ -65,8 +59,8 @@ class EverySearchTest(parameterized.TestCase):
       full = views.find(search.FullSearch, view)[0]
       found = views.find(kind, view, top_k=length, **_SIZES)[0]
       np.testing.assert_allclose(
-        views.at_home(_weights(found), found, length),
-        views.at_home(_weights(full), full, length),
+        views.at_home(views.weights(found), found, length),
+        views.at_home(views.weights(full), full, length),
         rtol=1e-5,
       )
       np.testing.assert_array_equal(found.mask.sum(-1), full.mask.sum(-1))
@@ -84,7 +78,7 @@ class EverySearchTest(parameterized.TestCase):
     masked = np.asarray(aggregate.masked_softmax(scores, jnp.array(home)))
     assert not np.any(masked[~home])
     np.testing.assert_allclose(
-      views.at_home(_weights(found), found, length), masked, rtol=1e-5
+      views.at_home(views.weights(found), found, length), masked, rtol=1e-5
     )
 
   @_ALL
@@ -130,7 +124,9 @@ class EverySearchTest(parameterized.TestCase):
     moved = view.replace(bias_by_distance=view.bias_by_distance + 2.0)
     after = views.find(kind, moved, **_SIZES)[0]
     np.testing.assert_array_equal(found.indices, after.indices)
-    np.testing.assert_allclose(_weights(found), _weights(after), rtol=1e-5)
+    np.testing.assert_allclose(
+      views.weights(found), views.weights(after), rtol=1e-5
+    )
 
   @_ALL
   def test_moments_without_behaviors_keep_none(self, kind):
@@ -138,7 +134,7 @@ class EverySearchTest(parameterized.TestCase):
     view = view.replace(visible=jnp.zeros_like(view.visible))
     found = views.find(kind, view, **_SIZES)[0]
     assert not np.any(found.mask)
-    assert not np.any(_weights(found))
+    assert not np.any(views.weights(found))
 
   @_LIMITED
   def test_keep_padding_lets_all_places_count(self, kind):
@@ -151,7 +147,7 @@ class EverySearchTest(parameterized.TestCase):
     np.testing.assert_array_equal(quirk.scores, clean.scores)
     # Padding takes weight from the real ones; without padding all is equal.
     short = ~np.asarray(clean.mask).all(-1)
-    total = np.where(clean.mask, _weights(quirk), 0.0).sum(-1)
+    total = np.where(clean.mask, views.weights(quirk), 0.0).sum(-1)
     assert (total[short] < 1).all()
     np.testing.assert_allclose(total[~short], 1.0, rtol=1e-5)
 
@@ -245,116 +241,6 @@ class ProjectedSearchTest(parameterized.TestCase):
       assert not np.any(grad)
     for grad in jax.tree.leaves(jax.grad(total)(params, False)):
       assert np.any(grad)
-
-
-class ClusterSearchTest(parameterized.TestCase):
-  def _check_equals_score_search(self, view: search.SearchView) -> None:
-    length = view.keys.shape[1]
-    expected = views.find(search.ScoreSearch, view)[0]
-    found = views.find(search.ClusterSearch, view, num_clusters=length)[0]
-    # What is not kept points anywhere.
-    for name in ('indices', 'scores', 'distance'):
-      np.testing.assert_array_equal(
-        jnp.where(found.mask, getattr(found, name), 0),
-        jnp.where(expected.mask, getattr(expected, name), 0),
-      )
-    np.testing.assert_array_equal(found.mask, expected.mask)
-
-  @parameterized.parameters(*views.SHAPES)
-  def test_without_clusters_and_with_clusters_of_one_it_is_twin(self, *shape):
-    view = views.make_view(0, *shape)
-    self._check_equals_score_search(view)
-    windows, length = view.keys.shape[:2]
-    ones = cluster_lib.hierarchical_clusters(
-      np.asarray(view.keys).reshape(windows * length, -1),
-      length * np.arange(windows + 1),
-      max_size=1,
-    )
-    ones = types.Clusters(
-      cluster=jnp.asarray(ones.cluster.reshape(windows, length)),
-      rank=jnp.asarray(ones.rank.reshape(windows, length)),
-    )
-    self._check_equals_score_search(
-      view.replace(history=view.history.replace(clusters=ones))
-    )
-
-  @parameterized.parameters(1, 2, 5)
-  def test_n_equals_in_a_cluster_are_n_behaviors(self, n):
-    # Behaviors 2 to 1 + n are the same, at the same position.
-    view = views.make_view(1, 1, 1, 2, 9)
-    key, distance = view.keys[:, 2:3], view.distance[:, :, 2:3]
-    view = view.replace(
-      keys=view.keys.at[:, 2 : 2 + n].set(key),
-      distance=view.distance.at[:, :, 2 : 2 + n].set(distance),
-      visible=jnp.ones((1, 1, 9), bool),
-    )
-    cluster = np.arange(9)
-    cluster[2 : 2 + n] = 2
-    clusters = types.Clusters(
-      cluster=jnp.asarray(cluster[None], jnp.int32),
-      rank=jnp.zeros((1, 9), jnp.int32),
-    )
-    history = view.history.replace(clusters=clusters)
-    found = views.find(
-      search.ClusterSearch,
-      view.replace(history=history),
-      num_clusters=9,
-      top_k=9,
-    )[0]
-    full = views.find(search.FullSearch, view)[0]
-    ours = views.at_home(_weights(found), found, 9)
-    each = np.array(views.at_home(_weights(full), full, 9))
-    # All of the cluster's weight is at its representative.
-    each[..., 1 + n] = each[..., 2 : 2 + n].sum(-1)
-    each[..., 2 : 1 + n] = 0
-    np.testing.assert_allclose(ours, each, rtol=1e-5)
-    values = jax.random.normal(jax.random.key(0), (1, 9, 3))
-    values = np.array(values.at[:, 2 : 2 + n].set(values[:, 2:3]))
-    np.testing.assert_allclose(
-      np.einsum('bmcl,bld->bmcd', ours, values),
-      np.einsum('bmcl,bld->bmcd', np.asarray(_weights(full)), values),
-      rtol=1e-5,
-      atol=1e-6,
-    )
-
-  @parameterized.parameters(*views.SHAPES)
-  def test_equals_the_equation(self, *shape):
-    view = views.make_view(2, *shape, clusters=True)
-    found, attention, _ = views.find(
-      search.ClusterSearch, view, num_clusters=views.NUM_CLUSTERS
-    )
-    cluster = np.asarray(view.history.clusters.cluster)
-    rank = np.asarray(view.history.clusters.rank)
-    bias = np.asarray(view.bias_by_distance)
-    query, keys, distance = _arrays(view)
-    for b, m, c in np.ndindex(*found.mask.shape[:3]):
-      groups: dict[int, list[int]] = {}
-      for i in np.flatnonzero(view.visible[b, m]).tolist():
-        groups.setdefault(cluster[b, i], []).append(i)
-      score, position = {}, {}
-      for members in groups.values():
-        best = min(members, key=lambda i, b=b: (rank[b, i], -i))
-        mean = np.mean([distance[b, m, i] for i in members])
-        position[best] = max(int(np.floor(mean + 0.5)), 1)
-        content = np.dot(query[b, m, c], keys[b, best])
-        scaled = content / np.sqrt(query.shape[-1])
-        score[best] = scaled + bias[position[best]] + np.log(len(members))
-      expected = reference.top_k(score, 3)
-      mask = np.asarray(found.mask[b, m, c])
-      assert np.asarray(found.indices[b, m, c])[mask].tolist() == expected
-      np.testing.assert_array_equal(
-        np.asarray(found.distance[b, m, c])[mask],
-        [position[i] for i in expected],
-      )
-      np.testing.assert_allclose(
-        np.asarray(found.scores[b, m, c])[mask],
-        [score[i] for i in expected],
-        rtol=1e-5,
-        atol=1e-5,
-      )
-      np.testing.assert_array_equal(
-        np.flatnonzero(attention.mask[b, m, 0]), sorted(score)
-      )
 
 
 class FullSearchTest(absltest.TestCase):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dare_jax import aggregate
 from dare_jax import search
 from dare_jax import types
 
@@ -73,6 +74,11 @@ def find(
   searcher = kind(search.SearchOptions(**({'top_k': 3} | options)))
   found, variables = searcher.init_with_output(jax.random.key(1), view, dot)
   return *found, variables
+
+
+def weights(result: types.SearchResult) -> Any:
+  """Returns what softmax makes of the scores of the behaviors kept."""
+  return aggregate.masked_softmax(result.scores, result.mask)
 
 
 def at_home(values: Any, result: types.SearchResult, length: int) -> np.ndarray:
