@@ -15,6 +15,7 @@ import optuna
 import sqlalchemy
 
 from dare_jax import errors
+from dare_jax import models
 from dare_jax import storage
 from dare_jax.configs import base
 from dare_jax.experiments import run_config
@@ -56,6 +57,18 @@ class Choice:
     return self.metric != 'logloss'
 
 
+def _value(config: ml_collections.ConfigDict, name: str) -> Any:
+  """Returns the value of a field, of its model's preset where it is None."""
+  value: Any = config
+  for part in name.split('.'):
+    value = value[part]
+  section, _, option = name.partition('.')
+  if value is not None or section != 'model':
+    return value
+  default = getattr(models.RankerConfig, option, None)
+  return models.PRESETS.get(config.model.name, {}).get(option, default)
+
+
 class Study:
   """Trials, numbered from 0 in the order in which they were drawn."""
 
@@ -67,7 +80,7 @@ class Study:
   ) -> None:
     """Opens the file in a folder, or makes it.
 
-    The first trial is the config as it is, if the space has its values.
+    The first trial is the config as it is, where the space has its values.
 
     Args:
       output: the folder of the sweep.
@@ -118,19 +131,17 @@ class Study:
       return
     # After a kill in between, this runs again; trials planned before are kept.
     own = self.own_values()
-    if own is not None and not self._study.get_trials(deepcopy=False):
+    if own and not self._study.get_trials(deepcopy=False):
       self._study.enqueue_trial(own)
     self._study.set_user_attr('sweep', json.dumps(now))
 
-  def own_values(self) -> dict[str, Any] | None:
-    """Returns the config's own values, if the space has them all."""
-    own: dict[str, Any] = {}
-    for field in self.choice.fields:
-      value: Any = self._config
-      for part in field.name.split('.'):
-        value = value[part]
-      own[field.name] = field.stored(value)
-    return None if None in own.values() else own
+  def own_values(self) -> dict[str, Any]:
+    """Returns the config's own values, of the fields whose space has them."""
+    own = {
+      field.name: field.stored(_value(self._config, field.name))
+      for field in self.choice.fields
+    }
+    return {name: value for name, value in own.items() if value is not None}
 
   @property
   def trials(self) -> list[optuna.trial.FrozenTrial]:

@@ -103,6 +103,16 @@ def tune(tmp_path, monkeypatch):
   return run
 
 
+def test_the_first_trial_has_what_the_space_has_of_the_config(tune):
+  """The preset's auxiliary head, where the config leaves it to the preset."""
+  head = space.Field('model.aux_head', (False, True))
+  elsewhere = space.Field('optim.learning_rate', (), 0.5, 1.0)
+  (first,) = tune(1, fields=(_L2, head, elsewhere))['trials']
+  assert first['fields']['optim.l2'] == 1e-6
+  assert first['fields']['model.aux_head'] == 'True'
+  assert 0.5 <= first['fields']['optim.learning_rate'] <= 1.0
+
+
 def of(found, key):
   return [row[key] for row in found['trials']]
 
