@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 from unittest import mock
@@ -72,11 +71,7 @@ def test_the_gradient_of_a_row_agrees_with_the_reference_s_differences():
 
 @pytest.mark.slow
 def test_a_few_windows_at_a_time_change_nothing():
-  model, variables, batch = _example('dare')
-  whole = examples.measure(model, variables, batch)
-  few = dataclasses.replace(model.config, scores_at_once=1)
-  parts = examples.measure(model.clone(config=few), variables, batch)
-  chex.assert_trees_all_close(parts.grads, whole.grads, rtol=1e-4, atol=5e-5)
+  parts, whole = reference_check.assert_same_by_windows(*_example('dare'))
   chex.assert_trees_all_close(parts.output, whole.output, rtol=1e-4, atol=5e-5)
 
 

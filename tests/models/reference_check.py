@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 from unittest import mock
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +50,24 @@ def assert_same_kept(
     np.testing.assert_array_equal(
       np.sort(kept), np.sort(expected.kept[b][m][c])
     )
+
+
+def assert_same_by_windows(
+  model: models.Ranker, variables: Any, batch: types.Batch
+) -> tuple[examples.Measured, examples.Measured]:
+  """Compares a window at a time with all at once: loss, gradients, statistics.
+
+  Returns:
+    What both give, for further checks: the parts, the whole.
+  """
+  whole = examples.measure(model, variables, batch)
+  few = dataclasses.replace(model.config, scores_at_once=1)
+  parts = examples.measure(model.clone(config=few), variables, batch)
+  for name in ('loss', 'grads', 'batch_stats'):
+    chex.assert_trees_all_close(
+      getattr(parts, name), getattr(whole, name), rtol=1e-4, atol=5e-5
+    )
+  return parts, whole
 
 
 def slope(
