@@ -41,6 +41,8 @@ def summary(
     """Returns the command of this run with other fields of its model."""
     changed = {f'model.{name}': value for name, value in changes.items()}
     kept = {k: v for k, v in overrides.items() if k not in changed}
+    if 'name' in changes:  # DARE has no shared table to observe: refused.
+      kept.pop('train.observe_gradients', None)
     given = {'': config} | {f'.{k}': v for k, v in (kept | changed).items()}
     return ' '.join(
       ('python -m dare_jax.train',)

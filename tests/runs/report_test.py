@@ -58,6 +58,18 @@ def test_commands_keep_what_was_given():
   assert 'your own log' not in text  # It is one.
 
 
+def test_the_other_model_is_not_observed():
+  overrides = {'seed': 2, 'train.observe_gradients': True}
+  _, (compare, *_) = commands(
+    {'model': 'twin'}, 'runs/twin', 'configs/quickstart.py', overrides
+  )
+  assert compare == [
+    '--config=configs/quickstart.py',
+    '--config.seed=2',
+    '--config.model.name=dare',
+  ]
+
+
 def test_what_was_best_and_what_is_left_out():
   text = report.summary(_RESULT, 'runs/x', 'configs/csv_log.py', {})
   assert 'step 8 of 8 was best\n' in text and 'left out' not in text
