@@ -40,17 +40,17 @@ class UniqueRows(NamedTuple):
 
 
 def row_capacity(count: int) -> int:
-  """Returns the capacity for `count` rows: 2 or 3 times a power of two.
+  """Returns the capacity for `count` rows: 4, 5, 6 or 7 times a power of two.
 
-  At most a third of it is empty, and there are two sizes for each doubling, so
-  that few programs are compiled.
+  At most a quarter of it is empty, and there are four sizes for each doubling,
+  so that few programs are compiled.
 
   >>> [row_capacity(n) for n in (1, 256, 257, 1025)]
-  [256, 256, 384, 1536]
+  [256, 256, 320, 1280]
   """
   if count <= _SMALLEST:
     return _SMALLEST
-  unit = 1 << max(0, (count - 1).bit_length() - 2)
+  unit = 1 << max(0, (count - 1).bit_length() - 3)
   return -(-count // unit) * unit
 
 

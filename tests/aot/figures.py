@@ -63,7 +63,8 @@ def compare(name: str, row: Mapping[str, Any]) -> None:
   known = expected.pop('compiler', 'none')
   if known != compiler:
     pytest.skip(f'{name}: figures are of {known}, the compiler is {compiler}')
-  assert differences(own, expected) == {}
+  found = differences(own, expected)
+  assert not found, f'{name}: figure -> (now, kept): {found}'
 
 
 def differences(

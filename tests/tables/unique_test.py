@@ -17,7 +17,7 @@ def test_capacity_has_room_and_wastes_little(count):
   room = tables.row_capacity(count)
   assert room >= count
   assert room == tables.row_capacity(room)
-  assert room == 256 or room <= 1.5 * count + 1
+  assert room == 256 or room <= 1.25 * count + 1
 
 
 def _check(ids, found, rows, size):
