@@ -32,17 +32,19 @@ class _Inputs:
       aggregate.AggregationOptions(bits, use.width)
     )
     variables = {'constants': {'directions': use.directions}}
-    found = pooling.apply(variables, use.result, use.values, use.target)
+    pool = jax.jit(pooling.apply)
+    found = pool(variables, use.result, use.values, use.target)
     return tuple(map(np.asarray, found))
 
 
 def _result(mask: np.ndarray) -> types.SearchResult:
   """A search that kept all; the scores are not to be read."""
-  index = jnp.broadcast_to(jnp.arange(mask.shape[-1]), mask.shape)
+  index = np.broadcast_to(np.arange(mask.shape[-1]), mask.shape)
+  index = jax.device_put(index)
   return types.SearchResult(
     indices=index,
-    scores=jnp.full(mask.shape, jnp.nan),
-    mask=jnp.array(mask),
+    scores=jax.device_put(np.full(mask.shape, np.nan)),
+    mask=jax.device_put(mask),
     distance=index,
     everything=True,
   )
@@ -53,7 +55,7 @@ def _inputs(
 ) -> _Inputs:
   b, m, c, length, d = shape
   rng = np.random.default_rng(seed)
-  normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  normal = lambda *shape: jax.device_put(rng.normal(size=shape))
   return _Inputs(
     result=_result(rng.random((b, m, c, length)) < 0.8),
     values=aggregate.Values(normal(b, length, d), normal(b, m, length, 3)),
@@ -76,7 +78,9 @@ class SignaturesTest(parameterized.TestCase):
     rng = np.random.default_rng(width)
     x = rng.normal(size=(3, 2, 4)).astype(np.float32)
     directions = rng.normal(size=(4, width * rounds)).astype(np.float32)
-    found = aggregate.signatures(jnp.array(x), jnp.array(directions), width)
+    found = np.asarray(
+      aggregate.signatures(*map(jax.device_put, (x, directions)), width)
+    )
     assert found.shape == (3, 2, rounds)
     for where in np.ndindex(*found.shape):
       part = directions[:, where[-1] * width : (where[-1] + 1) * width]
@@ -225,7 +229,7 @@ class BucketPoolingTest(parameterized.TestCase):
       return jnp.sum(pooling.apply(variables, result, values, target)[0])
 
     given = inputs.values.content, inputs.values.time, inputs.target
-    every = jax.grad(total, argnums=(1, 2, 3, 4))
+    every = jax.jit(jax.grad(total, argnums=(1, 2, 3, 4)))
     for grad in jax.tree.leaves(every(nothing, variables, *given)):
       assert not np.any(grad)
     hashed, content, time, target = every(inputs.result, variables, *given)

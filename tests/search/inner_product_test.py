@@ -21,7 +21,9 @@ def _inputs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 class InnerProductTest(absltest.TestCase):
   def test_equals_the_equation(self):
     query, keys, bias = _inputs()
-    scores = search.inner_product_scores(*map(jnp.array, (query, keys, bias)))
+    scores = np.asarray(
+      search.inner_product_scores(*map(jnp.array, (query, keys, bias)))
+    )
     assert scores.shape == (2, 3, 4, 6)
     for b, m, c, i in np.ndindex(*scores.shape):
       expected = query[b, m, c] @ keys[b, i] / np.sqrt(5) + bias[b, m, 0, i]

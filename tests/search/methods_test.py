@@ -102,13 +102,14 @@ class EverySearchTest(parameterized.TestCase):
   def test_targets_do_not_see_each_other(self, kind):
     view = views.make_view(5, clusters=True)
     searcher = kind(search.SearchOptions(top_k=3, **_SIZES))
-    variables = searcher.init(jax.random.key(0), view, views.dot)
-    whole, _ = searcher.apply(variables, view, views.dot)
+    search_afresh = jax.jit(searcher.init_with_output, static_argnums=2)
+    (whole, _), variables = search_afresh(jax.random.key(0), view, views.dot)
     part = view.replace(
       query=view.query[:, :, 1:],
       target_ids=jax.tree.map(lambda x: x[:, :, 1:], view.target_ids),
     )
-    alone, _ = searcher.apply(variables, part, views.dot)
+    find = jax.jit(searcher.apply, static_argnums=2)
+    alone, _ = find(variables, part, views.dot)
     for name in ('indices', 'mask', 'distance'):
       np.testing.assert_array_equal(
         getattr(alone, name), getattr(whole, name)[:, :, 1:]
@@ -237,9 +238,10 @@ class ProjectedSearchTest(parameterized.TestCase):
       scores = found.scores if of_kept else attention.scores
       return jnp.sum(jnp.square(scores))
 
-    for grad in jax.tree.leaves(jax.grad(total)(params, True)):
+    gradient = jax.jit(jax.grad(total), static_argnums=1)
+    for grad in jax.tree.leaves(gradient(params, True)):
       assert not np.any(grad)
-    for grad in jax.tree.leaves(jax.grad(total)(params, False)):
+    for grad in jax.tree.leaves(gradient(params, False)):
       assert np.any(grad)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import chex
@@ -19,7 +21,7 @@ def _variables(view: search.SearchView, seed: int):
   )
   rng = np.random.default_rng(seed)
   return jax.tree.map(
-    lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), shapes
+    lambda x: jax.device_put(rng.normal(size=x.shape)), shapes
   )
 
 
@@ -42,11 +44,10 @@ class NetworkScorerTest(parameterized.TestCase):
   def test_equals_the_network_on_the_concatenation(self, *shape):
     view = views.make_view(0, *shape)
     variables = _variables(view, 1)
-    weight = jnp.asarray(
+    weight = jax.device_put(
       np.random.default_rng(2).normal(
         size=(*view.query.shape[:3], view.keys.shape[1])
-      ),
-      jnp.float32,
+      )
     )
 
     def split(variables, query, keys):
@@ -56,23 +57,31 @@ class NetworkScorerTest(parameterized.TestCase):
     def whole(variables, query, keys):
       return _concatenated(variables, view.replace(query=query, keys=keys))
 
-    inputs = (variables, view.query, view.keys)
-    chex.assert_trees_all_close(
-      split(*inputs), whole(*inputs), rtol=1e-5, atol=1e-5
-    )
-    grads = [
-      jax.grad(lambda *x, f=f: jnp.sum(weight * f(*x)), argnums=(0, 1, 2))(
+    @functools.partial(jax.jit, static_argnums=0)
+    def scores_and_gradients(scorer, *inputs):
+      def weighed(*inputs):
+        scores = scorer(*inputs)
+        return jnp.sum(weight * scores), scores
+
+      grads, scores = jax.grad(weighed, argnums=(0, 1, 2), has_aux=True)(
         *inputs
       )
-      for f in (split, whole)
-    ]
+      return scores, grads
+
+    inputs = (variables, view.query, view.keys)
+    scores, grads = zip(
+      *(scores_and_gradients(f, *inputs) for f in (split, whole)), strict=True
+    )
+    chex.assert_trees_all_close(*scores, rtol=1e-5, atol=1e-5)
     # Sums of up to 2 * 3 * 4 * 12 terms near 1.
     chex.assert_trees_all_close(*grads, rtol=1e-4, atol=1e-4)
 
   def test_sizes_as_published(self):
     view = views.make_view(0)
-    params = search.NetworkScorer().init(jax.random.key(0), view)['params']
-    shapes = jax.tree.map(jnp.shape, params)
+    params = jax.eval_shape(
+      search.NetworkScorer().init, jax.random.key(0), view
+    )['params']
+    shapes = jax.tree.map(lambda x: x.shape, params)
     assert shapes == {
       'hidden': {'kernel': (16, 36), 'bias': (36,)},
       'slope': {'negative_slope': ()},
@@ -82,16 +91,16 @@ class NetworkScorerTest(parameterized.TestCase):
   def test_targets_and_behaviors_are_scored_apart(self):
     view = views.make_view(3)
     variables = _variables(view, 4)
-    scorer = search.NetworkScorer(hidden=6)
-    scores = scorer.apply(variables, view)
+    apply = jax.jit(search.NetworkScorer(hidden=6).apply)
+    scores = apply(variables, view)
     part = view.replace(
       query=view.query[:, :, 1:],
       target_ids=jax.tree.map(lambda x: x[:, :, 1:], view.target_ids),
     )
-    alone = scorer.apply(variables, part)
+    alone = apply(variables, part)
     np.testing.assert_allclose(alone, scores[:, :, 1:], rtol=1e-5, atol=1e-5)
     keys = view.keys.at[:, 2].set(9.0)
-    changed = np.array(scorer.apply(variables, view.replace(keys=keys)))
+    changed = np.array(apply(variables, view.replace(keys=keys)))
     changed[..., 2] = scores[..., 2]
     np.testing.assert_allclose(changed, scores, rtol=1e-5, atol=1e-5)
 

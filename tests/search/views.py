@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import aggregate
@@ -36,17 +35,17 @@ def make_view(
   mask = index >= padding[:, None]
   visible = mask[:, None] & (index < end[..., None])
   targets = (windows, moments, candidates)
-  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  draw = lambda *shape: jax.device_put(rng.normal(size=shape))
   whole = lambda high, shape: rng.integers(0, high, shape).astype(np.int32)
   history = types.History(
-    ids={'category': jnp.asarray(whole(NUM_CATEGORIES, mask.shape) * mask)},
-    mask=jnp.asarray(mask),
+    ids={'category': jax.device_put(whole(NUM_CATEGORIES, mask.shape) * mask)},
+    mask=jax.device_put(mask),
   )
   if clusters:
     history = history.replace(
       clusters=types.Clusters(
-        cluster=jnp.asarray(whole(NUM_CLUSTERS, mask.shape) * mask),
-        rank=jnp.asarray(whole(3, mask.shape) * mask),
+        cluster=jax.device_put(whole(NUM_CLUSTERS, mask.shape) * mask),
+        rank=jax.device_put(whole(3, mask.shape) * mask),
       )
     )
   distance = np.maximum(end[..., None] - index, 0).astype(np.int32)
@@ -54,14 +53,15 @@ def make_view(
     query=draw(*targets, width),
     keys=draw(windows, length, width),
     bias_by_distance=draw(length + 1),
-    distance=jnp.asarray(distance),
-    visible=jnp.asarray(visible),
-    target_ids={'category': jnp.asarray(whole(NUM_CATEGORIES, targets))},
+    distance=jax.device_put(distance),
+    visible=jax.device_put(visible),
+    target_ids={'category': jax.device_put(whole(NUM_CATEGORIES, targets))},
     history=history,
     time_dim=3,
   )
 
 
+@jax.jit
 def dot(view: search.SearchView) -> Any:
   """The scores of TWIN and DARE."""
   return search.inner_product_scores(view.query, view.keys, view.time_bias())
@@ -72,10 +72,12 @@ def find(
 ) -> tuple[types.SearchResult, search.Attention, Any]:
   """Returns what a fresh search finds, and its variables."""
   searcher = kind(search.SearchOptions(**({'top_k': 3} | options)))
-  found, variables = searcher.init_with_output(jax.random.key(1), view, dot)
+  search_afresh = jax.jit(searcher.init_with_output, static_argnums=2)
+  found, variables = search_afresh(jax.random.key(1), view, dot)
   return *found, variables
 
 
+@jax.jit
 def weights(result: types.SearchResult) -> Any:
   """Returns what softmax makes of the scores of the behaviors kept."""
   return aggregate.masked_softmax(result.scores, result.mask)
