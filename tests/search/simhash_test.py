@@ -192,7 +192,7 @@ class PlansTest(parameterized.TestCase):
     candidates = query.shape[2]
     own = distance[:, np.arange(candidates), np.arange(candidates)]
     assert not own.any()
-    result = model.apply(variables, batch).search
+    result = examples.evaluate(model, variables, batch).output.search
     same = np.asarray(distance == 0)
     found = np.asarray(result.indices)[:, 0, :, 0]
     assert np.take_along_axis(same, found[..., None], axis=-1).all()
@@ -211,7 +211,8 @@ class PlansTest(parameterized.TestCase):
     model, variables, batch = _repeating_targets(
       plan, use_time, search='all', aggregation='buckets', hash_bits=48
     )
-    weights = np.asarray(model.apply(variables, batch).weights)[:, 0]
+    output = examples.evaluate(model, variables, batch).output
+    weights = np.asarray(output.weights)[:, 0]
     same = np.arange(weights.shape[1])
     np.testing.assert_array_equal(weights[:, same, same], 1.0)
     assert weights.min() < 1.0
