@@ -9,9 +9,10 @@ from dare_jax.checkpoints import checksum
 
 
 def _of_blocks(array, chunk, monkeypatch):
-  """The sum for an array of one leaf, `chunk` elements at a time."""
+  """The sum that a device makes for an array, `chunk` elements at a time."""
   with monkeypatch.context() as patch:
     patch.setattr(checksum, '_CHUNK', chunk)
+    patch.setattr(checksum, '_FEW', -1)
     jax.clear_caches()
     found = checksum.of_values([jnp.zeros(3), array])
   jax.clear_caches()
@@ -24,6 +25,16 @@ def test_a_checksum_is_that_of_all_chunks(dtype, monkeypatch):
   whole = _of_blocks(array, 1 << 20, monkeypatch)
   for chunk in (1, 14, 28, 70):  # One row; chunks that do and do not fit.
     assert _of_blocks(array, chunk, monkeypatch) == whole
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int8', 'float64'])
+@pytest.mark.parametrize('shape', [(), (5,), (11, 7), (2, 3, 4), (0, 3)])
+def test_a_checksum_is_that_of_the_host(dtype, shape, monkeypatch):
+  values = np.random.default_rng(0).integers(-50, 50, shape)
+  with jax.enable_x64(dtype == 'float64'):
+    array = jnp.asarray(values.astype(dtype))
+    found = checksum.of_values([jnp.zeros(3), array])
+    assert _of_blocks(array, 14, monkeypatch) == found
 
 
 def test_each_bit_and_place_counts():
