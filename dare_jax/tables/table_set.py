@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
+import functools
 from typing import Any
 from typing import TypeAlias
 import zlib
@@ -261,6 +262,7 @@ class TableSet:
     found = {name: of(name, t) for name, t in tables.items()}
     return self.join(self.as_stored(found))
 
+  @functools.partial(jax.jit, static_argnums=0)
   def by_id(self, tables: Tables) -> dict[str, jax.Array]:
     """Returns stored tables as a model outside training has them: row = id."""
 

@@ -116,7 +116,8 @@ class SearchBenchTest(parameterized.TestCase):
       search._check([search.Point(**(sizes | change))], 4, [])
 
   def test_a_figure_with_auc(self):
-    rows = [_row(), _row(dim=4), _row(length=32)]
+    row = _row()
+    rows = [row, row | {'dim': 4}, row | {'length': 32}]
     made = tempfile.TemporaryDirectory()
     self.addCleanup(made.cleanup)
     folder = pathlib.Path(made.name)

@@ -39,6 +39,11 @@ _SECONDS = 1.0
 _LEAST, _MOST = 3, 15
 # Users whose search is compared with the exact one.
 _COMPARED = 8
+_build = jax.jit(
+  user_state.build, static_argnames=('precision', 'num_categories')
+)
+_search = jax.jit(user_state.search, static_argnames='k')
+_score = jax.jit(ranking.content_scores)
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -75,24 +80,16 @@ def from_state(
   made = _states(keys, precision, categories)
   users, candidates, _ = query.shape
   score = _scorer(users * candidates * made.state.capacity)
-  find = jax.jit(functools.partial(user_state.search, k=top_k))
-  search_s = seconds(
-    lambda: find(
-      made.state, query, bias_by_distance=bias, category_keys=made.table
-    )
-  )
+  search = lambda: _search(made.state, query, bias, top_k, made.table)
+  search_s = seconds(search)
   score_s = seconds(lambda: score(made.state, query, made.table))
-  few = jax.tree.map(lambda x: x[:_COMPARED], made.state)
-  query = query[:_COMPARED]
+  few = np.asarray(query)[:_COMPARED]
   return {
     'search_s': search_s,
     'score_s': score_s,
     'top_k_share': max(0.0, 1 - score_s / search_s),
     'read_mb': made.read_mb,
-    'recall': _recall(
-      user_state.search(few, query, bias, top_k, made.table),
-      user_state.search(made.exact, query, bias, top_k),
-    ),
+    'recall': _recall(search(), _search(made.exact, few, bias, top_k)),
   }
 
 
@@ -120,20 +117,19 @@ class _States:
 def _states(keys: Any, precision: str, categories: int | None) -> _States:
   """Returns the states of users, from arguments of `from_state`."""
   users, length, dim = keys.shape
-  mask = jnp.ones((users, length), bool)
-  build = lambda keys, *args: user_state.build(
-    jnp.asarray(keys), mask[: len(keys)], *args
-  )
+  mask = np.ones((users, length), bool)
+  build = lambda keys, *args: _build(keys, mask[: len(keys)], *args)
   if categories is None:
     return _States(build(keys, precision), None, build(keys[:_COMPARED]))
   rng = np.random.default_rng(1)
-  category = rng.integers(categories, size=mask.shape, dtype=np.int32)
+  size = (users, length)
+  category: Any = rng.integers(categories, size=size, dtype=np.int32)
   item = dim - dim // 2
   table = rng.standard_normal((categories, dim // 2), np.float32)
   keys[:_COMPARED, :, item:] = table[category[:_COMPARED]]
   return _States(
-    build(keys[..., :item], precision, jnp.asarray(category), categories),
-    jnp.asarray(table),
+    build(keys[..., :item], precision, category, categories),
+    jax.device_put(table),
     build(keys[:_COMPARED]),
   )
 
@@ -141,7 +137,7 @@ def _states(keys: Any, precision: str, categories: int | None) -> _States:
 def _scorer(scores: int) -> Callable[[Any, Any, Any], Any]:
   """Returns a function that makes so many scores of users' states."""
   if 4 * scores <= _WHOLE_BYTES:
-    return jax.jit(ranking.content_scores)
+    return _score
 
   @jax.jit
   def score(state: Any, query: Any, table: Any) -> Any:
@@ -156,9 +152,10 @@ def _scorer(scores: int) -> Callable[[Any, Any, Any], Any]:
 
 
 def _recall(found: types.SearchResult, exact: types.SearchResult) -> float:
-  """Returns the share of the exact k best that is found."""
+  """Returns the share of the first users' exact k best that is found."""
   wanted = np.asarray(exact.distance)
-  return float(np.mean(overlap.shares(np.asarray(found.distance), wanted)))
+  own = np.asarray(found.distance)[: len(wanted)]
+  return float(np.mean(overlap.shares(own, wanted)))
 
 
 def from_windows(
@@ -170,13 +167,15 @@ def from_windows(
   the target, with the keys as the vectors that are summed.
   """
   users, length, _ = keys.shape
+  candidates = query.shape[1]
   rng = np.random.default_rng(1)
-  draw = lambda *shape: jnp.asarray(
-    rng.integers(0, categories, shape, dtype=np.int32)
-  )
-  category, target = draw(users, length), draw(users, 1, query.shape[1])
+  draw = lambda *shape: rng.integers(0, categories, shape, dtype=np.int32)
+  category, target = draw(users, length), draw(users, 1, candidates)
   cluster = draw(users, length) if method == 'clusters' else None
-  inputs = (jnp.asarray(keys), query[:, None], category, target, cluster)
+  query = np.asarray(query)[:, None]
+  inputs = (keys, query, category, target, cluster)
+  few = jax.tree.map(lambda x: x[:_COMPARED], inputs)
+  inputs = jax.device_put(inputs)
   options = search.SearchOptions(top_k=top_k, num_clusters=categories)
   scorer = search.DotScorer()
   score = lambda view: scorer.apply({}, view)
@@ -193,10 +192,9 @@ def from_windows(
     module: Any = aggregate.BucketPooling(aggregate.AggregationOptions())
   else:
     call, module = finder, search.SEARCHES[method](options)
-  size = max(1, _SCORES_AT_ONCE // (length * query.shape[1]))
+  size = max(1, _SCORES_AT_ONCE // (length * candidates))
   turns = lambda module, inputs: by_windows.apply(module, call, inputs, size)
-  few = jax.tree.map(lambda x: x[:_COMPARED], inputs)
-  variables = nn.init(call, module)(jax.random.key(0), few)
+  variables = jax.jit(nn.init(call, module))(jax.random.key(0), few)
   run = jax.jit(nn.apply(turns, module))
   row = {
     'search_s': seconds(lambda: run(variables, inputs)),
@@ -207,8 +205,8 @@ def from_windows(
   }
   if method != BUCKETS:
     exact = functools.partial(search.ScoreSearch(options).apply, {})
-    found = nn.apply(call, module)(variables, few)
-    row['recall'] = _recall(found, finder(exact, few))
+    wanted = jax.jit(functools.partial(finder, exact))(few)
+    row['recall'] = _recall(run(variables, inputs), wanted)
   return row
 
 

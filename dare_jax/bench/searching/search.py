@@ -188,8 +188,8 @@ def measure_one(
   rng = np.random.default_rng(0)
   draw = lambda *shape: rng.standard_normal(shape, dtype=np.float32)
   keys = draw(users, point.length, point.dim)
-  query = jnp.asarray(draw(users, point.candidates, point.dim))
-  bias = jnp.asarray(draw(user_state.capacity_of(point.length) + 1))
+  query = jax.device_put(draw(users, point.candidates, point.dim))
+  bias = jax.device_put(draw(user_state.capacity_of(point.length) + 1))
   row = {**dataclasses.asdict(point), 'top_k': top_k, 'users': users}
   whole, apart = calls.STATES
   if point.method in (whole, apart):
