@@ -34,6 +34,9 @@ _KERNELS = {
   'tpu': functools.partial(tpu.search, sizes=_SIZES, interpret=True),
   'gpu': functools.partial(gpu.search, interpret=True),
 }
+_narrow = jax.jit(products.narrow, static_argnames='precision')
+_build = jax.jit(user_state.build, static_argnames='precision')
+_search = jax.jit(user_state.search, static_argnames=('k', 'backend'))
 
 
 @functools.cache
@@ -66,9 +69,11 @@ class _Case:
     )
 
   def found(self, kernel, precision='float32'):
-    columns, scale = products.narrow(jnp.swapaxes(self.keys, 1, 2), precision)
+    columns = np.swapaxes(self.keys, 1, 2)
     if self.scale is not None:
-      columns, scale = jnp.swapaxes(self.keys, 1, 2).astype('int8'), self.scale
+      columns, scale = columns.astype('int8'), self.scale
+    else:
+      columns, scale = _narrow(columns, precision)
     return _compiled(kernel)(
       self.query, columns, scale, self.bias, self.newest, k=_K
     )
@@ -166,11 +171,13 @@ class KernelsTest(parameterized.TestCase):
 def _state(precision='float32', length=600):
   """Users' rings that begin anywhere, and what to search them with."""
   rng = np.random.default_rng(5)
-  normal = lambda *shape: jnp.array(rng.normal(size=shape), jnp.float32)
-  mask = jnp.ones((3, length), bool)
-  state = user_state.build(normal(3, length, 6), mask, precision)
+  normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
+  mask = np.ones((3, length), bool)
+  state = _build(normal(3, length, 6), mask, precision)
   state = dataclasses.replace(
-    state, newest=jnp.array([5, 300, 607]), count=jnp.array([0, 100, length])
+    state,
+    newest=np.array([5, 300, 607], np.int32),
+    count=np.array([0, 100, length], np.int32),
   )
   return state, normal(3, 2, 6), normal(state.capacity + 1)
 
@@ -182,10 +189,10 @@ class BackendTest(parameterized.TestCase):
   @pytest.mark.quick_cases('0', '2')
   def test_a_state_is_searched_alike_by_all(self, precision, backend):
     operands = _state(precision)
-    plain = user_state.search(*operands, _K, backend='plain')
-    found = user_state.search(*operands, _K, backend=backend)
+    plain = jax.device_get(_search(*operands, _K, backend='plain'))
+    found = jax.device_get(_search(*operands, _K, backend=backend))
     np.testing.assert_array_equal(found.mask, plain.mask)
-    assert np.asarray(plain.mask).sum(axis=-1).tolist() == [
+    assert plain.mask.sum(axis=-1).tolist() == [
       [[0, 0]],
       [[8, 8]],
       [[8, 8]],
@@ -197,8 +204,8 @@ class BackendTest(parameterized.TestCase):
 
   def test_more_is_kept_than_a_register_has_lanes(self):
     operands = _state()
-    plain = user_state.search(*operands, 200, backend='plain')
-    found = user_state.search(*operands, 200, backend='tpu')
+    plain = jax.device_get(_search(*operands, 200, backend='plain'))
+    found = jax.device_get(_search(*operands, 200, backend='tpu'))
     np.testing.assert_array_equal(found.mask, plain.mask)
     distances = [np.where(x.mask, x.distance, 0) for x in (found, plain)]
     np.testing.assert_array_equal(*distances)
@@ -210,19 +217,19 @@ class BackendTest(parameterized.TestCase):
       found = user_state.search(state, query, bias, _K, backend='tpu')
       return jnp.where(found.mask, found.scores, 0).sum()
 
-    for gradient in jax.grad(total, (0, 1))(query, bias):
-      assert not gradient.any()
+    for gradient in jax.jit(jax.grad(total, (0, 1)))(query, bias):
+      assert not np.any(gradient)
 
   @parameterized.parameters(*user_state.BACKENDS)
   def test_more_than_the_capacity_is_refused(self, backend):
     state, query, bias = _state()
     with self.assertRaisesRegex(ValueError, 'top_k=609: .*history length, 608'):
-      user_state.search(state, query, bias, 609, backend=backend)
+      _search(state, query, bias, 609, backend=backend)
 
   def test_an_unknown_backend_is_refused(self):
     expected = "'cpu': expected one of plain, tpu, gpu"
     with self.assertRaisesRegex(ValueError, expected):
-      user_state.search(*_state(), _K, backend='cpu')
+      _search(*_state(), _K, backend='cpu')
 
 
 class LoweringTest(parameterized.TestCase):

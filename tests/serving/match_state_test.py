@@ -56,7 +56,7 @@ class MatchStateTest(parameterized.TestCase):
     rows = state_cases.long_rows(precision, length, match_ids={'item': ids})
     same = ids[:, None, -length:] == targets[:, 0, :, None]
     matching = matching_lib.Matching(
-      {'item': jnp.asarray(targets)}, {'item': jnp.float32(1.5)}
+      {'item': targets}, {'item': np.float32(1.5)}
     )
     found, _ = rows.check(rows.scores + 1.5 * same, matching=matching)
     np.testing.assert_array_equal(

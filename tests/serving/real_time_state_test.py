@@ -69,7 +69,7 @@ class RealTimeStateTest(parameterized.TestCase):
     ]
     found, best = rows.check(
       rows.scores + of_kind[kind].reshape(users, 1, length),
-      gaps=gaps.GapScores(now, jnp.asarray(of_kind)),
+      gaps=gaps.GapScores(now, of_kind),
     )
     np.testing.assert_array_equal(
       found.gap[:, 0], gap[np.arange(users)[:, None, None], best]

@@ -8,7 +8,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import models
@@ -27,6 +26,10 @@ _LENGTH = 16
 _LONG_K = 4
 search = jax.jit(user_state.search, static_argnames='k')
 append = jax.jit(user_state.append)
+build = jax.jit(
+  user_state.build, static_argnames=('precision', 'history_length')
+)
+_in_windows = jax.jit(user_state.in_windows, static_argnums=1)
 
 
 def make_batch(candidates: int) -> types.Batch:
@@ -38,7 +41,7 @@ def make_batch(candidates: int) -> types.Batch:
     length=_LENGTH,
     num_padding=(0, 2, 13),
   )
-  return batch.replace(end=jnp.full_like(batch.end, _LENGTH))
+  return batch.replace(end=np.full_like(batch.end, _LENGTH))
 
 
 def found_in_state(
@@ -65,9 +68,10 @@ def found_in_state(
     'match_ids': {f: history.ids[f] for f in model.config.match_fields},
     'time': history.time,
   }
+  of_columns, mask = jax.device_get((of_columns, history.mask))
   first = jax.tree.map(lambda x: x[:, :-2], of_columns)
-  state = user_state.build(
-    mask=history.mask[:, :-2],
+  state = build(
+    mask=mask[:, :-2],
     precision=precision,
     history_length=_LENGTH,
     **first,
@@ -78,17 +82,18 @@ def found_in_state(
   query, bias = call('encode_targets', ids, state.capacity, apart)
   scores = None
   if batch.now is not None:
-    scores = gaps.GapScores(batch.now[:, 0], call('encode_gaps'))
+    now = np.asarray(batch.now)[:, 0]
+    scores = gaps.GapScores(now, call('encode_gaps'))
   found = search(
     state,
-    query[:, 0],
+    np.asarray(query)[:, 0],
     bias,
     k=K,
     category_keys=call('encode_categories') if apart else None,
     matching=call('encode_matches', ids),
     gaps=scores,
   )
-  return user_state.in_windows(found, _LENGTH)
+  return jax.device_get(_in_windows(found, _LENGTH))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +125,7 @@ class LongRows:
       What was found; int [b, c, k], which behaviors those are.
     """
     found = search(self.state, self.query, self.bias, k=_LONG_K, **terms)
+    found = jax.device_get(found)
     best = np.argsort(-scores, axis=-1, kind='stable')[..., :_LONG_K]
     length = scores.shape[-1]
     np.testing.assert_array_equal(found.distance[:, 0], length - best)
@@ -151,9 +157,9 @@ def long_rows(
   (count, *_) = {x.shape[1] for x in jax.tree.leaves(columns)}
   keys = rng.normal(size=(USERS, count, 4)).astype(np.float32)
   query = rng.normal(size=(USERS, CANDIDATES, 4)).astype(np.float32)
-  columns = jax.tree.map(jnp.asarray, columns | {'keys': keys})
-  state = user_state.build(
-    mask=jnp.ones((USERS, length), bool),
+  columns |= {'keys': keys}
+  state = build(
+    mask=np.ones((USERS, length), bool),
     precision=precision,
     **jax.tree.map(lambda x: x[:, :length], columns),
   )

@@ -16,6 +16,7 @@ from dare_jax.data import splits
 from dare_jax.serving import ranking
 from dare_jax.serving import user_state
 from tests import tiny
+from tests.models import examples
 
 _LENGTH, _FIRST, _LAST, _USERS, _K = 20, 3, 29, 8, 5
 _build = jax.jit(
@@ -23,6 +24,14 @@ _build = jax.jit(
   static_argnames=('precision', 'num_categories', 'history_length'),
 )
 _append = jax.jit(user_state.append)
+
+
+def _search(state, query, bias, table, k):
+  found = user_state.search(state, query[:, 0], bias, k, table)
+  return user_state.in_windows(found, _LENGTH)
+
+
+_find = jax.jit(_search, static_argnames='k')
 _WAYS = {
   'at_once': {'_SHORT': ranking._SHORT},
   'two_stages': {'_SHORT': 0},
@@ -39,7 +48,7 @@ class _Served:
   expected: dict
 
   def call(self, method, *args):
-    return self.run.model.apply(self.run.variables, *args, method=method)
+    return examples.call(self.run.model, self.run.variables, method, *args)
 
   def state(self, precision='float32', apart=False, **options):
     """Of the first behaviors."""
@@ -54,24 +63,16 @@ class _Served:
     """With the last behavior of `count`, as the next batch has it."""
     history = self.batches[count].history
     history = jax.tree.map(lambda x: x[:, -1:], history)
-    keys = self.call('encode_history', history, apart)[:, 0]
+    keys = np.asarray(self.call('encode_history', history, apart))[:, 0]
     category = history.ids['category'][:, 0] if apart else None
     return _append(state, keys, category)
 
-  def finder(self, k=_K):
-    """A search that is compiled anew: as a test has patched it."""
-    find = jax.jit(
-      lambda *args: user_state.search(*args[:3], k, category_keys=args[3])
-    )
-
-    def search(state, count, apart):
-      ids = self.batches[count].targets.ids
-      query, bias = self.call('encode_targets', ids, state.capacity, apart)
-      table = self.call('encode_categories') if apart else None
-      found = find(state, query[:, 0], bias, table)
-      return user_state.in_windows(found, _LENGTH)
-
-    return search
+  def found(self, state, count, apart, k, find=_find):
+    """What a search finds, for the targets of the batch of `count`."""
+    ids = self.batches[count].targets.ids
+    query, bias = self.call('encode_targets', ids, state.capacity, apart)
+    table = self.call('encode_categories') if apart else None
+    return jax.device_get(find(state, query, bias, table, k=k))
 
 
 @pytest.fixture(scope='module')
@@ -91,10 +92,10 @@ def served(tmp_path_factory):
     made = pipeline.Pipeline(
       store, moments, 'test', run.experiment.options.data, seed=1
     )
-    batch = next(made.eval_batches(_USERS)).batch
-    batches[count] = jax.tree.map(jnp.asarray, batch)
+    batches[count] = next(made.eval_batches(_USERS)).batch
   apply = jax.jit(run.model.apply)
   expected = {n: apply(run.variables, batch) for n, batch in batches.items()}
+  expected = jax.device_get(expected)
   return _Served(run, batches, expected)
 
 
@@ -107,20 +108,20 @@ def test_appended_one_by_one_equals_the_pipeline(served, precision, apart, way):
   assert state.history_length == served.run.history_length == _LENGTH
   assert state.capacity > _LENGTH
   with mock.patch.multiple(ranking, **_WAYS[way]):
-    search = served.finder()
+    # Compiled anew, as it is patched.
+    find = jax.jit(lambda *args, k: _search(*args, k), static_argnames='k')
     for count in range(_FIRST, _LAST + 1):
       if count > _FIRST:
         state = served.append(state, count, apart)
       if _FIRST + 2 < count < _LENGTH - 1:
         continue  # Below the border, nothing new.
-      found = search(state, count, apart)
+      found = served.found(state, count, apart, _K, find)
       expected = served.expected[count]
-      mask = np.asarray(expected.search.mask)
+      mask = expected.search.mask
       np.testing.assert_array_equal(found.mask, mask)
       for field in ('indices', 'distance'):
         np.testing.assert_array_equal(
-          np.asarray(getattr(found, field))[mask],
-          np.asarray(getattr(expected.search, field))[mask],
+          getattr(found, field)[mask], getattr(expected.search, field)[mask]
         )
       logits = served.call('score', served.batches[count], found)
       np.testing.assert_allclose(
@@ -135,11 +136,11 @@ def test_the_border(served, precision, count):
   state = served.state(precision)
   for i in range(_FIRST + 1, count + 1):
     state = served.append(state, i, False)
-  found = served.finder(_LENGTH + 4)(state, count, False)
+  found = served.found(state, count, False, _LENGTH + 4)
   shown = min(count, _LENGTH)
   for distance, mask in zip(
-    np.asarray(found.distance).reshape(-1, _LENGTH + 4),
-    np.asarray(found.mask).reshape(-1, _LENGTH + 4),
+    found.distance.reshape(-1, _LENGTH + 4),
+    found.mask.reshape(-1, _LENGTH + 4),
     strict=True,
   ):
     assert sorted(distance[mask].tolist()) == list(range(1, shown + 1))
@@ -156,22 +157,22 @@ def test_another_length_on_purpose(served, length, apart):
     state = served.append(state, count, apart)
   shown = min(_LAST, length)
   k = min(shown + 2, state.capacity)
-  found = served.finder(k)(state, _LAST, apart)
-  assert np.asarray(found.mask).sum(-1).ravel().tolist() == (
+  found = served.found(state, _LAST, apart, k)
+  assert found.mask.sum(-1).ravel().tolist() == (
     [shown] * np.prod(found.mask.shape[:-1])
   )
-  assert int(np.asarray(found.distance)[np.asarray(found.mask)].max()) == shown
+  assert found.distance[found.mask].max() == shown
 
 
 @pytest.mark.parametrize('apart', [False, True])
 def test_keys_longer_than_the_length_are_cut(served, apart):
   """Of windows longer than what the model was trained with, say."""
   history = served.batches[_LAST].history
-  keys = served.call('encode_history', history, apart)
+  keys = np.asarray(served.call('encode_history', history, apart))
   options = {'category': history.ids['category']} if apart else {}
   cut = {name: x[:, -7:] for name, x in options.items()}
-  given = user_state.build(keys, history.mask, history_length=7, **options)
-  expected = user_state.build(keys[:, -7:], history.mask[:, -7:], **cut)
+  given = _build(keys, history.mask, history_length=7, **options)
+  expected = _build(keys[:, -7:], history.mask[:, -7:], **cut)
   tiny.assert_same_bits(given, expected)
   assert given.history_length == expected.history_length == 7
 

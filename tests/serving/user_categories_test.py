@@ -7,7 +7,6 @@ import functools
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -158,7 +157,7 @@ class RankerTest(parameterized.TestCase):
     batch = examples.make_batch(
       moments=1, candidates=3, length=_LENGTH, vocab=vocab
     )
-    batch = batch.replace(end=jnp.full_like(batch.end, _LENGTH), start=None)
+    batch = batch.replace(end=np.full_like(batch.end, _LENGTH), start=None)
     variables = examples.make_variables(model, batch)
     call = functools.partial(examples.call, model, variables)
     history, ids = batch.history, batch.targets.ids
@@ -173,11 +172,12 @@ class RankerTest(parameterized.TestCase):
     assert apart.shape[-1] + 3 == keys.shape[-1]
     assert len(table) == vocab['category']
     category = history.ids['category']
-    state = user_state.build(
+    state = _build(
       apart, history.mask, category=category, num_categories=len(table)
     )
     query, bias = call('encode_targets', ids, _LENGTH, True)
-    found = _search(state, query[:, 0], bias, k=5, category_keys=table)
+    query = np.asarray(query)[:, 0]
+    found = _search(state, query, bias, k=5, category_keys=table)
     _check_equal(found, expected)
 
 

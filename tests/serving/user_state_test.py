@@ -21,7 +21,9 @@ _USERS, _LENGTH, _WIDTH, _K = 3, 144, 5, 4
 # Of narrow keys, as many are chosen first as make rows long, or short.
 _KEPT = (4, 5)
 _search = jax.jit(user_state.search, static_argnames='k')
-_build = jax.jit(user_state.build, static_argnames='precision')
+_build = jax.jit(
+  user_state.build, static_argnames=('precision', 'history_length')
+)
 _append = jax.jit(user_state.append, donate_argnums=0)
 
 
@@ -65,15 +67,15 @@ class UserStateTest(parameterized.TestCase):
     state = _build(keys[:, :_LENGTH], mask, precision=precision)
     for i in range(_LENGTH, _LENGTH + appended):
       state = _append(state, keys[:, i])
-    found = _search(state, query, bias, k=k)
+    found = jax.device_get(_search(state, query, bias, k=k))
     assert found.indices.shape == (_USERS, 1, candidates, k)
     for user, candidate in np.ndindex(_USERS, candidates):
       count = min(counts[user] + appended, _LENGTH)
       window = keys[user, -_LENGTH:]
       expected = _slow(window, query[user, candidate], bias, count, k)
-      kept = np.asarray(found.mask[user, 0, candidate])
+      kept = found.mask[user, 0, candidate]
       assert kept.tolist() == [i < len(expected) for i in range(k)]
-      distance = np.asarray(found.distance[user, 0, candidate])
+      distance = found.distance[user, 0, candidate]
       assert distance[kept].tolist() == expected.tolist()
 
   @parameterized.parameters(*user_state.PRECISIONS)
@@ -93,53 +95,50 @@ class UserStateTest(parameterized.TestCase):
   def test_float32_equals_the_ranker_s_search(self):
     model = examples.build('dare', top_k=5)
     batch = examples.make_batch(moments=1, candidates=3, length=_LENGTH)
-    batch = batch.replace(end=jnp.full_like(batch.end, _LENGTH), start=None)
+    batch = batch.replace(end=np.full_like(batch.end, _LENGTH), start=None)
     variables = examples.init(model, batch)
     call = functools.partial(examples.call, model, variables)
     keys = call('encode_history', batch.history)
     expected = call('search', keys, batch)
     query, bias = call('encode_targets', batch.targets.ids, _LENGTH)
-    state = user_state.build(keys, batch.history.mask)
-    found = _search(state, query[:, 0], bias, k=5)
-    mask = np.asarray(expected.mask)
+    state = _build(keys, batch.history.mask)
+    found = _search(state, np.asarray(query)[:, 0], bias, k=5)
+    found, expected = jax.device_get((found, expected))
+    mask = expected.mask
     np.testing.assert_array_equal(found.mask, mask)
-    np.testing.assert_array_equal(
-      np.asarray(found.indices)[mask], np.asarray(expected.indices)[mask]
-    )
-    np.testing.assert_array_equal(
-      np.asarray(found.distance)[mask], np.asarray(expected.distance)[mask]
-    )
+    for field in ('indices', 'distance'):
+      np.testing.assert_array_equal(
+        getattr(found, field)[mask], getattr(expected, field)[mask]
+      )
     np.testing.assert_allclose(
-      np.asarray(found.scores)[mask],
-      np.asarray(expected.scores)[mask],
-      rtol=1e-5,
-      atol=1e-6,
+      found.scores[mask], expected.scores[mask], rtol=1e-5, atol=1e-6
     )
 
   def test_appended_and_scored_as_the_model_does(self):
     """As docs/searching.md says to serve: the same logits."""
     model = examples.build('dare', top_k=5)
     batch = examples.make_batch(moments=1, candidates=3, length=_LENGTH)
-    padding = jnp.array([9, 0, 3, 134, 138, 70])[:, None]
-    mask = jnp.arange(_LENGTH)[None] >= padding[: len(batch.end)]
+    padding = np.array([9, 0, 3, 134, 138, 70])[:, None]
+    mask = np.arange(_LENGTH)[None] >= padding[: len(batch.end)]
     history = batch.history.replace(mask=mask)
     batch = batch.replace(
-      history=history, end=jnp.full_like(batch.end, _LENGTH), start=None
+      history=history, end=np.full_like(batch.end, _LENGTH), start=None
     )
     variables = examples.init(model, batch)
     call = functools.partial(examples.call, model, variables)
-    keys = call('encode_history', history)
-    state = user_state.build(keys[:, :-6], mask[:, :-6], history_length=_LENGTH)
+    keys = np.asarray(call('encode_history', history))
+    state = _build(keys[:, :-6], mask[:, :-6], history_length=_LENGTH)
     for i in range(_LENGTH - 6, _LENGTH):
       state = _append(state, keys[:, i])
     query, bias = call('encode_targets', batch.targets.ids, state.capacity)
-    found = user_state.search(state, query[:, 0], bias, 5)
+    found = _search(state, np.asarray(query)[:, 0], bias, k=5)
     found = user_state.in_windows(found, _LENGTH)
     expected = examples.evaluate(model, variables, batch).output
+    expected = jax.device_get(expected)
     np.testing.assert_array_equal(found.mask, expected.search.mask)
     is_known = expected.search.mask[..., 0]
     np.testing.assert_allclose(
-      call('score', batch, found)[is_known],
+      np.asarray(call('score', batch, found))[is_known],
       expected.logits[is_known],
       rtol=1e-5,
       atol=1e-7,
@@ -150,13 +149,13 @@ class UserStateTest(parameterized.TestCase):
   )
   @pytest.mark.quick_cases('0', '7')
   def test_in_turns_equals_at_once(self, precision, rows, candidates):
-    keys, *rest = _draw(1, candidates)
-    query, bias = map(jnp.asarray, rest)
+    keys, query, bias = _draw(1, candidates)
     state = _build(keys, np.ones((_USERS, _LENGTH), bool), precision=precision)
-    whole = user_state.search(state, query, bias, _K)
+    whole = _search(state, query, bias, k=_K)
     chunk = 4 * _LENGTH * rows
+    anew = jax.jit(lambda *args: user_state.search(*args, _K))
     with mock.patch.object(ranking, '_CHUNK_BYTES', chunk):
-      parts = user_state.search(state, query, bias, _K)
+      parts = anew(state, query, bias)
     np.testing.assert_array_equal(parts.indices, whole.indices)
     np.testing.assert_allclose(parts.scores, whole.scores, rtol=1e-5, atol=1e-6)
 
@@ -164,7 +163,7 @@ class UserStateTest(parameterized.TestCase):
   def test_narrow_scores_are_near(self, precision, candidates):
     keys, query, _ = _draw(2, candidates)
     state = _build(keys, np.ones((_USERS, _LENGTH), bool), precision=precision)
-    scores = ranking.content_scores(state, jnp.asarray(query))
+    scores = jax.jit(ranking.content_scores)(state, query)
     expected = np.einsum('bcd,bld->bcl', query, keys)
     # Half a step of each number, at most: 2^-9 of it, or 1 / 254 of the
     # largest of its vector, which both vectors have in int8.
