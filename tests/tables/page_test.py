@@ -39,9 +39,15 @@ class _Dense:
     self._predict = names['predict']
     self._adam, self._scale = optax.adam(0.01), optax.scale_by_adam()
     tables = names['table_set'].by_id(state['tables'])
-    params = jax.tree.map(jnp.copy, state['params'])
-    slots = {name: self._scale.init(table) for name, table in tables.items()}
-    self.state = params, self._adam.init(params), tables, slots
+    params = jax.device_get(state['params'])  # Those of the page are donated.
+
+    @jax.jit
+    def init_slots(params: Any, tables: Any) -> Any:
+      slots = {name: self._scale.init(table) for name, table in tables.items()}
+      return self._adam.init(params), slots
+
+    adam_slots, slots = init_slots(params, tables)
+    self.state = params, adam_slots, tables, slots
     self._jitted = jax.jit(self._step)
 
   def step(self, batch: dict[str, Any]) -> float:
