@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import pathlib
 from typing import Any
 
 from dare_jax import plots
+
+# Chips, value, and whether a step fits, of each point of a line.
+_Points = tuple[tuple[int, float, bool], ...]
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
@@ -59,21 +63,30 @@ def _against_rows(
 def _against_chips(
   rows: Sequence[Mapping[str, Any]], path: pathlib.Path
 ) -> None:
-  """Draws a line for each number of rows, and the memory of a chip."""
+  """Draws a line for each number of rows, and the memory of a chip.
+
+  Numbers of rows whose steps receive as many bytes share a line.
+  """
   drawing, (left, right) = plots.panels(9.0, 3.8, 2)
   memory, received = 'Memory a chip needs', 'Bytes a chip receives in a step'
   plots.style_lines(left, memory, 'GB, by rows of the item tables', 'chips')
   plots.style_lines(right, received, 'MB, by rows', 'chips')
   sizes = sorted({row['rows'] for row in rows})
+  exchanges: dict[_Points, list[int]] = {}
   for color, size in zip(plots.COLORS, sizes, strict=False):
     of_size = sorted(
       (row for row in rows if row['rows'] == size),
       key=lambda row: row['chips'],
     )
-    _line(left, of_size, lambda row: row['needed_mb'] / 1e3, color, size)
+    needed = lambda row: row['needed_mb'] / 1e3
+    _line(left, _points(of_size, needed), color, [size])
     counted = [row for row in of_size if row['all_to_all_mb'] is not None]
     total = lambda row: row['all_to_all_mb'] + row['other_collectives_mb']
-    _line(right, counted, total, color, size)
+    if counted:
+      exchanges.setdefault(_points(counted, total), []).append(size)
+  for points, alike in exchanges.items():
+    own = plots.COLORS[sizes.index(alike[0])]
+    _line(right, points, plots.INK if len(alike) > 1 else own, alike)
   chip = {row['chip_mb'] for row in rows} - {None}
   most = max(row['chips'] for row in rows)
   for size in chip:
@@ -84,15 +97,25 @@ def _against_chips(
   right.set_ylim(bottom=0)
   for axes in (left, right):
     plots.ticks(axes, sorted({row['chips'] for row in rows}), base=2)
-  right.legend(frameon=False, fontsize=8.5, labelcolor=plots.INK)
+  look = {'frameon': False, 'fontsize': 8.5, 'labelcolor': plots.INK}
+  left.legend(**look, loc='upper right', bbox_to_anchor=(1, 0.94))
+  right.legend(**look)
   plots.save(drawing, path)
 
 
-def _line(axes: Any, rows: Any, value: Any, color: str, size: int) -> None:
+def _points(
+  rows: Sequence[Mapping[str, Any]], value: Callable[[Any], float]
+) -> _Points:
+  return tuple(
+    (row['chips'], round(value(row), 3), row['fits']) for row in rows
+  )
+
+
+def _line(axes: Any, points: _Points, color: str, sizes: Sequence[int]) -> None:
   """Draws what fits as full points, what does not as empty ones."""
-  chips = [row['chips'] for row in rows]
-  values = [value(row) for row in rows]
-  axes.plot(chips, values, color=color, linewidth=1.8, label=f'{size:.0e} rows')
-  for row, x, y in zip(rows, chips, values, strict=True):
-    face = color if row['fits'] else 'white'
+  label = ', '.join(f'{size:.0e}' for size in sizes) + ' rows'
+  chips, values, _ = zip(*points, strict=True)
+  axes.plot(chips, values, color=color, linewidth=1.8, label=label)
+  for x, y, fits in points:
+    face = color if fits else 'white'
     axes.plot(x, y, 'o', color=color, markerfacecolor=face, markersize=5.5)
