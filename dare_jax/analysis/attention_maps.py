@@ -16,6 +16,7 @@ from scipy import stats
 
 from dare_jax.analysis import forward
 from dare_jax.analysis import information
+from dare_jax.analysis import source as source_lib
 from dare_jax.analysis import sources as sources_lib
 
 SIZE = 10
@@ -97,7 +98,7 @@ class Maps:
       ],
     }
 
-  def _attention(self, source: sources_lib.Source) -> np.ndarray:
+  def _attention(self, source: source_lib.Source) -> np.ndarray:
     """Returns a model's attention over the grids, [targets, SIZE, SIZE]."""
     scores = forward.category_scores(
       source.run,

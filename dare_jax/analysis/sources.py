@@ -7,83 +7,27 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import functools
-import json
 import os
 import pathlib
-from typing import Any
 
-import ml_collections
 import numpy as np
-import orbax.checkpoint as ocp
 
 from dare_jax import errors
 from dare_jax import storage
-from dare_jax import trained
 from dare_jax import types
 from dare_jax.analysis import forward
 from dare_jax.analysis import information
-from dare_jax.checkpoints import checkpoint
+from dare_jax.analysis import same_rows
+from dare_jax.analysis import source as source_lib
 from dare_jax.data import options as data_options
 from dare_jax.data import pipeline
 from dare_jax.evaluation import metrics
-from dare_jax.experiments import run_config
 from dare_jax.logs import options as log_options
 from dare_jax.store import history_store
 
-# Fields of data that change neither the rows of a split nor what they see.
-_FREE_FIELDS = (
-  'data.input',
-  'data.data_dir',
-  'data.prefetch',
-  'data.max_malformed_share',
-  'data.max_padding',
-  'data.group_candidates',
-  'data.fresh_negatives',
-  'data.reshuffle',
-  'data.unknown_rate',
-)
 _COUNTED_AT_ONCE = 4096  # moments whose targets are made at once
 # (target, behavior) pairs scored at once.
 _SCORES_AT_ONCE = 1 << 19
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """A run and the checkpoint of it that is read.
-
-  Attributes:
-    label: the workdir's name, or all of its path where names repeat.
-    workdir: the workdir of the run.
-    step: the step of its best checkpoint, or of its last where none is best
-      yet.
-    config: the config of the run.
-    identity: what tells this checkpoint from any other.
-  """
-
-  label: str
-  workdir: str
-  step: int
-  config: ml_collections.ConfigDict
-  identity: dict[str, Any]
-
-  @functools.cached_property
-  def run(self) -> trained.Trained:
-    """What the run has learned, read when it is first asked for."""
-    return trained.load(self.workdir, str(self.step))
-
-  @property
-  def searches_clusters(self) -> bool:
-    """Whether its model searches over clusters of behaviors."""
-    return bool(self.run.experiment.clusters_history)
-
-  def read(self, name: str) -> bytes | None:
-    """Returns a file of the run as it is now; None if it is not there."""
-    return storage.read(storage.locate(self.workdir) / name)
-
-  def metric_lines(self) -> list[dict[str, Any]]:
-    """Returns the whole lines of metrics.jsonl so far."""
-    lines = (self.read('metrics.jsonl') or b'').split(b'\n')[:-1]
-    return [json.loads(line) for line in lines]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,11 +60,14 @@ class Targets:
 
 
 class Sources:
-  """Runs over the same rows of the same log."""
+  """Runs over the same rows of the same log.
 
-  def __init__(self, sources: Sequence[Source]) -> None:
+  The run that reads the most further fields gives the rows to all.
+  """
+
+  def __init__(self, sources: Sequence[source_lib.Source]) -> None:
     self.all = tuple(sources)
-    self._first = sources[0]
+    self._widest = sources[same_rows.widest(sources)]
     self._logits: dict[str, np.ndarray] = {}
 
   @property
@@ -131,19 +78,19 @@ class Sources:
   @property
   def data(self) -> data_options.PipelineOptions:
     """How the rows are made."""
-    return data_options.of_section(self._first.config.data)
+    return data_options.of_section(self._widest.config.data)
 
   @property
   def planted_share(self) -> float:
     """The share of events of a synthetic log that an earlier one causes."""
-    process = log_options.of_section(self._first.config.data).synthetic
+    process = log_options.of_section(self._widest.config.data).synthetic
     assert process is not None  # Only a synthetic log has a planted truth.
     return process.relevance
 
   @property
   def store(self) -> history_store.HistoryStore:
-    """The history store that all runs were trained on."""
-    return self._first.run.experiment.store
+    """The history store of all rows, with the fields that any run reads."""
+    return self._widest.run.experiment.store
 
   @functools.cached_property
   def histories(self) -> information.Histories:
@@ -178,7 +125,7 @@ class Sources:
       return self
     return Sources(kept) if kept else None
 
-  def predictions(self, source: Source) -> metrics.Predictions:
+  def predictions(self, source: source_lib.Source) -> metrics.Predictions:
     """Returns a run's logits of the real test targets; they are made once."""
     if source.label not in self._logits:
       found = forward.logits(source.run, self.test_batches())
@@ -241,24 +188,26 @@ class Sources:
       max_padding=None,
       group_candidates=True,
     )
-    moments = self._first.run.experiment.pipelines[split].moments
+    moments = self._widest.run.experiment.pipelines[split].moments
     moments = moments if own is None else moments.take(own)
     rows = split == 'test' and any(s.searches_clusters for s in self.all)
     times = any(s.run.model.config.real_time for s in self.all)
     layout = pipeline.Layout(with_rows=rows, with_times=times)
-    seed = self._first.config.seed
-    known = self._first.run.experiment.known
+    seed = self._widest.config.seed
+    known = self._widest.run.experiment.known
     return pipeline.Pipeline(
       self.store, moments, split, data, seed, layout=layout, known=known
     )
 
 
 def locate(workdirs: Sequence[str]) -> Sources:
-  """Returns runs, nothing but their configs and checkpoints' names read.
+  """Returns runs, of which configs and checkpoints' names are read.
+
+  Of runs with different further fields the rows of their data are compared.
 
   Raises:
     UsageError: no run or no checkpoint in one of them, or other rows than in
-      the first.
+      the first; or none reads the further fields of all.
   """
   if not workdirs:
     raise errors.UsageError('--runs is missing: folders of runs, with commas.')
@@ -268,56 +217,12 @@ def locate(workdirs: Sequence[str]) -> Sources:
     raise errors.UsageError('--runs: names a folder twice; name each once.')
   labels = names if unique else list(workdirs)
   found = [
-    _source(label, workdir)
+    source_lib.open_run(label, workdir)
     for label, workdir in zip(labels, workdirs, strict=True)
   ]
-  for other in found[1:]:
-    _check_same_rows(found[0], other)
+  same_rows.check(found)
   return Sources(found)
 
 
 def _absolute(workdir: str) -> str:
   return os.fspath(storage.locate(workdir))
-
-
-def _source(label: str, workdir: str) -> Source:
-  config = run_config.load(workdir)
-  checkpoints = checkpoint.Checkpoints(
-    storage.locate(workdir) / 'checkpoints', read_only=True
-  )
-  step = checkpoints.best_step
-  step = checkpoints.last_step if step is None else step
-  if step is None:
-    raise errors.UsageError(
-      f'--runs: {workdir} has no checkpoint yet; wait for its first.'
-    )
-  saved = checkpoints.manager_of(step).restore(
-    step, args=ocp.args.Composite(description=ocp.args.JsonRestore())
-  )
-  description = saved['description']
-  identity = {
-    'config': run_config.digest(config),
-    'step': step,
-    'checkpoint': description.get('crc32'),
-    'data': description.get('data_fingerprint'),
-  }
-  return Source(label, workdir, step, config, identity)
-
-
-def _check_same_rows(first: Source, other: Source) -> None:
-  """Refuses runs whose test rows, or histories, are not the same."""
-  ours, theirs = (run_config.flatten(s.config) for s in (first, other))
-  for field in sorted({*ours, *theirs}):
-    if not field.startswith('data.') or field in _FREE_FIELDS:
-      continue
-    if ours[field] != theirs[field]:
-      raise errors.UsageError(
-        f'--runs: {field} is {ours[field]} in {first.workdir} and'
-        f' {theirs[field]} in {other.workdir}; analyse runs over the same rows'
-        ' together, others by themselves.'
-      )
-  if first.identity['data'] != other.identity['data']:
-    raise errors.UsageError(
-      f'--runs: {first.workdir} and {other.workdir} were trained on different'
-      ' data; analyse them by themselves.'
-    )

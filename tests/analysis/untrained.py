@@ -4,12 +4,12 @@ import pathlib
 from typing import Any
 
 from dare_jax import trained
-from dare_jax.analysis import sources
+from dare_jax.analysis import source as source_lib
 from dare_jax.experiments import experiment
 from tests import tiny
 
 
-def source(root: pathlib.Path, name: str, **fields: Any) -> sources.Source:
+def source(root: pathlib.Path, name: str, **fields: Any) -> source_lib.Source:
   """Returns a source whose run is the fresh state of a model."""
   config = tiny.config(root, model__name=name, **fields)
   loaded = experiment.load(config)
@@ -22,6 +22,6 @@ def source(root: pathlib.Path, name: str, **fields: Any) -> sources.Source:
     'batch_stats': state.batch_stats,
     'constants': state.constants,
   }
-  made = sources.Source(name, str(root / name), 0, config, {'data': 'tiny'})
+  made = source_lib.Source(name, str(root / name), 0, config, {'data': 'tiny'})
   made.__dict__['run'] = trained.Trained(trainer.model, variables, 0, loaded)
   return made

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import dataclasses
 import html
 
-from dare_jax.analysis import sources
+from dare_jax.analysis import source as source_lib
 from dare_jax.analysis.drawing import figure
 
 _STYLE = """
@@ -79,7 +79,7 @@ class Section:
   tables: Sequence[figure.Table]
 
 
-def page(runs: Sequence[sources.Source], sections: Sequence[Section]) -> str:
+def page(runs: Sequence[source_lib.Source], sections: Sequence[Section]) -> str:
   """Returns the report as one file of HTML.
 
   Args:

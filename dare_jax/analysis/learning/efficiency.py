@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from dare_jax import models
+from dare_jax.analysis import source as source_lib
 from dare_jax.analysis import sources as sources_lib
 from dare_jax.training import state_summary
 
@@ -58,7 +59,7 @@ def measure(
   }
 
 
-def of_run(source: sources_lib.Source) -> dict[str, Any]:
+def of_run(source: source_lib.Source) -> dict[str, Any]:
   """Returns a run's curves, widths, parameters and training time so far."""
   lines = source.metric_lines()
   curves = {}
@@ -87,7 +88,7 @@ def of_run(source: sources_lib.Source) -> dict[str, Any]:
   }
 
 
-def search_time(source: sources_lib.Source, batch: Any) -> float:
+def search_time(source: source_lib.Source, batch: Any) -> float:
   """Returns the microseconds of a search for one target, keys being ready."""
   batch = source.run.experiment.batch_as_read(batch)
 

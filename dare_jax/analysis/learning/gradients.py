@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dare_jax import storage
+from dare_jax.analysis import source as source_lib
 from dare_jax.analysis import sources as sources_lib
 from dare_jax.logs import id_map
 from dare_jax.runs import gradient_log
@@ -58,7 +59,7 @@ def measure(
 
 def of_run(
   sources: sources_lib.Sources,
-  source: sources_lib.Source,
+  source: source_lib.Source,
   seen: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
   """Returns what was seen of each table of a run, the categories' first."""

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dare_jax import storage
+from dare_jax.analysis import source as source_lib
 from dare_jax.analysis import sources as sources_lib
 from dare_jax.logs import id_map
 
@@ -41,7 +42,7 @@ def measure(
 
 def write(
   sources: sources_lib.Sources,
-  source: sources_lib.Source,
+  source: source_lib.Source,
   output: pathlib.Path,
   folder: pathlib.Path,
 ) -> list[dict[str, Any]]:
@@ -92,7 +93,7 @@ def write(
 
 
 def frequent(
-  sources: sources_lib.Sources, source: sources_lib.Source, field: str
+  sources: sources_lib.Sources, source: source_lib.Source, field: str
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the ids that a run knows, most frequent first, and their counts."""
   size = sources.store.vocab_sizes[field]

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from dare_jax.analysis import source as source_lib
 from dare_jax.analysis import sources as sources_lib
 from dare_jax.analysis.quality import slices
 from dare_jax.comparison import bootstrap
@@ -36,7 +37,7 @@ class Group:
   """Runs of one model, by seed."""
 
   label: str
-  runs: Mapping[int, sources_lib.Source]
+  runs: Mapping[int, source_lib.Source]
 
 
 def measure(
@@ -75,9 +76,9 @@ def measure(
   }
 
 
-def groups(sources: Sequence[sources_lib.Source]) -> list[Group]:
+def groups(sources: Sequence[source_lib.Source]) -> list[Group]:
   """Returns the models, in the order of their first runs."""
-  by_config: dict[str, dict[int, sources_lib.Source]] = {}
+  by_config: dict[str, dict[int, source_lib.Source]] = {}
   for source in sources:
     fields = run_config.flatten(source.config)
     key = str(
@@ -92,7 +93,7 @@ def groups(sources: Sequence[sources_lib.Source]) -> list[Group]:
   return [Group(_label(list(own.values())), own) for own in by_config.values()]
 
 
-def _label(runs: Sequence[sources_lib.Source]) -> str:
+def _label(runs: Sequence[source_lib.Source]) -> str:
   """Returns what the labels of runs begin with; the label of a single one."""
   if len(runs) == 1:
     return runs[0].label

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dare_jax.analysis import sources
+from dare_jax.analysis import source as source_lib
 from dare_jax.analysis.quality import compared
 from dare_jax.configs import base
 from dare_jax.evaluation import metrics
@@ -14,7 +14,7 @@ def source(label, **fields):
   config.update_from_flattened_dict(
     {name.replace('__', '.'): value for name, value in fields.items()}
   )
-  return sources.Source(label, label, 1, config, {})
+  return source_lib.Source(label, label, 1, config, {})
 
 
 def predictions(logit):
