@@ -88,6 +88,8 @@ class Trainer:
     self._learner = _on_axis(learner, self.mesh)
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
     self.predict_step = jax.jit(self._predict_step, static_argnums=2)
+    whole = jax.sharding.NamedSharding(self.mesh, mesh_lib.WHOLE)
+    self._empty_sums = jax.jit(self._fresh.zero_sums, out_shardings=whole)
 
   def init(
     self,
@@ -140,8 +142,7 @@ class Trainer:
 
   def empty_sums(self) -> dict[str, jax.Array]:
     """Returns the sums of an empty log window, on the mesh."""
-    sharding = jax.sharding.NamedSharding(self.mesh, mesh_lib.WHOLE)
-    return jax.jit(self._fresh.zero_sums, out_shardings=sharding)()
+    return self._empty_sums()
 
   def _train_step(
     self, state: TrainState, batch: types.Batch

@@ -13,7 +13,7 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from dare_jax import embeddings
 from dare_jax import types
@@ -115,9 +115,8 @@ def from_official_state_dict(
     else:
       source.ignore(f'{mlp}.')
   source.finish()
-  variables = jax.tree.map(
-    jnp.asarray,
-    {'params': params, 'tables': {'encoder': tables}, 'batch_stats': stats},
+  variables = jax.device_put(
+    {'params': params, 'tables': {'encoder': tables}, 'batch_stats': stats}
   )
   _check_complete(module, variables)
   return module, variables
@@ -323,16 +322,16 @@ def _head(
 def _check_complete(module: ranker.Ranker, variables: _Variables) -> None:
   """Raises ValueError if the choices need what the weights have not."""
   config = module.config
-  one = jnp.zeros((1, 1, 1))
-  behaviors = jnp.zeros((1, config.top_k), jnp.int32)
+  one = np.zeros((1, 1, 1), np.float32)
+  behaviors = np.zeros((1, config.top_k), np.int32)
   names = [feature.name for feature in config.content]
   batch = types.Batch(
     history=types.History(
       ids=dict.fromkeys(names, behaviors), mask=behaviors == 0
     ),
-    end=jnp.full((1, 1), config.top_k),
+    end=np.full((1, 1), config.top_k, np.int32),
     targets=types.Targets(
-      ids=dict.fromkeys(names, one.astype(jnp.int32)), label=one, weight=one
+      ids=dict.fromkeys(names, one.astype(np.int32)), label=one, weight=one
     ),
   )
   expected = jax.eval_shape(module.init, jax.random.key(0), batch)
