@@ -1,5 +1,7 @@
 """Batch normalisation: its statistics, and what all rows share."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,28 +13,27 @@ from dare_jax import layers
 def variables_of(x, scale=None, **stats):
   """Those of no step, changed."""
   width = x.shape[-1]
-  fresh = {
-    'mean': jnp.zeros(width),
-    'var': jnp.ones(width),
-    'count': jnp.zeros(()),
-  }
-  scale = jnp.ones(width) if scale is None else scale
+  zeros, ones = np.zeros(width, np.float32), np.ones(width, np.float32)
+  fresh = {'mean': zeros, 'var': ones, 'count': np.float32(0)}
   return {
-    'params': {'scale': scale, 'bias': jnp.zeros(width)},
+    'params': {'scale': ones if scale is None else scale, 'bias': zeros},
     'batch_stats': fresh | stats,
   }
 
 
 def apply(x, mask, scale=None, momentum=None, **stats):
   """Returns normalised rows and the running statistics after one batch."""
-  norm = layers.BatchNorm(use_running_average=False, momentum=momentum)
-  variables = variables_of(jnp.asarray(x), scale, **stats)
+  variables = variables_of(x, scale, **stats)
   if momentum is not None:
     variables['batch_stats'].pop('count')
-  normal, updated = norm.apply(
-    variables, jnp.asarray(x), jnp.asarray(mask), mutable=['batch_stats']
-  )
+  normal, updated = normalise(momentum, variables, x, mask)
   return normal, updated['batch_stats']
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def normalise(momentum, variables, x, mask):
+  norm = layers.BatchNorm(use_running_average=False, momentum=momentum)
+  return norm.apply(variables, x, mask, mutable=['batch_stats'])
 
 
 def rows_and_mask(shift=0.0, rows=(7, 31), share=0.8):
@@ -64,20 +65,36 @@ def test_statistics_of_real_rows(shift, momentum):
 
 def test_what_all_rows_share_is_zero_in_every_bit():
   rows = np.random.default_rng(0).normal(size=5).astype(np.float32)
-  x = jnp.asarray(np.broadcast_to(rows, (7, 31, 5)))
   # Others hold something else, also in the first place.
-  mask = jnp.arange(7 * 31).reshape(7, 31) < 201
-  mask = mask.at[0, :2].set(False)
-  x = jnp.where(mask[..., None], x, 3.0 + x)
+  mask = np.arange(7 * 31).reshape(7, 31) < 201
+  mask[0, :2] = False
+  x = np.where(mask[..., None], rows, 3 + rows)
 
   def loss(scale):
     normal, stats = apply(x, mask, scale)
     return jnp.sum(jnp.cos(normal + 1.0)), (normal, stats)
 
-  gradient, (normal, stats) = jax.grad(loss, has_aux=True)(jnp.ones(5))
+  grad = jax.jit(jax.grad(loss, has_aux=True))
+  gradient, (normal, stats) = grad(np.ones(5, np.float32))
   assert not np.any(normal) and not np.any(gradient)
   np.testing.assert_array_equal(stats['mean'], rows)
   assert not np.any(stats['var'])
+
+
+def old_statistics():
+  mean, var = np.full(5, 0.3, np.float32), np.full(5, 2.0, np.float32)
+  return {'mean': mean, 'var': var, 'count': np.float32(50)}
+
+
+@jax.jit
+def value_and_gradient(x, mask):
+  """Of a sum over what is real; beside the value, what `apply` returns."""
+
+  def loss(x):
+    normal, stats = apply(x, mask, **old_statistics())
+    return jnp.sum(mask[..., None] * jnp.cos(normal + 1.0)), (normal, stats)
+
+  return jax.value_and_grad(loss, has_aux=True)(x)
 
 
 @pytest.mark.parametrize('held', [1e2, 1e4, 3e38, np.inf, np.nan])
@@ -90,15 +107,7 @@ def test_what_is_not_real_changes_nothing(held, place):
     mask[-1, -1] = False
   filled = x.copy()
   filled[where] = held
-  mean, var = jnp.full(5, 0.3), jnp.full(5, 2.0)
-
-  def loss(x):
-    normal, stats = apply(x, mask, mean=mean, var=var, count=jnp.array(50.0))
-    weight = jnp.asarray(mask, jnp.float32)[..., None]
-    return jnp.sum(weight * jnp.cos(normal + 1.0)), (normal, stats)
-
-  compute = jax.value_and_grad(loss, has_aux=True)
-  plain, changed = compute(jnp.asarray(x)), compute(jnp.asarray(filled))
+  plain, changed = value_and_gradient(x, mask), value_and_gradient(filled, mask)
   for one, other in zip(*map(jax.tree.leaves, (plain, changed)), strict=True):
     np.testing.assert_array_equal(other, one)
   assert np.isfinite(plain[1]).all() and np.any(plain[1])
@@ -108,8 +117,7 @@ def test_what_is_not_real_changes_nothing(held, place):
 @pytest.mark.parametrize('momentum', [None, 0.9])
 def test_a_batch_without_real_rows_leaves_the_statistics(momentum):
   x, mask = rows_and_mask()
-  stats = {'mean': jnp.full(5, 0.3), 'var': jnp.full(5, 2.0)}
-  stats['count'] = jnp.array(50.0)
+  stats = old_statistics()
   x[0, 0] = np.nan
   normal, new = apply(x, np.zeros_like(mask), momentum=momentum, **stats)
   assert np.isfinite(normal).all()
@@ -147,9 +155,9 @@ def test_the_weight_of_a_batch_is_its_share_of_the_recent_rows(
   rows, before, weight
 ):
   x = np.full((rows, 2), 5.0, np.float32)
-  old = {'mean': jnp.ones(2), 'var': jnp.full(2, 3.0)}
+  old = {'mean': np.ones(2, np.float32), 'var': np.full(2, 3, np.float32)}
   before = min(before, layers.ENOUGH)
-  _, stats = apply(x, np.ones(rows, bool), **old, count=jnp.float32(before))
+  _, stats = apply(x, np.ones(rows, bool), **old, count=np.float32(before))
   np.testing.assert_allclose(stats['mean'], 1 + 4 * weight, rtol=1e-5)
   variance = (1 - weight) * 3.0 + weight * (1 - weight) * 16.0
   np.testing.assert_allclose(stats['var'], variance, rtol=1e-4, atol=1e-5)
@@ -158,13 +166,9 @@ def test_the_weight_of_a_batch_is_its_share_of_the_recent_rows(
 
 def test_running_statistics_normalise_and_stay():
   x, mask = rows_and_mask()
-  stats = {'mean': jnp.full(5, 0.3), 'var': jnp.full(5, 2.0)}
+  stats = old_statistics()
   norm = layers.BatchNorm(use_running_average=True)
-  normal, new = norm.apply(
-    variables_of(x, **stats),
-    jnp.asarray(x),
-    jnp.asarray(mask),
-    mutable=['batch_stats'],
-  )
+  apply = jax.jit(functools.partial(norm.apply, mutable=['batch_stats']))
+  normal, new = apply(variables_of(x, **stats), x, mask)
   np.testing.assert_allclose(normal, (x - 0.3) / np.sqrt(2.0 + 1e-5), rtol=1e-5)
   np.testing.assert_array_equal(new['batch_stats']['mean'], stats['mean'])

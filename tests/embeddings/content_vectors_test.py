@@ -1,7 +1,6 @@
 """Given vectors in the encoder, and in models of every plan and search."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,6 +15,7 @@ from dare_jax.parallel import mesh as mesh_lib
 from dare_jax.training import given_tables
 from dare_jax.training import optimizers
 from dare_jax.training import options as train_options
+from tests.models import examples
 
 _WIDTH, _ROWS = 6, 20
 _VOCAB = {'item': 12, 'category': 5, 'item_vector': _ROWS}
@@ -44,21 +44,23 @@ def _model(**fields) -> models.Ranker:
 def _batch(seed: int = 0) -> types.Batch:
   rng = np.random.default_rng(seed)
   ids = lambda shape: {
-    field: jnp.array(rng.integers(1, rows, shape), jnp.int32)
+    field: rng.integers(1, rows, shape).astype(np.int32)
     for field, rows in _VOCAB.items()
   }
   shape = (2, 1, 3)
   return types.Batch(
-    history=types.History(ids=ids((2, 7)), mask=jnp.ones((2, 7), bool)),
-    end=jnp.full((2, 1), 7),
+    history=types.History(ids=ids((2, 7)), mask=np.ones((2, 7), bool)),
+    end=np.full((2, 1), 7, np.int32),
     targets=types.Targets(
-      ids=ids(shape), label=jnp.zeros(shape), weight=jnp.ones(shape)
+      ids=ids(shape),
+      label=np.zeros(shape, np.float32),
+      weight=np.ones(shape, np.float32),
     ),
   )
 
 
 def _variables(model: models.Ranker) -> dict:
-  variables = model.init(jax.random.key(0), _batch())
+  variables = examples.make_variables(model, _batch())
   tables = {**variables['tables']['encoder'], 'item_vectors': _table()}
   return {**variables, 'tables': {'encoder': tables}}
 
@@ -67,18 +69,16 @@ def _variables(model: models.Ranker) -> dict:
 def test_rows_are_mapped_alike_before_and_after_they_are_read(count):
   """Few ids are read first, many are read from the mapped table."""
   module = content_vectors.VectorMap(dim=3, std=0.5)
-  ids = jnp.array(np.random.default_rng(1).integers(0, _ROWS, count))
+  ids = np.random.default_rng(1).integers(0, _ROWS, count)
   params = module.init(jax.random.key(0), _table(), ids)
   kernel = params['params']['Dense_0']['kernel']
   found = module.apply(params, _table(), ids)
-  np.testing.assert_allclose(
-    found, _table()[np.asarray(ids)] @ kernel, atol=1e-6
-  )
+  np.testing.assert_allclose(found, _table()[ids] @ kernel, atol=1e-6)
   whole = scaled_rows.ScaledRows(
     np.ones((_ROWS, _WIDTH), np.int8), np.arange(_ROWS, dtype=np.float32)
   )
   narrow = module.apply(params, whole, ids)
-  expected = np.asarray(ids)[:, None] * np.asarray(kernel).sum(0)[None]
+  expected = ids[:, None] * np.asarray(kernel).sum(0)[None]
   np.testing.assert_allclose(narrow, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -86,9 +86,9 @@ def test_a_fresh_map_makes_vectors_of_the_size_of_a_fresh_table():
   table = _table()[2:]
   table = table / np.linalg.norm(table, axis=1, keepdims=True)
   module = content_vectors.VectorMap(dim=2000, std=0.5)
-  ids = jnp.arange(len(table))
+  ids = np.arange(len(table))
   found = module.apply(module.init(jax.random.key(0), table, ids), table, ids)
-  np.testing.assert_allclose(jnp.std(found, axis=1), 0.5, rtol=0.1)
+  np.testing.assert_allclose(np.std(found, axis=1), 0.5, rtol=0.1)
 
 
 @pytest.mark.parametrize(
@@ -101,22 +101,20 @@ def test_keys_and_values_hold_the_vectors_under_every_plan(plan):
   variables = _variables(model)
   assert 'item_vectors' in variables['tables']['encoder']
   batch = _batch()
-  unknown = dict.fromkeys(('item', 'category'), jnp.ones((1, 4), jnp.int32))
-  past = {**unknown, 'item_vector': jnp.array([[1, 5, 6, 5]])}
-  keys = model.apply(
-    variables,
-    types.History(ids=past, mask=jnp.ones((1, 4), bool)),
-    method='encode_history',
-  )
+  unknown = dict.fromkeys(('item', 'category'), np.ones((1, 4), np.int32))
+  past = {**unknown, 'item_vector': np.array([[1, 5, 6, 5]])}
+  history = types.History(ids=past, mask=np.ones((1, 4), bool))
+  keys = np.asarray(examples.call(model, variables, 'encode_history', history))
   np.testing.assert_array_equal(keys[0, 1], keys[0, 3])
-  assert jnp.abs(keys[0, 1] - keys[0, 2]).max() > 1e-3
-  assert jnp.abs(keys[0, 1] - keys[0, 0]).max() > 1e-3
-  output = model.apply(variables, batch)
+  assert np.abs(keys[0, 1] - keys[0, 2]).max() > 1e-3
+  assert np.abs(keys[0, 1] - keys[0, 0]).max() > 1e-3
+  logits = examples.predict(model, variables, batch)
   other = _table()
   other[2:] = other[2:][::-1]
   tables = {**variables['tables']['encoder'], 'item_vectors': other}
-  changed = model.apply({**variables, 'tables': {'encoder': tables}}, batch)
-  assert jnp.abs(output.logits - changed.logits).max() > 1e-4
+  changed = {**variables, 'tables': {'encoder': tables}}
+  moved = np.abs(logits - examples.predict(model, changed, batch))
+  assert moved.max() > 1e-4
 
 
 @pytest.mark.parametrize('roles', [(role,) for role in embeddings.ROLES])
@@ -134,8 +132,7 @@ def test_a_role_that_does_not_read_them_has_no_place_for_them(roles):
 @pytest.mark.parametrize('name', search.SEARCHES)
 def test_every_search_runs_with_vectors(name):
   model = _model(search=name)
-  output = model.apply(_variables(model), _batch())
-  assert bool(jnp.isfinite(output.logits).all())
+  assert np.isfinite(examples.predict(model, _variables(model), _batch())).all()
 
 
 def test_widths_of_the_vectors_part_can_be_set():

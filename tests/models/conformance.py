@@ -17,7 +17,6 @@ from typing import Any
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -116,8 +115,9 @@ EACH_CHOICE = _each(_cover(CASES, _CHOICES), ('dare', 'sdim'))
 def example(
   case: str, **changes: Any
 ) -> tuple[models.Ranker, dict[str, Any], types.Batch]:
+  """Returns a model, variables and a batch of NumPy arrays."""
   model = examples.build(**(CASES[case] | changes))
-  batch = examples.make_batch()
+  batch = jax.device_get(examples.make_batch())
   return model, examples.make_variables(model, batch), batch
 
 
@@ -184,14 +184,14 @@ def rows_of(batch: types.Batch) -> dict[str, list[int]]:
 def select(
   tree: Any,
   rows: Mapping[str, list[int]],
-  fill: Callable[[str, jax.Array], jax.Array] = lambda field, table: table,
+  fill: Callable[[str, np.ndarray], np.ndarray] = lambda field, table: table,
 ) -> Any:
   """Returns tables of these rows alone, each as `fill` completes it."""
 
-  def compact(path: Any, table: jax.Array) -> jax.Array:
+  def compact(path: Any, table: jax.Array) -> Any:
     field = path[-1].key.split('_')[0]
     return (
-      fill(field, table[jnp.array(rows[field])]) if field in rows else table
+      fill(field, np.asarray(table)[rows[field]]) if field in rows else table
     )
 
   return jax.tree_util.tree_map_with_path(compact, tree)
@@ -200,10 +200,9 @@ def select(
 def remap(batch: types.Batch, rows: Mapping[str, list[int]]) -> types.Batch:
   """Returns the batch with the places of its ids among `rows`."""
 
-  def place(ids: Mapping[str, Any]) -> dict[str, jax.Array]:
+  def place(ids: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {
-      f: jnp.asarray(np.searchsorted(rows[f], v), jnp.int32)
-      for f, v in ids.items()
+      f: np.searchsorted(rows[f], v).astype(np.int32) for f, v in ids.items()
     }
 
   return batch.replace(

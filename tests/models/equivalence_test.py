@@ -30,6 +30,7 @@ def test_jit_equals_no_jit(case):
   model, variables, batch = conformance.example(case)
   measured = conformance.measured(case)
   evaluated = examples.evaluate(model, variables, batch)
+  batch = jax.device_put(batch)  # As models take it outside `jit`.
   output, updated = model.apply(
     variables, batch, train=True, mutable=['batch_stats']
   )
@@ -47,7 +48,7 @@ def test_compact_tables_and_longer_histories_change_nothing(case):
   rows = conformance.rows_of(batch)
   assert len(rows['item']) < examples.VOCAB['item']
   tables = conformance.select(variables['tables'], rows)
-  pad = lambda x: jnp.pad(x, ((0, 0), (2, 0)))
+  pad = lambda x: np.pad(x, ((0, 0), (2, 0)))
   history = batch.history.replace(
     ids=jax.tree.map(pad, batch.history.ids), mask=pad(batch.history.mask)
   )
@@ -101,8 +102,9 @@ def test_gradients_agree_with_finite_differences(case):
 def test_bfloat16_tables(case):
   # All kept: a choice between near-equals may well change.
   model, variables, batch = conformance.example(case, top_k=examples.LENGTH)
-  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), variables['tables'])
-  rounded = jax.tree.map(lambda x: x.astype(jnp.float32), half)
+  tables = jax.device_get(variables['tables'])
+  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tables)
+  rounded = jax.tree.map(lambda x: x.astype(np.float32), half)
   logits = examples.predict(model, {**variables, 'tables': half}, batch)
   exact = examples.predict(model, {**variables, 'tables': rounded}, batch)
   # 8 bits: 2^-8 an operation, some ten of them in a row, values near 1.
@@ -118,7 +120,9 @@ def test_bfloat16_compute(case):
   config = dataclasses.replace(model.config, compute_dtype='bfloat16')
   narrow = {
     **variables,
-    'params': layers.narrow(variables['params'], 'bfloat16'),
+    'params': jax.jit(layers.narrow, static_argnums=1)(
+      variables['params'], 'bfloat16'
+    ),
   }
   output = examples.evaluate(models.Ranker(config), narrow, batch).output
   chex.assert_type([output.logits, output.search.scores], jnp.float32)
@@ -200,7 +204,7 @@ class EquivalenceTest(parameterized.TestCase):
     chex.assert_trees_all_equal(measured.loss, expected.loss)
     chex.assert_trees_all_equal(measured.batch_stats, expected.batch_stats)
     # The gradient of a table is the sum over those that copy it.
-    grads = measured.grads['tables']['encoder']
+    grads = jax.device_get(measured.grads['tables']['encoder'])
     for name, grad in expected.grads['tables']['encoder'].items():
       field, suffix = name.split('_', 1)
       total = sum(
@@ -220,7 +224,10 @@ class EquivalenceTest(parameterized.TestCase):
     projected = examples.build('twin', plan=plan)
     maps = examples.make_variables(projected, self.batch)['params']['encoder']
     maps = jax.tree.map(
-      lambda x: jnp.eye(*x.shape) if x.ndim == 2 else jnp.zeros_like(x), maps
+      lambda x: (
+        np.eye(*x.shape, dtype=x.dtype) if x.ndim == 2 else np.zeros_like(x)
+      ),
+      maps,
     )
     params = {**self.twin_variables['params'], 'encoder': maps}
     measured = examples.measure(
@@ -268,7 +275,7 @@ class EquivalenceTest(parameterized.TestCase):
         return optax.apply_updates(trained, updates), state
 
       trained = {name: variables[name] for name in ('params', 'tables')}
-      state = optimizer.init(trained)
+      state = jax.jit(optimizer.init)(trained)
       for batch in batches:
         trained, state = step(trained, state, batch)
       return trained
@@ -294,21 +301,23 @@ class EquivalenceTest(parameterized.TestCase):
     # Equal steps of every time row along the target's add one constant.
     dare = examples.build('dare')
     variables = examples.make_variables(dare, self.batch)
-    table = variables['tables']['encoder']['time_attention']
-    moved = table.at[1:].add(0.7 * table[0])
+    table = np.asarray(variables['tables']['encoder']['time_attention'])
+    moved = np.concatenate([table[:1], table[1:] + np.float32(0.7) * table[0]])
     encoder = {**variables['tables']['encoder'], 'time_attention': moved}
     changed = {**variables, 'tables': {'encoder': encoder}}
-    before = dare.apply(variables, self.batch)
-    after = dare.apply(changed, self.batch)
+    before, after = (
+      jax.device_get(examples.evaluate(dare, own, self.batch).output)
+      for own in (variables, changed)
+    )
     constant = 0.7 * float(table[0] @ table[0]) / np.sqrt(table.shape[1])
     mask = before.search.mask
     chex.assert_trees_all_equal(
-      jnp.where(mask, after.search.indices, 0),
-      jnp.where(mask, before.search.indices, 0),
+      np.where(mask, after.search.indices, 0),
+      np.where(mask, before.search.indices, 0),
     )
     chex.assert_trees_all_close(
-      jnp.where(mask, after.search.scores, constant),
-      jnp.where(mask, before.search.scores + constant, constant),
+      np.where(mask, after.search.scores, constant),
+      np.where(mask, before.search.scores + constant, constant),
       **_CLOSE,
     )
     chex.assert_trees_all_close(after.logits, before.logits, **_CLOSE)

@@ -1,7 +1,8 @@
 """Random models, variables and batches, and two calls that measure them.
 
 Each call is one program of a model and the shapes of a batch, compiled once:
-keep to the default sizes where you can.
+keep to the default sizes where you can. Arrays are made by NumPy and put on the
+device as they are: each of the calls that `jax.numpy` makes is a program.
 """
 
 from __future__ import annotations
@@ -97,18 +98,18 @@ def make_batch(
       for field, rows in (context or {}).items()
     },
   )
-  return jax.tree.map(jnp.asarray, batch)
+  return jax.device_put(batch)
 
 
 def with_clusters(batch: types.Batch, count: int, seed: int = 0) -> types.Batch:
   """Returns a batch whose histories have up to `count` clusters each."""
   rng = np.random.default_rng(seed)
-  mask = batch.history.mask
+  mask = np.asarray(batch.history.mask)
   cluster, rank = (
-    jnp.asarray(rng.integers(low, high, mask.shape), jnp.int32) * mask
+    rng.integers(low, high, mask.shape).astype(np.int32) * mask
     for low, high in ((0, count), (1, 4))
   )
-  grouped = types.Clusters(cluster=cluster, rank=rank)
+  grouped = jax.device_put(types.Clusters(cluster=cluster, rank=rank))
   return batch.replace(history=batch.history.replace(clusters=grouped))
 
 
@@ -117,12 +118,12 @@ def make_variables(
 ) -> dict[str, Any]:
   """Returns variables far from their initial values, padding rows included."""
   rng = np.random.default_rng(seed)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+  shapes = _program(_init, model).eval_shape(batch)  # Traced once.
 
-  def draw(path: Any, leaf: Any) -> jax.Array:
+  def draw(path: Any, leaf: Any) -> np.ndarray:
     name = path[-1].key
     if name == 'count':
-      return jnp.full(leaf.shape, 17.0, jnp.float32)
+      return np.full(leaf.shape, 17.0, np.float32)
     value = rng.normal(size=leaf.shape)
     if name in ('scale', 'var'):
       value = np.exp(0.3 * value)
@@ -130,9 +131,9 @@ def make_variables(
       value *= 0.3
     elif name == 'kernel':
       value /= np.sqrt(leaf.shape[0])
-    return jnp.asarray(value, jnp.float32)
+    return np.asarray(value, np.float32)
 
-  return jax.tree_util.tree_map_with_path(draw, shapes)
+  return jax.device_put(jax.tree.map_with_path(draw, shapes))
 
 
 def to_float64(tree: Any) -> Any:
@@ -143,7 +144,7 @@ def to_float64(tree: Any) -> Any:
       return x
     if isinstance(x, jax.core.Tracer):
       return x.astype(jnp.float64)
-    return jnp.asarray(np.asarray(x, np.float64))  # Nothing is compiled.
+    return jax.device_put(np.asarray(x, np.float64))
 
   return jax.tree.map(widen, tree)
 

@@ -89,29 +89,26 @@ class MatchTermsTest(parameterized.TestCase):
   def test_a_match_is_found_at_once(self):
     model = examples.build(match_fields=('item',), top_k=1, attention_init=0.1)
     batch = examples.make_batch(2)
-    assert (batch.history.ids['item'][:, -1] > 1).all()
-    twins = batch.history.ids['item'][:, -1][:, None, None]
+    items = np.asarray(batch.history.ids['item'])
+    assert (items[:, -1] > 1).all()
     ids = batch.targets.ids | {
-      'item': jnp.broadcast_to(twins, batch.targets.label.shape)
+      'item': np.broadcast_to(items[:, -1:, None], batch.targets.label.shape)
     }
     batch = batch.replace(
       targets=batch.targets.replace(ids=ids),
-      end=jnp.full_like(batch.end, examples.LENGTH),
+      end=np.full_like(batch.end, examples.LENGTH),
     )
     variables = examples.init(model, batch)
     found = examples.evaluate(model, variables, batch).output.search
-    same = jnp.take_along_axis(
-      batch.history.ids['item'][:, None, None],
-      found.indices,
-      axis=-1,
-    )
+    found = jax.device_get(found)
+    same = np.take_along_axis(items[:, None, None], found.indices, axis=-1)
     assert (same[..., 0] == ids['item']).all()
     assert (found.matches['item'].distance == 1).all()
 
   def test_unknown_and_padding_match_nothing(self):
     model, variables, batch = _example('dare')
     for nothing in (0, 1):
-      same = jax.tree.map(lambda x: jnp.full_like(x, nothing), batch)  # noqa: B023
+      same = jax.tree.map(lambda x: np.full_like(x, nothing), batch)  # noqa: B023
       blank = batch.replace(
         history=batch.history.replace(ids=same.history.ids),
         targets=batch.targets.replace(ids=same.targets.ids),
@@ -124,9 +121,9 @@ class MatchTermsTest(parameterized.TestCase):
     """As in training: the unknown id is not 1 there."""
     vocab = {'item': 5000, 'category': 9}
     model = examples.build(vocab_sizes=vocab, match_fields=('item',))
-    batch = examples.make_batch(vocab=vocab)
-    some = jnp.array([1, 4999, 2500])
-    pick = lambda x: jnp.where(x > 0, some[x % 3], 0)
+    batch = jax.device_get(examples.make_batch(vocab=vocab))
+    some = np.array([1, 4999, 2500], np.int32)
+    pick = lambda x: np.where(x > 0, some[x % 3], 0)
     batch = batch.replace(
       history=batch.history.replace(
         ids=batch.history.ids | {'item': pick(batch.history.ids['item'])}
@@ -135,10 +132,8 @@ class MatchTermsTest(parameterized.TestCase):
         ids=batch.targets.ids | {'item': pick(batch.targets.ids['item'])}
       ),
     )
-    by_row = batch_rows.BatchRows({'item': 5000})(
-      jax.tree.map(np.asarray, batch)
-    )
-    by_row = jax.tree.map(jnp.asarray, by_row)
+    by_row = batch_rows.BatchRows({'item': 5000})(batch)
+    batch, by_row = jax.device_put((batch, by_row))
     bound = model.bind({'params': {'matcher': {'bias': jnp.ones(1)}}})
     own = bound.encode_matches(batch.targets.ids).ids['item']
     moved = bound.matcher.of_targets(by_row.targets.ids, by_row.rows)
@@ -174,7 +169,7 @@ class CountTest(parameterized.TestCase):
     targets[targets == 0] = matching.NOTHING
     end = rng.integers(0, length + 1, (3, 2)).astype(np.int32)
     start = rng.integers(-2, length // 2 + 1, (3, 2)).astype(np.int32)
-    found = _count(*map(jnp.asarray, (ids, targets, start, end)))
+    found = _count(ids, targets, start, end)
     found = jax.tree.map(np.asarray, found)
     for b, m, c in np.ndindex(*targets.shape):
       seen = range(max(start[b, m], 0), end[b, m])

@@ -33,6 +33,7 @@ _BATCHES = ('full', 'pad')
 _FLOAT32 = {'rtol': 1e-5, 'atol': 1e-5}
 # Bounded by the float32 storage of the larger arrays.
 _FLOAT64 = {'rtol': 2e-7, 'atol': 1e-10}
+_softmax = jax.jit(aggregate.masked_softmax)
 _BOTH = parameterized.named_parameters(('dare', 'dare'), ('twin', 'twin'))
 
 
@@ -182,7 +183,7 @@ class PublishedNumbersTest(parameterized.TestCase):
       full = examples.evaluate(module, variables, data).output.search
       scores = np.asarray(full.scores)[:, 0, 0]
       np.testing.assert_allclose(scores[mask], get('scores')[mask], **_FLOAT32)
-      weights = aggregate.masked_softmax(full.scores, full.mask)[:, 0, 0]
+      weights = np.asarray(_softmax(full.scores, full.mask))[:, 0, 0]
       np.testing.assert_allclose(weights, get('attention'), **_FLOAT32)
       for wide, bound in ((False, _FLOAT32), (True, _FLOAT64)):
         kept = _computed(name, batch, wide)['search']
@@ -214,7 +215,8 @@ class PublishedNumbersTest(parameterized.TestCase):
   @_BOTH
   def test_l2(self, name):
     _, variables = _import(name, two_outputs=True)
-    penalty = losses.l2_penalty(variables['params'], norms=True)
+    l2_penalty = functools.partial(losses.l2_penalty, norms=True)
+    penalty = jax.jit(l2_penalty)(variables['params'])
     np.testing.assert_allclose(
       penalty, official_state.file(name)['l2'], rtol=1e-6
     )
@@ -242,7 +244,7 @@ class PublishedNumbersTest(parameterized.TestCase):
         trained = optax.apply_updates(trained, update)
         return {**trained, 'batch_stats': stats}, opt_state, loss
 
-      opt_state = optimizer.init(_trained(variables))
+      opt_state = jax.jit(optimizer.init)(_trained(variables))
       found = []
       for batch in ('full', 'pad', 'full'):
         variables, opt_state, loss = step(

@@ -23,7 +23,6 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import aggregate
@@ -47,6 +46,7 @@ _ALL = parameterized.named_parameters(
     for batch in ('full', 'pad')
   )
 )
+_softmax = jax.jit(aggregate.masked_softmax)
 _BOTH = parameterized.named_parameters(('dare', 'dare'), ('twin', 'twin'))
 
 
@@ -134,7 +134,7 @@ def _variables(name: str, dtype: Any) -> dict[str, Any]:
     'tables': {'encoder': _tables(name, 'sd')},
     'batch_stats': stats,
   }
-  return jax.tree.map(lambda x: jnp.asarray(x, dtype), variables)
+  return jax.device_put(jax.tree.map(lambda x: x.astype(dtype), variables))
 
 
 def _batch(name: str, batch: str, dtype: Any) -> types.Batch:
@@ -154,7 +154,7 @@ def _batch(name: str, batch: str, dtype: Any) -> types.Batch:
       weight=np.ones(shape, dtype),
     ),
   )
-  return jax.tree.map(jnp.asarray, data)
+  return jax.device_put(data)
 
 
 def _loss(output: types.RankerOutput, targets: types.Targets) -> Any:
@@ -242,7 +242,7 @@ class OfficialParityTest(parameterized.TestCase):
       np.asarray(full.scores)[:, 0, 0][mask], get('scores')[mask], **_FLOAT32
     )
     np.testing.assert_allclose(
-      aggregate.masked_softmax(full.scores, full.mask)[:, 0, 0],
+      np.asarray(_softmax(full.scores, full.mask))[:, 0, 0],
       get('attention'),
       **_FLOAT32,
     )
@@ -262,9 +262,8 @@ class OfficialParityTest(parameterized.TestCase):
       for head, key in (('head', 'pooled_topk'), ('aux', 'pooled_full')):
         np.testing.assert_allclose(inputs[head][:, pooled], get(key), **bound)
     # Theirs covers the whole history, with zeros where nothing was kept.
-    weights = aggregate.masked_softmax(
-      jnp.asarray(_trained(name, batch, False)['output'].search.scores),
-      jnp.asarray(kept.mask),
+    weights = _softmax(
+      _trained(name, batch, False)['output'].search.scores, kept.mask
     )
     spread = np.zeros(mask.shape)
     np.put_along_axis(spread, indices, np.asarray(weights)[:, 0, 0], axis=1)
@@ -334,10 +333,10 @@ class OfficialParityTest(parameterized.TestCase):
       if not key.startswith('sd/') or 'mlp' not in key:
         continue
       if key.endswith('.weight') and value.ndim == 2:
-        kernels[key] = {'kernel': jnp.asarray(value)}
+        kernels[key] = {'kernel': value}
       elif key.endswith('.weight'):
         rest += np.sum(np.square(value, dtype=np.float64))
-    ours = losses.l2_penalty(kernels)
+    ours = jax.jit(losses.l2_penalty)(kernels)
     np.testing.assert_allclose(float(ours) + rest, file['l2'], rtol=1e-5)
 
   @_BOTH
@@ -345,11 +344,10 @@ class OfficialParityTest(parameterized.TestCase):
     optimizer = tables_lib.adam(0.01).transform
     with jax.enable_x64(True):
       tables = _variables(name, np.float64)['tables']
-      grads = jax.tree.map(
-        jnp.asarray, _trained(name, 'full', True)['grads']['tables']
-      )
-      update, _ = optimizer.update(grads, optimizer.init(tables), tables)
-      after = jax.tree.map(jnp.add, tables, update)['encoder']
+      grads = _trained(name, 'full', True)['grads']['tables']
+      step = jax.jit(lambda g, t: optimizer.update(g, optimizer.init(t), t)[0])
+      update = step(grads, tables)
+      after = jax.tree.map(np.add, tables, update)['encoder']
     # Stored in float32; a step is 0.01.
     chex.assert_trees_all_close(
       dict(after), _tables(name, 'adam1'), rtol=1e-6, atol=1e-7

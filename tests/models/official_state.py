@@ -9,7 +9,6 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import types
@@ -51,7 +50,7 @@ def to_batch(data: Mapping[str, np.ndarray], dtype: Any) -> types.Batch:
       weight=np.ones(shape, dtype),
     ),
   )
-  return jax.tree.map(jnp.asarray, batch)
+  return jax.device_put(batch)
 
 
 def table(field: str, role: str, side: str) -> str:

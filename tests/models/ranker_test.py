@@ -256,15 +256,11 @@ class PartsTest(parameterized.TestCase):
 
   def test_search_then_score_equals_the_call(self):
     batch, variables = self.batch, self.variables
-    keys = self.model.apply(variables, batch.history, method='encode_history')
-    result = self.model.apply(
-      variables,
-      keys,
-      batch,
-      method='search',
-    )
-    logits = self.model.apply(variables, batch, result, method='score')
-    whole = self.model.apply(variables, batch)
+    call = functools.partial(examples.call, self.model, variables)
+    keys = call('encode_history', batch.history)
+    result = call('search', keys, batch)
+    logits = call('score', batch, result)
+    whole = examples.evaluate(self.model, variables, batch).output
     chex.assert_trees_all_equal(result, whole.search)
     chex.assert_trees_all_equal(logits, whole.logits)
 

@@ -8,7 +8,6 @@ from unittest import mock
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dare_jax import models
@@ -70,6 +69,17 @@ def assert_same_by_windows(
   return parts, whole
 
 
+def loss_of(slow: reference.Output, batch: types.Batch) -> float:
+  """Returns the training loss of what the reference gives."""
+  return float(_loss(slow.logits, slow.aux_logits, batch.targets))
+
+
+@jax.jit
+def _loss(logits: Any, aux_logits: Any, targets: types.Targets) -> jax.Array:
+  output = mock.Mock(logits=logits, aux_logits=aux_logits)
+  return examples.loss(output, targets)
+
+
 def slope(
   model: models.Ranker,
   variables: Any,
@@ -90,13 +100,9 @@ def slope(
 
   def loss(change: float) -> float:
     own = dict(variables['params'][module])
-    own[name] = own[name].at[place].add(change)
+    own[name] = np.array(own[name])
+    own[name][place] += change
     moved = {**variables, 'params': {**variables['params'], module: own}}
-    slow = reference.rank(model, moved, batch, train=True)
-    output = mock.Mock()
-    output.logits, output.aux_logits = jax.tree.map(
-      jnp.asarray, (slow.logits, slow.aux_logits)
-    )
-    return float(examples.loss(output, batch.targets))
+    return loss_of(reference.rank(model, moved, batch, train=True), batch)
 
   return (loss(1e-6) - loss(-1e-6)) / 2e-6

@@ -14,6 +14,8 @@ import numpy as np
 from dare_jax import types
 from dare_jax.training import losses
 
+_entropy = jax.jit(losses.binary_cross_entropy, static_argnums=2)
+
 
 class BinaryCrossEntropyTest(absltest.TestCase):
   @hypothesis.given(
@@ -22,50 +24,43 @@ class BinaryCrossEntropyTest(absltest.TestCase):
   def test_equals_the_definition(self, logit, label):
     prob = 1 / (1 + math.exp(-logit if label else logit))
     for epsilon in (0.0, 1e-8):
-      found = losses.binary_cross_entropy(
-        jnp.array(logit), jnp.array(label), epsilon
-      )
+      found = _entropy(np.float32(logit), np.float32(label), epsilon)
       # Near 0 it is a float32 logarithm of nearly 1.
       np.testing.assert_allclose(
         found, -math.log(prob + epsilon), rtol=1e-5, atol=2e-7
       )
 
   def test_never_overflows(self):
-    logits = jnp.array([-3e38, 3e38, -100.0])
-    labels = jnp.array([0.0, 1.0, 1.0])
-    value, grad = jax.value_and_grad(
-      lambda x: jnp.sum(losses.binary_cross_entropy(x, labels))
-    )(logits)
+    logits = np.array([-3e38, 3e38, -100.0], np.float32)
+    labels = np.array([0.0, 1.0, 1.0], np.float32)
+    total = lambda x, labels: jnp.sum(losses.binary_cross_entropy(x, labels))
+    value, grad = jax.jit(jax.value_and_grad(total))(logits, labels)
     np.testing.assert_allclose(value, 100.0, rtol=1e-6)
     np.testing.assert_allclose(grad, [0.0, 0.0, -1.0], atol=1e-6)
 
   def test_epsilon_bounds_the_loss(self):
-    loss = losses.binary_cross_entropy(
-      jnp.array(-3e38), jnp.array(1.0), epsilon=1e-8
-    )
+    loss = _entropy(np.float32(-3e38), np.float32(1.0), 1e-8)
     np.testing.assert_allclose(loss, -math.log(1e-8), rtol=1e-6)
 
   def test_half_precision_logits_give_float32(self):
-    loss = losses.binary_cross_entropy(
-      jnp.zeros(3, jnp.bfloat16), jnp.ones(3, jnp.float32)
-    )
+    loss = _entropy(np.zeros(3, jnp.bfloat16), np.ones(3, np.float32))
     assert loss.dtype == jnp.float32
     np.testing.assert_allclose(loss, math.log(2), rtol=1e-6)
 
 
 class WeightedMeanTest(absltest.TestCase):
   def test_weights_count(self):
-    mean = losses.weighted_mean(
-      jnp.array([1.0, 10.0, 100.0]), jnp.array([1.0, 3.0, 0.0])
+    mean = jax.jit(losses.weighted_mean)(
+      np.array([1.0, 10.0, 100.0], np.float32),
+      np.array([1.0, 3.0, 0.0], np.float32),
     )
     np.testing.assert_allclose(mean, (1 * 1 + 3 * 10) / 4, rtol=1e-6)
 
   def test_nothing_to_average(self):
-    zeros = jnp.zeros(2)
-    value, grad = jax.value_and_grad(losses.weighted_mean)(
-      jnp.array([1.0, 2.0]), zeros
+    value, grad = jax.jit(jax.value_and_grad(losses.weighted_mean))(
+      np.array([1.0, 2.0], np.float32), np.zeros(2, np.float32)
     )
-    assert value == 0 and not grad.any()
+    assert value == 0 and not np.any(grad)
 
 
 class L2Test(absltest.TestCase):
@@ -122,16 +117,19 @@ def _slowly(logits, targets):
   return total / count, grad / count
 
 
+@jax.jit
+@jax.value_and_grad
+def _mean_and_gradient(logits, targets):
+  found = losses.candidate_cross_entropy(logits, targets)
+  return losses.weighted_mean(*found)
+
+
 class CandidateCrossEntropyTest(absltest.TestCase):
   def test_equals_the_slow_twin_in_value_and_gradient(self):
     for seed in range(4):
       logits, targets = _targets(seed)
 
-      def mean(logits, targets=targets):
-        found = losses.candidate_cross_entropy(logits, targets)
-        return losses.weighted_mean(*found)
-
-      value, grad = jax.value_and_grad(mean)(jnp.asarray(logits, jnp.float32))
+      value, grad = _mean_and_gradient(logits.astype(np.float32), targets)
       expected, slope = _slowly(logits, targets)
       np.testing.assert_allclose(value, expected, rtol=1e-5)
       np.testing.assert_allclose(grad, slope, atol=1e-6)
@@ -140,7 +138,8 @@ class CandidateCrossEntropyTest(absltest.TestCase):
     label = np.array([[[1.0, 0.0]]], np.float32)
     targets = types.Targets({}, label, np.ones_like(label))
     for logits, expected in (([200.0, -200.0], 0.0), ([-200.0, 200.0], 400.0)):
-      value, _ = losses.candidate_cross_entropy(jnp.array([[logits]]), targets)
+      logits = np.array([[logits]], np.float32)
+      value, _ = jax.jit(losses.candidate_cross_entropy)(logits, targets)
       np.testing.assert_allclose(value[0, 0, 0], expected)
 
 

@@ -32,13 +32,13 @@ def _observed():
   state = trainer.init(0, batch, _COUNTS)
   dare = examples.build('dare')
   encoder = {
-    name.replace('shared', role): jnp.array(table)
+    name.replace('shared', role): np.array(table)
     for name, table in state.tables['encoder'].items()
     for role in ('attention', 'representation')
   }
   variables = {
-    'params': jax.tree.map(jnp.array, state.params),
-    'batch_stats': jax.tree.map(jnp.array, state.batch_stats),
+    'params': jax.tree.map(np.array, state.params),
+    'batch_stats': jax.tree.map(np.array, state.batch_stats),
     'tables': {'encoder': encoder},
   }
   grads = examples.measure(dare, variables, batch).grads['tables']['encoder']
