@@ -54,6 +54,7 @@ def run(root):
   return trained.load(root / 'run')
 
 
+@pytest.mark.slow
 def test_items_that_the_log_lacks_are_scored_by_their_vectors(run):
   ids = run.ids('item_vector', _SOME['item'])
   assert ids.tolist() == [4, 7, 104, 1]
@@ -64,6 +65,7 @@ def test_items_that_the_log_lacks_are_scored_by_their_vectors(run):
     run.score({**_PAST, 'item_vector': _PAST['item']}, _SOME)
 
 
+@pytest.mark.slow
 def test_checkpoints_do_not_hold_frozen_vectors(root, run):
   table = run.variables['tables']['encoder']['item_vectors']
   vectors = run.experiment.store.vectors.vectors
@@ -186,6 +188,7 @@ def test_a_run_goes_on_with_the_vectors_of_a_newer_file(root, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_bulk_scores_of_a_run(root, run, tmp_path):
   """An input has no column of vectors; items beyond the log have theirs."""
   rows = pl.DataFrame({'user_id': ['u3'] * 4, 'item_id': _SOME['item']})

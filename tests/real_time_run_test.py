@@ -18,6 +18,8 @@ from tests.models import examples
 from tests.prediction import cases
 from tests.server import sites
 
+pytestmark = pytest.mark.slow  # A training, its bundle and a server.
+
 FIELDS = {
   'model__real_time': ('gap', 'weekday', 'hour'),
   'model__match_fields': ('item',),

@@ -84,6 +84,7 @@ def _means(members: set_members.SetMembers, table: np.ndarray) -> np.ndarray:
   return np.stack([table[members.member[a:b]].mean(axis=0) for a, b in starts])
 
 
+@pytest.mark.slow
 def test_the_model_reads_the_means_of_members(root, run):
   saved = saved_run.restore(root / 'run')
   members = saved.experiment.sets['genres']
@@ -173,6 +174,7 @@ def test_a_resumed_run_is_the_same_run(root, tmp_path):
   assert not state_parts.members(state)
 
 
+@pytest.mark.slow
 def test_raw_sets_in_any_order(run):
   store = run.experiment.store
   assert store.sets == {'genres': '|'}
@@ -281,6 +283,7 @@ def test_other_plans_and_what_else_reads_tables(root, tmp_path, fields):
   assert names
 
 
+@pytest.mark.slow
 def test_a_member_keeps_its_row(root, run, tmp_path):
   """In a run that goes on with other sets, of which some members are known."""
   _write_log(tmp_path / 'log.csv', name='k')

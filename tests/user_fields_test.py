@@ -46,6 +46,7 @@ def opened(root):
   return bundle.open(root / 'bundle')
 
 
+@pytest.mark.slow
 def test_the_last_value_of_a_user_is_known(run):
   store = run.experiment.store
   assert store.context_fields == store.user_fields == ('age', 'user_id')
@@ -60,6 +61,7 @@ def test_the_last_value_of_a_user_is_known(run):
   ]
 
 
+@pytest.mark.slow
 def test_scores_of_a_user(run):
   past = {'item': ['i5'], 'category': ['c5']}
   logits = [

@@ -30,6 +30,7 @@ def _change_one_bit(path):
   path.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('file', 'damage', 'told'),
   [
@@ -67,6 +68,7 @@ def test_no_folder_and_a_file_are_no_bundle(tmp_path):
   assert 'no bundle there' in _refusal(tmp_path / 'file')
 
 
+@pytest.mark.slow
 def test_programs_that_cannot_be_read_are_told(copy, root):
   """As those of a newer jaxlib: whole, but of no use here."""
   (copy / 'programs' / 'search-any.jax').write_bytes(b'of another time')

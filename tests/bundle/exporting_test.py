@@ -23,6 +23,7 @@ def _export(root, output, **options):
   )
 
 
+@pytest.mark.slow
 def test_tells_what_was_written_and_replaces_a_bundle(
   root, tmp_path, monkeypatch
 ):

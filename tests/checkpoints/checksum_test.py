@@ -20,6 +20,7 @@ def _of_blocks(array, chunk, monkeypatch):
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int32', 'int8'])
+@pytest.mark.quick_cases('bfloat16')
 def test_a_checksum_is_that_of_all_chunks(dtype, monkeypatch):
   array = jnp.asarray(np.arange(7 * 11).reshape(11, 7) % 5).astype(dtype)
   whole = _of_blocks(array, 1 << 20, monkeypatch)
@@ -29,6 +30,7 @@ def test_a_checksum_is_that_of_all_chunks(dtype, monkeypatch):
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int8', 'float64'])
 @pytest.mark.parametrize('shape', [(), (5,), (11, 7), (2, 3, 4), (0, 3)])
+@pytest.mark.quick_cases('shape2-float32', 'shape2-int8', 'shape0-float64')
 def test_a_checksum_is_that_of_the_host(dtype, shape, monkeypatch):
   values = np.random.default_rng(0).integers(-50, 50, shape)
   with jax.enable_x64(dtype == 'float64'):

@@ -217,6 +217,7 @@ def test_by_time_trains_on_nothing_of_the_future(exclude):
 
 
 @pytest.mark.parametrize('is_grouped', [True, False])
+@pytest.mark.quick_cases('True')
 @hypothesis.given(st.integers(1, 60), st.integers(0, 500))
 def test_examples_depend_on_the_position_alone(is_grouped, size, start):
   made = _make(group_candidates=is_grouped, unknown_rate=0.05)

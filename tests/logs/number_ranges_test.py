@@ -64,6 +64,7 @@ def run(tmp_path_factory):
   return trained.load(root / 'run')
 
 
+@pytest.mark.slow
 def test_raw_numbers_are_known_by_their_ranges(run):
   store = run.experiment.store
   assert store.numbers == ('price', 'budget')

@@ -62,6 +62,7 @@ _MOMENTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @hypothesis.given(_MOMENTS, st.sampled_from([1, 1_000, 1_000_000]))
 def test_every_notation_gives_the_same_log(moments, step):
   micros = [

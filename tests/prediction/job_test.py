@@ -26,6 +26,7 @@ class _StopAt:
 
 
 @pytest.mark.parametrize('kind', ['csv', 'csv.gz', 'parquet'])
+@pytest.mark.quick_cases('csv')
 def test_killed_anywhere_the_result_is_the_same(
   tmp_path, ask, expected, kind, capsys
 ):

@@ -117,6 +117,7 @@ def _train_on(page: page_lib.Page, dense: _Dense) -> None:
 
 
 @pytest.mark.parametrize('model', page_lib.MODELS)
+@pytest.mark.quick_cases('Your model')
 def test_one_device(model):
   with jax.enable_x64():
     page, _ = _compare(model)

@@ -12,6 +12,8 @@ from dare_jax import trained
 from dare_jax.experiments import run_config
 from tests import tiny
 
+pytestmark = pytest.mark.slow  # A training of each.
+
 
 @pytest.fixture(scope='module')
 def older(tmp_path_factory):
@@ -65,7 +67,6 @@ def test_another_run_starts_from_it(older, tmp_path, momentum):
     assert np.abs(one - other).max() < 0.2 * np.abs(one).max() + 0.05
 
 
-@pytest.mark.slow
 def test_by_steps_starts_from_by_rows(older, tmp_path):
   tiny.run(tiny.config(older), tmp_path / 'rows')
   assert min(counts(trained.load(tmp_path / 'rows', 'last'))) > 0

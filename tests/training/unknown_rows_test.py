@@ -17,6 +17,8 @@ from dare_jax.experiments import experiment
 from dare_jax.warm_start import lineage
 from tests import tiny
 
+pytestmark = pytest.mark.slow  # Trainings that go on with more.
+
 _FIELDS = {
   'data__split': 'by_time',
   'data__val_from': 20,
@@ -62,7 +64,6 @@ def _log(root):
     return list(csv.DictReader(file))
 
 
-@pytest.mark.slow
 def test_unknown_rows_of_all_fields_are_trained(root):
   run = trained.load(root / 'first')
   fresh = run.experiment.init_state()
@@ -150,7 +151,6 @@ def _known(run, field):
   return {raw[i - 2] for i in np.flatnonzero(run.known[field]) if i > 1}
 
 
-@pytest.mark.slow
 def test_what_the_run_before_knew_is_known(root, second):
   config, folder, _ = second
   first = trained.load(root / 'first').experiment
@@ -171,7 +171,6 @@ def test_what_the_run_before_knew_is_known(root, second):
   assert not np.isin(np.concatenate(read), unread).any()
 
 
-@pytest.mark.slow
 def test_a_third_run_knows_what_the_first_did(root, second, tmp_path):
   config = second[0].copy_and_resolve_references()
   config.train.init_from = str(second[1])
@@ -181,7 +180,6 @@ def test_a_third_run_knows_what_the_first_did(root, second, tmp_path):
   assert _known(third, 'item') == _known(before, 'item')
 
 
-@pytest.mark.slow
 def test_a_run_can_be_read_without_those_before_it(root, second, tmp_path):
   """Its folder alone says what they knew."""
   config, folder, result = second
@@ -199,7 +197,6 @@ def test_a_run_can_be_read_without_those_before_it(root, second, tmp_path):
     evaluate.evaluate(copy, 'test')
 
 
-@pytest.mark.slow
 def test_resuming_goes_on_bit_for_bit(root, second, tmp_path):
   config, folder, _ = second
   with pytest.raises(errors.Stopped):
