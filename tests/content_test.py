@@ -22,6 +22,8 @@ from dare_jax.server import states
 from tests import tiny
 from tests.bundle import served
 
+pytestmark = pytest.mark.slow  # Trainings with vectors, a bundle, bulk scores.
+
 _WIDTH = 6
 _PAST = {'item': ['i5', 'i16', 'i27'], 'category': ['c5', 'c6', 'c7']}
 # The last two are not in the log; only the first of them has a vector.
@@ -54,7 +56,6 @@ def run(root):
   return trained.load(root / 'run')
 
 
-@pytest.mark.slow
 def test_items_that_the_log_lacks_are_scored_by_their_vectors(run):
   ids = run.ids('item_vector', _SOME['item'])
   assert ids.tolist() == [4, 7, 104, 1]
@@ -65,7 +66,6 @@ def test_items_that_the_log_lacks_are_scored_by_their_vectors(run):
     run.score({**_PAST, 'item_vector': _PAST['item']}, _SOME)
 
 
-@pytest.mark.slow
 def test_checkpoints_do_not_hold_frozen_vectors(root, run):
   table = run.variables['tables']['encoder']['item_vectors']
   vectors = run.experiment.store.vectors.vectors
@@ -77,7 +77,6 @@ def test_checkpoints_do_not_hold_frozen_vectors(root, run):
   assert 'item_vectors' not in names
 
 
-@pytest.mark.slow
 def test_a_resumed_run_is_the_same_run(root, tmp_path):
   """Stopped between two steps, and taken up without the file of vectors."""
   made = _config(root, optim__learning_rate=0.1)
@@ -145,7 +144,6 @@ def test_what_is_said_of_the_vectors(root, capsys):
   )
 
 
-@pytest.mark.slow
 def test_tuned_vectors_move_and_are_saved(root, tmp_path):
   """Also split over the devices, and in both roles of a shared plan."""
   made = _config(
@@ -164,7 +162,6 @@ def test_tuned_vectors_move_and_are_saved(root, tmp_path):
   np.testing.assert_array_equal(table[of_lacking], start[of_lacking - 2])
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_with_the_vectors_of_a_newer_file(root, tmp_path):
   """What was learned stays; the vectors are those of the new file."""
   _write_vectors(tmp_path / 'new.parquet', seed=0)
@@ -188,7 +185,6 @@ def test_a_run_goes_on_with_the_vectors_of_a_newer_file(root, tmp_path):
   )
 
 
-@pytest.mark.slow
 def test_bulk_scores_of_a_run(root, run, tmp_path):
   """An input has no column of vectors; items beyond the log have theirs."""
   rows = pl.DataFrame({'user_id': ['u3'] * 4, 'item_id': _SOME['item']})
@@ -215,7 +211,6 @@ def test_bulk_scores_of_a_run(root, run, tmp_path):
     np.testing.assert_allclose(logits, run.score(past, _SOME), atol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_bundle_serves_cold_items(root, run, tmp_path, capsys):
   served.export(root / 'run', tmp_path / 'bundle', shapes='1x4')
   opened = bundle.open(tmp_path / 'bundle')
@@ -254,7 +249,6 @@ def _check_readme(folder: pathlib.Path, run, capsys) -> None:
   )
 
 
-@pytest.mark.slow
 def test_a_model_without_scores_is_exported_with_vectors(root, tmp_path):
   """SDIM looks for the attention map of vectors, and reads nothing of it."""
   tiny.run(_config(root, model__name='sdim'), tmp_path / 'run')
@@ -268,7 +262,6 @@ def test_a_model_without_scores_is_exported_with_vectors(root, tmp_path):
   np.testing.assert_allclose(found.logit, expected, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_cold_items_are_ranked_by_vectors_and_not_without(tmp_path):
   """The bar of the benchmark, at a size of seconds."""
   shape = content.Shape(users=100, times=30, themes=6, liked=1, width=8)

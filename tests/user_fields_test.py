@@ -15,6 +15,8 @@ from tests import tiny
 from tests.bundle import served
 from tests.prediction import cases
 
+pytestmark = pytest.mark.slow  # A training, its bundle and a server.
+
 _FIELDS = {
   'data__columns__user_fields': ('age', 'user_id'),
   'data__columns__numbers': ('age',),
@@ -46,7 +48,6 @@ def opened(root):
   return bundle.open(root / 'bundle')
 
 
-@pytest.mark.slow
 def test_the_last_value_of_a_user_is_known(run):
   store = run.experiment.store
   assert store.context_fields == store.user_fields == ('age', 'user_id')
@@ -61,7 +62,6 @@ def test_the_last_value_of_a_user_is_known(run):
   ]
 
 
-@pytest.mark.slow
 def test_scores_of_a_user(run):
   past = {'item': ['i5'], 'category': ['c5']}
   logits = [
@@ -88,7 +88,6 @@ def _bulk(folder, rows, name, **request):
   return pl.read_csv(out)['logit'].to_numpy()
 
 
-@pytest.mark.slow
 def test_bulk_scores_need_no_fields_of_users(root, run, opened, tmp_path):
   frame, _ = cases.rows(root / 'run')
   same = frame.filter(pl.col('user_id').str.slice(1).cast(pl.Int64) % 7 != 0)
@@ -108,7 +107,6 @@ def test_bulk_scores_need_no_fields_of_users(root, run, opened, tmp_path):
   np.testing.assert_allclose(found, given, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_bundle_knows_the_users_of_the_log(run, opened):
   assert isinstance(opened, reading.Bundle)
   assert opened.user_fields == ('age', 'user_id')

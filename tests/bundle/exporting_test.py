@@ -52,6 +52,7 @@ def test_tells_what_was_written_and_replaces_a_bundle(
   assert os.listdir(tmp_path) == ['b']
 
 
+@pytest.mark.slow
 def test_other_things_are_left_alone(root, tmp_path):
   (tmp_path / 'file').write_text('mine')
   (tmp_path / 'folder').mkdir()
@@ -74,6 +75,7 @@ def test_two_writers_do_not_mix(tmp_path):
   assert os.listdir(tmp_path) == ['bundle']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('options', 'told'),
   [
