@@ -63,9 +63,16 @@ def _config(root, **fields):
 
 
 @pytest.fixture(scope='module')
-def root(tmp_path_factory):
+def folder(tmp_path_factory):
+  """The folder of the log."""
   folder = tmp_path_factory.mktemp('sets')
   _write_log(folder / 'log.csv')
+  return folder
+
+
+@pytest.fixture(scope='module')
+def root(folder):
+  """The folder of the log and of a run."""
   tiny.run(_config(folder, optim__learning_rate=0.1), folder / 'run')
   return folder
 
@@ -98,15 +105,15 @@ def test_the_model_reads_the_means_of_members(root, run):
 
 @pytest.mark.parametrize('many', [False, True])
 @pytest.mark.quick_cases('False')
-def test_gradients_go_to_the_members(root, many):
+def test_gradients_go_to_the_members(folder, many):
   """By a step of gradient descent of either, from equal vectors."""
   fields = {
     'optim__tables': 'sgd',
     'optim__row_sparse_from': 8 if many else 4096,
     'data__unknown_rate': 0.0,
   }
-  of_sets = experiment.load(_config(root, **fields))
-  plain = experiment.load(_config(root, **fields, data__columns__sets=()))
+  of_sets = experiment.load(_config(folder, **fields))
+  plain = experiment.load(_config(folder, **fields, data__columns__sets=()))
   raw = of_sets.store.raw_ids('genres').to_list()
   order = np.array([0, 1, *(2 + raw.index(_sorted(n)) for n in _raw(plain))])
   members = of_sets.sets['genres']
@@ -189,15 +196,15 @@ def test_raw_sets_in_any_order(run):
   assert logits[0] == logits[1] != logits[2]
 
 
-def test_what_is_said_of_sets(root):
-  card = prepare.prepare(_config(root))
+def test_what_is_said_of_sets(folder):
+  card = prepare.prepare(_config(folder))
   assert 'members of genres:' in card and '14, in sets of 2' in card
   assert 'look like several' not in card
 
 
-def test_a_set_that_training_never_reads_is_the_mean_of_what_it_knows(root):
+def test_a_set_that_training_never_reads_is_the_mean_of_what_it_knows(folder):
   """By the members' ids, whether their sets are known or not."""
-  parts = experiment.load(_config(root))
+  parts = experiment.load(_config(folder))
   members = set_members.of_store(parts.store)['genres']
   raw = _raw(parts)
   read = np.array([True, True, *('h1' not in name for name in raw)])

@@ -73,6 +73,7 @@ def test_checkpoints_of_other_data_are_refused(
   assert str(tmp_path / 'run' / 'checkpoints') in line
 
 
+@pytest.mark.slow
 def test_a_run_that_has_begun_goes_on_when_its_log_grows(tmp_path):
   """Its checkpoints know their data; a new run would be refused."""
   log = tiny.write_log(tmp_path / 'log.csv', num_users=40)

@@ -30,6 +30,7 @@ def _first_loss(model: models.Ranker, batch: Any, **changes: Any) -> float:
   return float(loss)
 
 
+@pytest.mark.slow
 def test_published_init_is_small_everywhere_but_in_biases():
   batch = examples.make_batch()
   model = examples.build('dare', hidden=(200, 80))

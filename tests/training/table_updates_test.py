@@ -155,6 +155,7 @@ def test_row_adagrad_by_hand():
     np.testing.assert_allclose(update, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'transform',
   [

@@ -196,6 +196,7 @@ def test_stopped_and_gone_on_with_nothing_is_counted_twice(tune, parallel):
   assert again == found  # And nothing is run any more.
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_draws_what_a_whole_one_does(tune, tmp_path):
   with pytest.raises(errors.Stopped):
     tune(5, stop=Stop(after=1), sampler='tpe', pause=0.02)
@@ -227,6 +228,7 @@ def test_another_sweep_in_the_same_folder_is_refused(tune, tmp_path):
     tune(1)
 
 
+@pytest.mark.slow
 def test_figure(tune, tmp_path, monkeypatch):
   found = tune(5, fields=(_L2, _LAYERS))
   path = tmp_path / 'importance.png'

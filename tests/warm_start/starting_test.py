@@ -179,12 +179,9 @@ def _scores(experiment, state, field, plan):
   return targets[1:] @ behaviors[1:].T * width**-0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  ('before', 'now'),
-  [
-    ('shared', 'decoupled'),
-    pytest.param('four', 'four', marks=pytest.mark.slow),
-  ],
+  ('before', 'now'), [('shared', 'decoupled'), ('four', 'four')]
 )
 def test_narrower_scores_are_the_best_of_their_rank(
   root, older, tmp_path, before, now
