@@ -41,6 +41,7 @@ def test_shares_count_what_was_kept():
   assert np.isnan(recall._shares(found, 'int8')).all()
 
 
+@pytest.mark.slow
 def test_tables_by_id_give_the_stored_rows(workdir):
   saved = saved_run.restore(workdir)
   tables = saved.experiment.trainer.tables

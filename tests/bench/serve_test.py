@@ -84,6 +84,7 @@ def test_users_ask_by_zipf_and_histories_spread():
   assert of_user(0) > 8 * of_user(49)
 
 
+@pytest.mark.slow
 def test_rows_of_a_server(tmp_path, monkeypatch):
   """Of the double of a bundle: what is measured is the command's own server."""
   monkeypatch.setattr(serve, '_SIDES', {'dare_jax': process.DOUBLE})

@@ -8,6 +8,7 @@ from dare_jax.configs import base
 from tests import tiny
 
 
+@pytest.mark.slow
 def test_configs_take_turns(tmp_path):
   tiny.write_log(tmp_path / 'log.csv')
   config = tiny.config(tmp_path)

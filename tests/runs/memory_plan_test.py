@@ -60,6 +60,7 @@ def test_a_run_tells_its_parts(tiny_config, tmp_path, capsys):
   assert sizes['activations and other temporaries'] > 0
 
 
+@pytest.mark.slow
 def test_the_compiled_step_is_used(tiny_config, tmp_path, monkeypatch):
   """What is compiled for the plan is what runs: nothing is compiled again."""
   made = run_lib.Run(tiny_config, tmp_path / 'run')

@@ -27,6 +27,7 @@ from tests.server import sites
 _BODY = {'history': sites.history(), 'candidates': sites.CANDIDATES}
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_kills(tmp_path):
   assert kills.run(tmp_path, f'sqlite:{tmp_path}/state.db', kills=1) > 0
 
