@@ -64,12 +64,19 @@ def test_stopped_before_it_is_ready(tmp_path):
     text=True,
     cwd=process.ROOT,
   ) as started:
-    _wait_until(lambda: _listens(started.pid))
+    _wait_until(lambda: _catches(started.pid) and _listens(started.pid))
     started.send_signal(signal.SIGTERM)
     out, log = started.communicate(timeout=20)
   assert started.returncode == 128 + signal.SIGTERM
   assert out == ''
   assert 'stopped by SIGTERM' in log
+
+
+def _catches(pid):
+  """Whether a process has taken SIGTERM over; imports open sockets before."""
+  status = pathlib.Path(f'/proc/{pid}/status').read_text()
+  caught = int(status.split('SigCgt:')[1].split()[0], 16)
+  return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def _listens(pid):
