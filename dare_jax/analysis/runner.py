@@ -18,6 +18,7 @@ import types
 from typing import Any
 
 from dare_jax import storage
+from dare_jax.analysis import source as source_lib
 from dare_jax.analysis import sources as sources_lib
 from dare_jax.analysis.drawing import figure as figure_lib
 from dare_jax.analysis.drawing import panels
@@ -89,7 +90,7 @@ def fingerprint(
     for source in sources.all
     for name in analysis.files
   ]
-  code = _code(analysis.modules)
+  code = _code([source_lib, *analysis.modules])
   return _digest(analysis.name, *code, _identities(sources), *files)
 
 
